@@ -1,0 +1,1 @@
+"""BraTS: multi-parametric MRI of gliomas, as TFDS."""

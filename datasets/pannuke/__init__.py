@@ -1,0 +1,1 @@
+"""PanNuke: stained tissue patches with nuclear instances of five classes, as TFDS."""

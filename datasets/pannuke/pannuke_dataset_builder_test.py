@@ -1,0 +1,266 @@
+"""PanNuke builder: patches and instances read back as written, the rules on overlaps and ids, and bad input."""
+
+import importlib.util
+import pathlib
+import pickle
+import tempfile
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datasets import prepared
+from datasets.archives import Source
+from datasets.build import build
+from datasets.errors import DataError
+from datasets.pannuke import make_dummy_data as dummy
+from datasets.pannuke.instances import CLASSES, merge_masks
+from datasets.pannuke.npy import NpyRows
+from datasets.pannuke.pannuke_dataset_builder import Builder
+
+
+def _read(folder, split="fold1"):
+    builder: Any = tfds.builder_from_directory(folder)
+    return list(builder.as_data_source(split))
+
+
+def _build(tmp_path, images, masks, types, **options):
+    dummy.write_fold(tmp_path / "in", 1, images, masks, types)
+    return build("pannuke", tmp_path / "in", data_dir=tmp_path / "out", **options)[0]
+
+
+def test_three_folds_are_three_splits_and_bit_exact(tmp_path):
+    dummy.write_folds(tmp_path / "in", count=3, size=256)
+    folder, _ = build("pannuke", tmp_path / "in", data_dir=tmp_path / "out")
+    builder = tfds.builder_from_directory(folder)
+    assert list(builder.info.splits) == ["fold1", "fold2", "fold3"]
+    for number in (1, 2, 3):
+        images, masks, types = dummy.patches(number, 3, 256)
+        records = _read(folder, f"fold{number}")
+        assert len(records) == 3
+        index = prepared.metadata(folder)["index"][f"fold{number}"]
+        assert index["id"] == [record["id"].decode() for record in records]
+        assert index["num_nuclei"] == [record["num_nuclei"] for record in records]
+        for patch, record in enumerate(records):
+            assert record["id"].decode() == f"fold{number}_{patch:05d}"
+            assert (record["fold"], record["patch_index"]) == (number, patch)
+            assert record["image"].dtype == np.uint8
+            np.testing.assert_array_equal(record["image"], images[patch])
+            assert record["instance_map"].dtype == np.uint16
+            assert record["tissue"].decode() == types[patch]
+            assert record["stored_image_dtype"] == b"float64"
+            _same_nuclei(record, masks[patch])
+
+
+def _same_nuclei(record, masks):
+    """Every instance of the channels is one instance of the map, in the same pixels."""
+    assert record["num_nuclei"] == record["instance_map"].max()
+    np.testing.assert_array_equal(
+        record["class_counts"], [len(np.unique(masks[..., channel])) - 1 for channel in range(5)]
+    )
+    for instance in range(1, record["num_nuclei"] + 1):
+        here = record["instance_map"] == instance
+        channel = record["instance_classes"][instance - 1] - 1
+        np.testing.assert_array_equal(here, masks[..., channel] == record["instance_source_ids"][instance - 1])
+        assert (record["class_map"][here] == channel + 1).all()
+    np.testing.assert_array_equal(record["class_map"] > 0, record["instance_map"] > 0)
+
+
+def test_empty_patch_is_kept(tmp_path):
+    record = _read(_build(tmp_path, *dummy.patches(1, 2, 64)))[-1]
+    assert record["num_nuclei"] == 0
+    assert not record["instance_map"].any()
+    assert record["instance_classes"].shape == record["instance_source_ids"].shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, ">f8", np.int32])
+def test_other_stored_types(tmp_path, dtype):
+    images, masks, types = dummy.patches(1, 2, 64)
+    record = _read(_build(tmp_path, images.astype(dtype), masks.astype(dtype), types.astype("S")))[0]
+    np.testing.assert_array_equal(record["image"], images[0])
+    _same_nuclei(record, masks[0])
+    assert record["tissue"] == b"Breast"
+
+
+def test_the_smaller_instance_stays_on_top():
+    masks = np.zeros((8, 8, 6))
+    masks[1:7, 1:7, 0] = 9
+    masks[2:4, 2:4, 3] = 4
+    nuclei = merge_masks(masks)
+    assert nuclei.overlap_pixels == 4
+    assert nuclei.hidden == 0
+    assert (nuclei.instance_map[2:4, 2:4] == 2).all()
+    np.testing.assert_array_equal(nuclei.classes, [1, 4])
+    np.testing.assert_array_equal(nuclei.source_ids, [9, 4])
+    np.testing.assert_array_equal(nuclei.counts(), [1, 0, 0, 1, 0])
+
+
+def test_a_covered_instance_is_dropped_and_counted(tmp_path):
+    images, masks, types = dummy.patches(1, 1, 16)
+    masks[0, 3:5, 3:5, 0] = 1
+    masks[0, 3:5, 3:5, 4] = 1
+    folder = _build(tmp_path, images, masks, types)
+    (record,) = _read(folder)
+    np.testing.assert_array_equal(record["class_counts"], [1, 0, 0, 0, 0])
+    assert record["overlap_pixels"] == 4
+    assert prepared.metadata(folder)["left_out"] == {"instances hidden under smaller ones": 1}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_merging_never_mixes_classes_or_leaves_gaps(seed, density):
+    random = np.random.default_rng(seed)
+    masks = random.integers(0, 5, (6, 7, 6)) * (random.random((6, 7, 6)) < density)
+    nuclei = merge_masks(masks)
+    count = len(nuclei.classes)
+    np.testing.assert_array_equal(np.unique(nuclei.instance_map[nuclei.instance_map > 0]), np.arange(1, count + 1))
+    np.testing.assert_array_equal(nuclei.instance_map > 0, masks[..., :5].max(-1) > 0)
+    rows, columns = np.nonzero(nuclei.instance_map)
+    instances = nuclei.instance_map[rows, columns].astype(int) - 1
+    np.testing.assert_array_equal(
+        masks[rows, columns, nuclei.classes[instances].astype(int) - 1], nuclei.source_ids[instances]
+    )
+    areas = {}
+    for channel in range(5):
+        values, counts = np.unique(masks[..., channel], return_counts=True)
+        areas |= {(channel + 1, v): c for v, c in zip(values, counts, strict=True) if v}
+    assert count + nuclei.hidden == len(areas)
+    # Nobody smaller wanted the pixel.
+    for row, column, instance in zip(rows, columns, instances, strict=True):
+        claims = [areas[c + 1, masks[row, column, c]] for c in range(5) if masks[row, column, c]]
+        assert areas[nuclei.classes[instance], nuclei.source_ids[instance]] == min(claims)
+
+
+def _fold(spoil):
+    def spoiled():
+        images, masks, types = dummy.patches(1, 3, 32)
+        return spoil(images, masks, types)
+
+    return spoiled
+
+
+@pytest.mark.parametrize(
+    ("fold", "said"),
+    [
+        (_fold(lambda i, m, t: (i, m[:-1], t)), "3 images, 2 masks and 3 types"),
+        (_fold(lambda i, m, t: (i, m, t[:-1])), "3 images, 3 masks and 2 types"),
+        (_fold(lambda i, m, t: (i[..., :2], m, t)), r"expected \(n, height, width, 3\)"),
+        (_fold(lambda i, m, t: (i, m[..., :5], t)), r"expected \(n, height, width, 6\)"),
+        (_fold(lambda i, m, t: (i, m[:, :-1], t)), "pixels"),
+        (_fold(lambda i, m, t: (i, m, np.arange(3))), "one string per patch"),
+        (_fold(lambda i, m, t: (i, m, t.astype(object))), "Python objects"),
+        (_fold(lambda i, m, t: (np.asfortranarray(i), m, t)), "Fortran order"),
+        (_fold(lambda i, m, t: (i.astype(complex), m, t)), "expected numbers"),
+    ],
+)
+def test_a_fold_at_fault_stops_the_build(tmp_path, fold, said):
+    for skip_bad in (False, True):
+        with pytest.raises(DataError, match=said) as caught:
+            _build(tmp_path, *fold(), skip_bad=skip_bad)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+
+class _Trap:
+    def __reduce__(self):
+        return (pathlib.Path.touch, (pathlib.Path("pickle_was_loaded"),))
+
+
+def test_a_pickle_is_never_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images, masks, types = dummy.patches(1, 3, 32)
+    trap = np.empty(3, object)
+    trap[0] = _Trap()
+    with pytest.raises(DataError, match="Python objects"):
+        _build(tmp_path, images, masks, trap)
+    dummy.write_fold(tmp_path / "in", 1, images, masks, types)
+    file = tmp_path / "in" / "Fold 1" / "images" / "fold1" / "images.npy"
+    file.write_bytes(pickle.dumps(_Trap()))
+    with pytest.raises(DataError, match=r"no readable \.npy file"):
+        build("pannuke", tmp_path / "in", data_dir=tmp_path / "out")
+    assert not (tmp_path / "pickle_was_loaded").exists()
+
+
+@pytest.mark.parametrize("keep", [3, 70, 500, -1])
+def test_truncated_file(tmp_path, keep):
+    dummy.write_fold(tmp_path / "in", 1, *dummy.patches(1, 3, 32))
+    file = tmp_path / "in" / "Fold 1" / "images" / "fold1" / "images.npy"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"images\.npy .*download it again"):
+        build("pannuke", tmp_path / "in", data_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("array", "value"),
+    [("images", 0.5), ("images", 300), ("images", np.nan), ("masks", -1), ("masks", 0.5), ("masks", np.inf)],
+)
+def test_a_patch_at_fault_stops_the_build_or_is_skipped(tmp_path, array, value):
+    images, masks, types = dummy.patches(1, 3, 32)
+    {"images": images, "masks": masks}[array][1, 5, 5, 0] = value
+    with pytest.raises(DataError, match=f"fold1 patch 1: {array[:-1]} values must be .*--skip_bad"):
+        _build(tmp_path, images, masks, types)
+    assert not (tmp_path / "out").exists()
+    records = _read(_build(tmp_path, images, masks, types, skip_bad=True))
+    assert [record["patch_index"] for record in records] == [0, 2]
+    np.testing.assert_array_equal(records[1]["image"], images[2])
+    _same_nuclei(records[1], masks[2])
+
+
+def test_missing_array_and_wrong_folder(tmp_path):
+    dummy.write_fold(tmp_path / "in", 1, *dummy.patches(1, 3, 32))
+    (tmp_path / "in" / "Fold 1" / "masks" / "fold1" / "masks.npy").unlink()
+    with pytest.raises(DataError, match=r"fold 1 has no masks\.npy, only Fold 1/images/fold1/images.npy"):
+        build("pannuke", tmp_path / "in", data_dir=tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"looked for Fold 1/images/fold1/images\.npy.*found nothing"):
+        build("pannuke", tmp_path / "empty", data_dir=tmp_path / "out")
+
+
+def test_rows_are_read_one_at_a_time(tmp_path):
+    # 300 MB of zeros that take no room on disk.
+    file = tmp_path / "images.npy"
+    with open(file, "wb") as out:
+        np.lib.format.write_array_header_1_0(out, {"descr": "<f8", "fortran_order": False, "shape": (200, 256, 256, 3)})
+        out.truncate(out.tell() + 200 * 256 * 256 * 3 * 8)
+    with Source(tmp_path, lambda path: True) as source:
+        rows = NpyRows(source.members[0])
+        tracemalloc.start()
+        assert sum(row.shape == (256, 256, 3) for row in rows) == 200
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 10e6
+
+
+def test_classes_are_in_the_order_of_the_channels():
+    assert CLASSES == ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
+
+
+if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("dill"):
+
+    class PannukeTest(tfds.testing.DatasetBuilderTestCase):
+        """TFDS's own checks, where TensorFlow is installed: registration, tags, keys, metadata."""
+
+        DATASET_CLASS = Builder
+        SPLITS = {"fold1": 2, "fold2": 2, "fold3": 2}  # noqa: RUF012
+        MOCK_OUT_FORBIDDEN_OS_FUNCTIONS = False  # data lies on a local disk
+
+        @classmethod
+        def setUpClass(cls):
+            cls._made = tempfile.TemporaryDirectory()
+            cls.EXAMPLE_DIR = cls._made.name
+            dummy.write_folds(pathlib.Path(cls.EXAMPLE_DIR), count=2, size=64)
+            super().setUpClass()
+
+        @classmethod
+        def tearDownClass(cls):
+            super().tearDownClass()
+            cls._made.cleanup()
+
+        def _assertAsDataset(self, builder):
+            for split, count in self.SPLITS.items():
+                self.assertLen(list(builder.as_data_source(split)), count)

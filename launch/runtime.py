@@ -1,0 +1,53 @@
+"""The machine that a command runs on: devices, the compilation cache, and the signals that ask it to stop."""
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+
+import jax
+from jax.sharding import Mesh
+
+from singan.cohort import image_mesh
+
+
+def start_jax(images: int) -> Mesh:
+    """Returns the mesh that a cohort of `images` images is trained on: all devices of this machine, at most one each.
+
+    A CPU is one device, whose cores share each image's operations. Making every core a device of its own would be a
+    quarter faster at the coarsest scales, but jaxlib 0.10.2's multi-threaded convolutions of two CPU devices in one
+    process disturb each other: from 64 channels on the same run gave other weights each time, and visibly wrong
+    first rows. Fake CPU devices are for tests of small networks. Must be called before any other use of JAX.
+    """
+    _use_compilation_cache()
+    devices = jax.devices()
+    return image_mesh(devices[: max(1, min(len(devices), images))])
+
+
+def _use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, so that only the first run of a shape compiles."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(home / "medisingan" / "compiled"))
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # a home that cannot be written costs compile time, nothing else
+    jax.config.update("jax_compilation_cache_dir", directory)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+class StopRequest:
+    """Whether SIGTERM or SIGINT has asked for a stop. The first signal is noted; a second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self.signal_name = ""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def __call__(self) -> bool:
+        return bool(self.signal_name)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_name and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_name = signal.Signals(number).name

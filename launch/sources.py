@@ -1,0 +1,291 @@
+"""The cohort: which images `config.data` names, read, named, mapped to [-1, 1] and found to fit together."""
+
+import dataclasses
+import glob
+import hashlib
+import itertools
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from launch import readers
+from singan.config import DataConfig, nearest
+from singan.errors import UserError
+from singan.value_map import ValueMap, fit
+
+EXAMPLE = "immunohistochemistry"
+SOURCES = (EXAMPLE,)
+# Centres (row, column) of parts of the example that differ from each other and do not overlap at 96 pixels: a gland
+# cut across, a lumen, a border of gland and stroma, crowded epithelium; then more of these for larger cohorts.
+EXAMPLE_CENTRES = ((408, 318), (170, 352), (250, 245), (145, 130), (380, 90), (60, 228), (230, 455), (48, 100))
+
+SHOWN = 3  # files named per group in an error; the others are counted
+MAX_ID_LENGTH = 80  # leaves room for what commands add to an id in a file name of at most 255 bytes
+# Names that Windows keeps for itself.
+RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SourceImage:
+    """One training image.
+
+    Attributes:
+      id: unique in the cohort, without regard to case; letters, digits, '_' and '-' only, fit for a file name.
+      pixels: float32 [H, W, C] in [-1, 1].
+      channels: the names of the C channels.
+      value_map: takes pixels back to the source's own values.
+      source: the file, relative to the folder of config.data.path, with the slice taken of a volume; or which part of
+        a built-in image. Never an absolute path.
+    """
+
+    id: str
+    pixels: np.ndarray
+    channels: tuple[str, ...]
+    value_map: ValueMap
+    source: str
+
+
+def load_images(data: DataConfig) -> list[SourceImage]:
+    """Returns the images that `data` names, sorted by id, of one channel list and one shape.
+
+    With data.group_by_shape shapes may differ: `group_by_shape` sorts them into cohorts.
+
+    An id is the stem of the file's name; where stems repeat, the suffix, then the folders, then a hash of the path are
+    added. data.max_images keeps the first by id; the others are not read.
+
+    Raises:
+      UserError: with one line that names the file or the key and says what to do.
+    """
+    _check_channel_names(data.channels)
+    if data.source.startswith("tfds:"):
+        raise UserError(
+            f"config.data.source={data.source!r}: tfds sources are not available yet; give a folder, a file or a glob"
+            " with --config.data.path"
+        )
+    if data.path:
+        images = _load_files(data)
+    elif data.source == EXAMPLE:
+        images = _load_example(data)
+    else:
+        raise UserError(
+            f"config.data.source={data.source!r} is not one of {', '.join(SOURCES)}{nearest(data.source, SOURCES)};"
+            " images of your own are given with --config.data.path=FOLDER"
+        )
+    _check_alike(images, lambda image: _count(image.pixels.shape[-1]), "number of channels", _SAME_NUMBER)
+    _check_alike(images, lambda image: ", ".join(image.channels), "channels", _SAME_NAMES)
+    if not data.group_by_shape:
+        _check_alike(images, lambda image: f"{_shape_key(image)} (height x width)", "shape", _SAME_SHAPE)
+    return images
+
+
+def group_by_shape(images: Sequence[SourceImage]) -> dict[str, list[SourceImage]]:
+    """Returns the images by shape, as {'256x248': [...]} for height x width, smallest height first, in their order."""
+    groups: dict[str, list[SourceImage]] = {}
+    for image in sorted(images, key=lambda image: image.pixels.shape[:2]):  # stable: the order within a shape stays
+        groups.setdefault(_shape_key(image), []).append(image)
+    return groups
+
+
+_SAME_SHAPE = "crop them alike, or train each shape as its own cohort with --config.data.group_by_shape=true"
+_SAME_NUMBER = "give each kind a run of its own, with --config.data.path"
+_SAME_NAMES = "give each kind a run of its own, or, where they mean the same, name them with --config.data.channels"
+
+
+def _load_files(data: DataConfig) -> list[SourceImage]:
+    root, paths = _find(data.path)
+    named = sorted(zip(_ids([path.relative_to(root).as_posix() for path in paths]), paths, strict=True))
+    images = []
+    for image_id, path in named[: data.max_images or None]:
+        name = printable(path.relative_to(root).as_posix())
+        picture = readers.read(path, name, data.layout)
+        images.append(_image(image_id, name + picture.part, picture, data))
+    return images
+
+
+def _image(image_id: str, source: str, picture: readers.Picture, data: DataConfig) -> SourceImage:
+    try:
+        channels = _channel_names(picture, data.channels)
+        value_map = fit(picture.pixels, data.value_range, data.background)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    return SourceImage(image_id, value_map.apply(picture.pixels), channels, value_map, source)
+
+
+def _channel_names(picture: readers.Picture, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    count = picture.pixels.shape[-1]
+    if wanted:
+        if len(wanted) != count:
+            raise UserError(
+                f"has {count} channels, but config.data.channels names {len(wanted)} ({', '.join(wanted)}):"
+                " name as many, or say where the channels are with --config.data.layout=hwc or chw"
+            )
+        return wanted
+    if picture.channels is not None:
+        if len(picture.channels) != count or len(set(picture.channels)) != count:
+            raise UserError(
+                f"has {count} channels, but its own names for them are {', '.join(picture.channels)}:"
+                " set --config.data.channels"
+            )
+        return picture.channels
+    if count == 3 and picture.pixels.dtype == np.uint8:
+        return readers.COLOURS
+    return tuple(f"channel_{i}" for i in range(count))
+
+
+def _check_channel_names(names: tuple[Any, ...]) -> None:
+    if not all(isinstance(name, str) and name.strip() for name in names) or len(set(names)) != len(names):
+        raise UserError(f"config.data.channels={names!r} must be different names, one per channel")
+
+
+def _load_example(data: DataConfig) -> list[SourceImage]:
+    # Imported here: it takes a while, and only the example needs it.
+    from skimage.data import immunohistochemistry
+
+    whole = immunohistochemistry()
+    corners = _crop_corners(whole.shape[0], data.num_crops, data.crop_size)
+    images = []
+    for y, x in corners:
+        part = f"[{y}:{y + data.crop_size},{x}:{x + data.crop_size}]"
+        crop = whole[y : y + data.crop_size, x : x + data.crop_size]
+        picture = readers.Picture(crop, readers.COLOURS)
+        images.append(_image(f"ihc_y{y:03d}_x{x:03d}", f"skimage:{EXAMPLE}{part}", picture, data))
+    return sorted(images, key=lambda image: image.id)[: data.max_images or None]
+
+
+def _crop_corners(side: int, count: int, size: int) -> list[tuple[int, int]]:
+    """Returns the top left corners (row, column) of `count` squares of `size` that do not overlap: the chosen places
+    where they suffice, else a grid."""
+    chosen: list[tuple[int, int]] = []
+    for centre in EXAMPLE_CENTRES:
+        y, x = (min(max(place - size // 2, 0), side - size) for place in centre)
+        if all(abs(y - other_y) >= size or abs(x - other_x) >= size for other_y, other_x in chosen):
+            chosen.append((y, x))
+    if size <= side and len(chosen) >= count:
+        return chosen[:count]
+    per_side = side // size
+    if per_side**2 < count:
+        raise UserError(
+            f"{count} crops of {size} pixels do not fit into the example of {side}x{side} pixels ({per_side**2} do):"
+            " lower config.data.num_crops or config.data.crop_size"
+        )
+    return [(size * (i // per_side), size * (i % per_side)) for i in range(count)]
+
+
+def _find(given: str) -> tuple[Path, list[Path]]:
+    """Returns the folder that names are relative to, and the image files in it, for a folder, a file or a glob."""
+    key = f"config.data.path={printable(given)!r}"
+    path = Path(given).expanduser()
+    try:
+        if path.is_dir():
+            root, (paths, left_out) = path, _walk(path)
+        elif path.exists() or not glob.has_magic(given):
+            path.stat()
+            root, paths, left_out = path.parent, [path] if path.is_file() and readers.is_image(path) else [], 0
+        else:
+            matches = {Path(match) for match in glob.glob(str(path), recursive=True)}
+            paths, left_out = [match for match in sorted(matches) if match.is_file() and readers.is_image(match)], 0
+            root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+    except PermissionError as error:
+        where = printable(str(error.filename))
+        raise UserError(f"{key}: no permission to read {where}: change its permissions") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise UserError(f"{key} does not exist: give a folder, a file or a glob such as 'scans/*.png'") from error
+    if not paths:
+        why = f" ({left_out} symbolic links to elsewhere are left out)" if left_out else ""
+        raise UserError(f"{key} holds no image{why}: files that are understood end in {' '.join(readers.SUFFIXES)}")
+    return root, paths
+
+
+def _walk(folder: Path) -> tuple[list[Path], int]:
+    """Returns the image files below a folder, and how many links were not followed. Hidden names are passed over.
+
+    Links to folders, and to files that lie outside, are not followed: they would bring in images of elsewhere, or
+    the same ones twice.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    inside = folder.resolve()
+    paths, left_out = [], 0
+    for parent, folders, files in os.walk(folder, onerror=refuse):  # does not follow links to folders
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        left_out += sum((Path(parent) / name).is_symlink() for name in folders)
+        for name in files:
+            path = Path(parent) / name
+            if name.startswith(".") or not readers.is_image(path):
+                continue
+            # realpath, because resolve() raises on links that go round in a circle.
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
+                left_out += 1
+            elif path.is_file():
+                paths.append(path)
+    return sorted(paths), left_out
+
+
+def printable(name: str) -> str:
+    """Returns a file name as text of one line: control characters and bytes that are no text are written as escapes."""
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _ids(names: Sequence[str]) -> list[str]:
+    """Returns an id for each of the relative paths: as short as is unique."""
+    forms = [_id_forms(name) for name in names]
+    levels = [0] * len(names)
+    while True:
+        ids = [form[level] for form, level in zip(forms, levels, strict=True)]
+        holders: dict[str, list[int]] = {}
+        for i, image_id in enumerate(ids):
+            holders.setdefault(image_id.casefold(), []).append(i)  # some systems do not tell A.png from a.png
+        clashes = [i for group in holders.values() if len(group) > 1 for i in group if levels[i] < len(forms[i]) - 1]
+        if not clashes:
+            return ids
+        for i in clashes:
+            levels[i] += 1
+
+
+def _id_forms(name: str) -> tuple[str, ...]:
+    path = PurePosixPath(name)
+    suffix = next((s for s in sorted(readers.SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s)), "")
+    stem = path.name[: len(path.name) - len(suffix)]
+    full = _safe(name)
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return _safe(stem), _safe(stem + suffix), full, f"{full[: MAX_ID_LENGTH - 9]}_{digest}"
+
+
+def _safe(text: str) -> str:
+    """Returns `text` in letters, digits, '_' and '-', as any system takes it for a file name."""
+    letters = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    plain = re.sub(r"[^A-Za-z0-9-]+", "_", letters)[:MAX_ID_LENGTH].strip("_-")
+    return f"image_{plain}".rstrip("_") if not plain or RESERVED.fullmatch(plain) else plain
+
+
+def _count(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
+
+
+def _shape_key(image: SourceImage) -> str:
+    return f"{image.pixels.shape[0]}x{image.pixels.shape[1]}"
+
+
+def _check_alike(images: Sequence[SourceImage], trait: Callable[[SourceImage], str], word: str, remedy: str) -> None:
+    groups: dict[str, list[str]] = {}
+    for image in images:
+        groups.setdefault(trait(image), []).append(image.source)
+    if len(groups) < 2:
+        return
+    shown = sorted(groups.items(), key=lambda item: -len(item[1]))
+    lines = [f"{key}: {_some(sources)}" for key, sources in shown[:SHOWN]]
+    more = f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+    raise UserError(f"the images differ in {word}: {'; '.join(lines)}{more}: {remedy}")
+
+
+def _some(sources: Sequence[str]) -> str:
+    more = f" and {len(sources) - SHOWN} more" if len(sources) > SHOWN else ""
+    return ", ".join(sources[:SHOWN]) + more

@@ -1,0 +1,142 @@
+"""Checkpoints of one scale (the only file that imports Orbax), each with a digest of every image's arrays.
+
+Orbax keeps no checksum of array data: a flipped bit would come back as if nothing were wrong. So every checkpoint
+carries one digest per image, checked when it is read; a damaged one is named and the one before it is used.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from singan.errors import UserError
+from singan.shapes import PyTree
+
+KEPT = 2  # checkpoints of one scale: the newest, and the one before it in case the newest is damaged
+
+
+def flatten(tree: PyTree) -> dict[str, np.ndarray]:
+    """Returns {path: array} with host copies of a tree's arrays (copies: device buffers may be donated meanwhile)."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.array(leaf) for path, leaf in leaves}
+
+
+def unflatten(template: PyTree, flat: Mapping[str, np.ndarray]) -> PyTree:
+    """Returns the template's tree with the arrays of `flatten`.
+
+    Raises:
+      ValueError: an array is missing, left over, or of another type than the template's (shapes may differ in the
+        leading axis, the images').
+    """
+    paths, structure = jax.tree_util.tree_flatten_with_path(template)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+    if set(names) != set(flat):
+        raise ValueError(f"arrays {sorted(set(names) ^ set(flat))} are missing or left over")
+    for name, (_, leaf) in zip(names, paths, strict=True):
+        if flat[name].dtype != leaf.dtype or flat[name].shape[1:] != leaf.shape:
+            raise ValueError(f"{name} is {flat[name].dtype}{flat[name].shape}, wanted {leaf.dtype}[n, {leaf.shape}]")
+    return jax.tree_util.tree_unflatten(structure, [flat[name] for name in names])
+
+
+def digests(flat: Mapping[str, np.ndarray], ids: tuple[str, ...]) -> dict[str, str]:
+    """Returns a BLAKE2b digest (32 hex digits) per image of all its arrays: names, types, shapes and bytes."""
+    result = {}
+    for index, name in enumerate(ids):
+        hasher = hashlib.blake2b(digest_size=16)
+        for path in sorted(flat):
+            row = np.ascontiguousarray(flat[path][index])
+            hasher.update(f"{path} {row.dtype} {row.shape}\n".encode())
+            hasher.update(row.tobytes())
+        result[name] = hasher.hexdigest()
+    return result
+
+
+class ScaleCheckpoints:
+    """The checkpoints of one scale. A context manager: leaving it waits for the last save to be complete."""
+
+    def __init__(self, directory: Path, warn: Callable[[str], None]):
+        """Args: warn: told, in one line, of each damaged checkpoint that is passed over."""
+        self._directory = directory.absolute()
+        self._warn = warn
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True)
+        self._manager = self._guarded(lambda: ocp.CheckpointManager(self._directory, options=options))
+
+    def __enter__(self) -> "ScaleCheckpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None:
+            self._guarded(self._manager.close)
+            return
+        try:
+            self._manager.close()
+        except Exception as second:
+            self._warn(f"{self._directory}: the last checkpoint was not completed ({_first_line(second)})")
+
+    def save(self, step: int, tree: PyTree, ids: tuple[str, ...], extra: Mapping[str, Any]) -> dict[str, str]:
+        """Saves a cohort's tree (leading axis: the images `ids`, then any filling up, which is not saved).
+
+        Returns the digests as soon as the arrays are copied; writing goes on in the background until `wait`, the next
+        save or the end of the context.
+        """
+        flat = {path: leaf[: len(ids)] for path, leaf in flatten(tree).items()}
+        sums = digests(flat, ids)
+        about = {"images": list(ids), "digests": sums, **extra}
+        arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(flat), about=ocp.args.JsonSave(about))
+        self._guarded(lambda: self._manager.save(step, args=arguments, force=True))
+        return sums
+
+    def wait(self) -> None:
+        """Returns when the last save is complete on disk."""
+        self._guarded(self._manager.wait_until_finished)
+
+    def latest(self) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
+        """Returns (step, {path: array}, about) of the newest checkpoint that is whole, or None where there is none.
+
+        Damaged ones are named to `warn` and removed, so that they are neither counted nor written over later.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                arguments = ocp.args.Composite(arrays=ocp.args.StandardRestore(), about=ocp.args.JsonRestore())
+                restored = self._manager.restore(step, args=arguments)
+                about = restored["about"]
+                flat = {path: np.array(leaf) for path, leaf in restored["arrays"].items()}
+                if digests(flat, tuple(about["images"])) != about["digests"]:
+                    raise ValueError("the digest of its arrays does not hold")
+                return step, flat, about
+            except Exception as error:  # whatever a damaged file makes of the reader
+                path = self._directory / str(step)
+                self._warn(f"checkpoint {path} is damaged and passed over: {_first_line(error)}")
+                self._manager.delete(step)
+        return None
+
+    def delete(self, step: int) -> None:
+        """Removes one checkpoint."""
+        self._guarded(lambda: self._manager.delete(step))
+
+    def keep_only(self, step: int) -> None:
+        """Removes all checkpoints but one."""
+        for other in self._manager.all_steps():
+            if other != step:
+                self._manager.delete(other)
+
+    def _guarded(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except Exception as error:
+            text = str(error)
+            if (isinstance(error, OSError) and error.errno == 28) or "No space left" in text:
+                advice = "disk full: free space and start the same command again, which resumes"
+            elif isinstance(error, PermissionError) or "Permission denied" in text or "Read-only" in text:
+                advice = "no permission to write"
+            else:
+                raise
+            raise UserError(f"{self._directory}: {advice}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,309 @@
+"""The configuration of a run as frozen dataclasses, and their defaults as a plain mapping.
+
+Launchers keep the configuration in an ml_collections ConfigDict (made from `default_mapping`) so that flags can
+override it; `parse` turns any nested mapping into the dataclasses below and refuses what it does not know.
+A value of None in `method` means "as the preset says"; `parse` fills it in, so a parsed Config has no None there.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from singan.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images are trained on. `path`, when set, wins over `source`."""
+
+    source: str = "immunohistochemistry"  # the built-in example; a folder or file is given by `path`
+    path: str = ""  # a folder, a file, or a glob
+    layout: str = "auto"  # auto | hwc | chw: the axes of an array file
+    background: str | float | tuple[float, ...] = "auto"  # auto | none | one value, or one per channel, in source units
+    channels: tuple[str, ...] = ()  # names in the file's order; () lets the source name them
+    value_range: str | tuple[float, float] = "auto"  # auto | (low, high) in source units: what becomes -1 and 1
+    max_images: int = 0  # 0 takes all
+    group_by_shape: bool = False  # train each image shape as its own cohort in WORKDIR/<height>x<width>
+    num_crops: int = 4  # built-in example only
+    crop_size: int = 96  # built-in example only, pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class PyramidConfig:
+    """The scales (ALGORITHM: SinGAN paper section 2 and the reference's rounding)."""
+
+    min_size: int = 25  # pixels of the shorter side at scale 0
+    max_size: int = 250  # pixels of the longer side at the finest scale
+    ratio: float = 0.75  # wanted ratio between scales; the one used makes the scales meet both sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """Generator and critic of one scale."""
+
+    width: int = 32  # channels of the hidden layers at scale 0
+    width_doubles_every: int = 4  # scales
+    max_width: int = 128
+    num_layers: int = 5  # convolutions, the last one included
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodConfig:
+    """Where the presets differ. None takes the preset's value (PRESETS)."""
+
+    reconstruction_noise: str | None = None  # fixed | redrawn: z* of scale 0, once per image or at every step
+    resize_border: str | None = None  # mirror | reference: what lies outside the image when resizing
+    between_scales: str | None = None  # clip | uint8: what happens to values that pass from scale to scale
+    norm_statistics: str | None = None  # sample | running: the statistics that a frozen generator normalises with
+    padding: str | None = None  # background | zero: what surrounds the previous image
+    normalized_conv_bias: bool | None = None  # a bias before a normalisation, which it cancels out in training
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "corrected": {
+        "reconstruction_noise": "fixed",
+        "resize_border": "mirror",
+        "between_scales": "clip",
+        "norm_statistics": "sample",
+        "padding": "background",
+        "normalized_conv_bias": False,
+    },
+    "reference": {
+        "reconstruction_noise": "redrawn",
+        "resize_border": "reference",
+        "between_scales": "uint8",
+        "norm_statistics": "running",
+        "padding": "zero",
+        "normalized_conv_bias": True,
+    },
+}
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "preset": tuple(PRESETS),
+    "data.layout": ("auto", "hwc", "chw"),
+    "data.background": ("auto", "none"),
+    "data.value_range": ("auto",),
+    "method.reconstruction_noise": ("fixed", "redrawn"),
+    "method.resize_border": ("mirror", "reference"),
+    "method.between_scales": ("clip", "uint8"),
+    "method.norm_statistics": ("sample", "running"),
+    "method.padding": ("background", "zero"),
+    "train.precision": ("highest", "tf32", "bf16"),
+    "tracking.wandb": ("offline", "online", "off"),
+}
+
+OR_NUMBERS = ("data.background", "data.value_range")  # the keys of CHOICES that may be numbers instead
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One scale's training. Names and defaults as in the paper's supplement and the reference code."""
+
+    steps_per_scale: int = 2000
+    chunk: int = 100  # steps in one device call
+    checkpoint_every: int = 500  # steps; rounded up to whole chunks
+    precision: str = "highest"  # of matrix products and convolutions: highest | tf32 | bf16
+    critic_updates: int = 3  # per step
+    generator_updates: int = 3  # per step
+    critic_learning_rate: float = 5e-4
+    generator_learning_rate: float = 5e-4
+    adam_b1: float = 0.5
+    adam_b2: float = 0.999
+    learning_rate_decay: float = 0.1  # factor applied once
+    decay_at: float = 0.8  # share of steps_per_scale after which it applies
+    gradient_penalty_weight: float = 0.1
+    reconstruction_weight: float = 10.0
+    noise_weight: float = 0.1  # noise amplitude = this times the RMSE of the upsampled reconstruction
+    group_size: int = 0  # images of one device trained at the same time; 0: as many as fit (CPU: one after another)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackingConfig:
+    """Where a run's numbers and pictures go, besides metrics.jsonl and the workdir."""
+
+    wandb: str = "offline"  # offline | online | off
+    project: str = "medisingan"
+    group: str = ""
+    name: str = ""  # "" takes the workdir's name
+    num_samples: int = 4  # samples per image in the grid of a scale
+    max_grid_images: int = 8  # images in that grid
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything a run is made from."""
+
+    seed: int = 0
+    preset: str = "corrected"
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    pyramid: PyramidConfig = dataclasses.field(default_factory=PyramidConfig)
+    network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
+    method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
+
+
+# The keys that may differ when a run is resumed: they change what is seen and when, never a weight.
+# (train.group_size changes how images share the device: the same training within rounding.)
+RESUMABLE_KEYS = ("tracking.*", "train.checkpoint_every", "train.group_size", "data.path")
+
+AT_LEAST_ONE = (
+    "train.steps_per_scale",
+    "train.chunk",
+    "train.checkpoint_every",
+    "train.critic_updates",
+    "train.generator_updates",
+    "network.width",
+    "network.max_width",
+    "network.width_doubles_every",
+    "data.num_crops",
+    "data.crop_size",
+    "tracking.num_samples",
+    "tracking.max_grid_images",
+)
+
+
+def default_mapping() -> dict[str, Any]:
+    """Returns the defaults as a nested dict of plain values (None where the preset decides)."""
+    return dataclasses.asdict(Config())
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """Returns a Config as a nested dict that json can write and `parse` can read."""
+    return dataclasses.asdict(config)
+
+
+def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {'train.chunk': 100, ...} from a nested mapping; lists become tuples."""
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def nearest(word: str, words: typing.Iterable[str]) -> str:
+    """Returns ' (did you mean X?)' for the closest of `words`, or ''."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def parse(mapping: Mapping[str, Any]) -> Config:
+    """Returns the Config that a nested mapping describes, with the preset's values filled in.
+
+    Args:
+      mapping: nested; keys that are left out take their defaults.
+
+    Raises:
+      UserError: an unknown key, a value of the wrong type, out of range, or not among a key's choices. The text
+        names the key.
+    """
+    config = _build(Config, mapping, "")
+    if config.preset not in PRESETS:
+        raise UserError(_bad_choice("preset", config.preset))
+    chosen = {key: value for key, value in dataclasses.asdict(config.method).items() if value is not None}
+    config = dataclasses.replace(config, method=MethodConfig(**{**PRESETS[config.preset], **chosen}))
+    flat = flatten(to_mapping(config))
+    for key, choices in CHOICES.items():
+        if flat[key] not in choices and not (key in OR_NUMBERS and not isinstance(flat[key], str)):
+            raise UserError(_bad_choice(key, flat[key]))
+    _check_ranges(flat)
+    return config
+
+
+def resume_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns the keys, as 'key: old -> new', whose change would change the training of a run that exists.
+
+    Args:
+      old: the mapping of the run's config.json.
+      new: the mapping now asked for.
+    """
+    old_flat, new_flat = flatten(old), flatten(new)
+    return [
+        f"{key}: {old_flat.get(key)!r} -> {new_flat.get(key)!r}"
+        for key in sorted({*old_flat, *new_flat})
+        if old_flat.get(key) != new_flat.get(key) and not _resumable(key)
+    ]
+
+
+def _resumable(key: str) -> bool:
+    return any(key == k or (k.endswith("*") and key.startswith(k[:-1])) for k in RESUMABLE_KEYS)
+
+
+def _bad_choice(key: str, value: Any) -> str:
+    choices = CHOICES[key]
+    return f"config.{key}={value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}"
+
+
+def _build(cls: Any, mapping: Mapping[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in mapping.items():
+        if key not in hints:
+            raise UserError(f"config.{prefix}{key} is not a config key{nearest(key, hints)}")
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                raise UserError(f"config.{prefix}{key} must be a group of keys, not {value!r}")
+            values[key] = _build(hint, value, f"{prefix}{key}.")
+        else:
+            values[key] = _coerce(value, hint, prefix + key)
+    return cls(**values)
+
+
+def _coerce(value: Any, hint: Any, key: str) -> Any:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for kind in kinds:
+        origin = typing.get_origin(kind) or kind
+        if origin is tuple and isinstance(value, list | tuple):
+            items = typing.get_args(kind)
+            if items[-1] is not Ellipsis and len(items) != len(value):
+                raise UserError(f"config.{key}={value!r} must have {len(items)} values")
+            return tuple(_coerce(item, items[0], key) for item in value)
+        if origin is types.NoneType and value is None:
+            return None
+        if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if origin is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if origin in (str, bool) and isinstance(value, origin):
+            return value
+    wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+    raise UserError(f"config.{key}={value!r} must be of type {wanted}")
+
+
+def _check_ranges(flat: Mapping[str, Any]) -> None:
+    for key in AT_LEAST_ONE:
+        if flat[key] < 1:
+            raise UserError(f"config.{key}={flat[key]} must be at least 1")
+    for key in ("train.group_size", "data.max_images", "seed"):
+        if flat[key] < 0:
+            raise UserError(f"config.{key}={flat[key]} must not be negative")
+    if flat["seed"] >= 2**32:
+        raise UserError(f"config.seed={flat['seed']} must be below 2**32")
+    for key in ("train.critic_learning_rate", "train.generator_learning_rate", "train.learning_rate_decay"):
+        if not flat[key] > 0:
+            raise UserError(f"config.{key}={flat[key]} must be positive")
+    for key in ("train.gradient_penalty_weight", "train.reconstruction_weight", "train.noise_weight"):
+        if not flat[key] >= 0:
+            raise UserError(f"config.{key}={flat[key]} must not be negative")
+    for key in ("train.adam_b1", "train.adam_b2"):
+        if not 0 <= flat[key] < 1:
+            raise UserError(f"config.{key}={flat[key]} must be in [0, 1)")
+    if not 0 < flat["train.decay_at"] <= 1:
+        raise UserError(f"config.train.decay_at={flat['train.decay_at']} must be in (0, 1]")
+    if not 0 < flat["pyramid.ratio"] < 1:
+        raise UserError(f"config.pyramid.ratio={flat['pyramid.ratio']} must be between 0 and 1")
+    if flat["network.num_layers"] < 2:
+        raise UserError(f"config.network.num_layers={flat['network.num_layers']} must be at least 2")
+    receptive_field = 2 * flat["network.num_layers"] + 1
+    if flat["pyramid.min_size"] < receptive_field:
+        raise UserError(
+            f"config.pyramid.min_size={flat['pyramid.min_size']} is below the critic's receptive field of"
+            f" {receptive_field} pixels: raise it"
+        )

@@ -1,0 +1,65 @@
+"""From one scale to the next, for ONE image: its reconstruction, and what the next scale starts with."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from singan import losses
+from singan.generation import hop, run_trained
+from singan.networks import initial_variables
+from singan.noise import Purpose, noise_map, scale_key, weights_generator
+from singan.shapes import Array, Float, Int, PyTree
+from singan.spec import ScaleSpec
+from singan.state import ScaleState, TrainedScale, fresh_state
+
+
+def reconstruct(
+    spec: ScaleSpec,
+    trained: TrainedScale,
+    reconstruction_noise: Float[Array, "1 h w 1"] | None,
+    previous: Float[Array, "1 h w c"],
+    padding: Float[Array, "c"],
+) -> Float[Array, "1 h w c"]:
+    """Returns the image that a trained scale makes of z* (scale 0) or of no noise (above); not clipped."""
+    noise = jnp.zeros_like(previous)
+    if reconstruction_noise is not None:
+        noise = jnp.broadcast_to(reconstruction_noise, previous.shape)
+    return run_trained(spec, trained, noise, previous, padding)
+
+
+def open_scale(
+    spec: ScaleSpec, reconstruction: Float[Array, "1 h w c"], real: Float[Array, "1 hh ww c"]
+) -> tuple[Float[Array, "1 hh ww c"], Float[Array, ""]]:
+    """Returns (previous, amplitude) of a scale above 0, from the reconstruction of the scale below it.
+
+    The noise amplitude is noise_weight times the RMSE between the real image and the upsampled reconstruction, fixed
+    for the whole scale (SinGAN paper, section 2.2: sigma proportional to that RMSE).
+    """
+    previous = hop(spec, reconstruction)
+    return previous, spec.train.noise_weight * losses.rmse(previous, real)
+
+
+def starting_noise(spec: ScaleSpec, key_data: Int[Array, "2"]) -> Float[Array, "1 h w 1"]:
+    """Returns z*, the noise that scale 0 is to turn into the training image."""
+    return noise_map(spec, scale_key(key_data, 0, 0, Purpose.RECONSTRUCTION))[..., :1]
+
+
+def starting_state(
+    spec: ScaleSpec,
+    seed: int,
+    image_id: str,
+    reconstruction_noise: np.ndarray | None,
+    below: tuple[PyTree, PyTree] | None,
+) -> ScaleState:
+    """Returns the NumPy state that an image starts a scale with.
+
+    Args:
+      below: (generator, critic) variables of the previous scale; used where the spec says that they are inherited.
+    """
+    if spec.inherits:
+        assert below is not None
+        generator, critic = below
+    else:
+        rng = weights_generator(seed, image_id, spec.scale)
+        generator = initial_variables(spec.generator, spec.channels, rng)
+        critic = initial_variables(spec.critic, spec.channels, rng)
+    return fresh_state(spec, generator, critic, reconstruction_noise)

@@ -1,0 +1,134 @@
+"""The scales of an image pyramid, and resizing as two small matrices.
+
+Cubic resizing is linear and separable: out = A_h X A_w^T. With constant matrices it is two matrix products on the
+device, for any number of channels and images, differentiable, and never leaves the device.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+
+from singan.config import PyramidConfig
+from singan.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Pyramid:
+    """Sizes of all scales, coarsest first, and what resizing needs to know.
+
+    Attributes:
+      source: height and width of the image as given.
+      shrunk: height and width after the first shrinking to max_size; equals the finest scale.
+      sizes: (height, width) of scale 0..N.
+      ratio: factor between neighbouring scales, below 1.
+      border: 'mirror' or 'reference', see resize_matrix.
+    """
+
+    source: tuple[int, int]
+    shrunk: tuple[int, int]
+    sizes: tuple[tuple[int, int], ...]
+    ratio: float
+    border: str
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def level(self, image: np.ndarray, scale: int) -> np.ndarray:
+        """Returns image [..., H, W, C] at a scale, as float32 clipped to [-1, 1].
+
+        Each level is made straight from the shrunk image, not from its neighbour, as the reference does.
+        """
+        shrink = max(self.shrunk) / max(self.source)
+        image = image.astype(np.float64)
+        if self.shrunk != self.source:
+            image = _resize(image, self.shrunk, shrink, self.border)
+        if scale < len(self) - 1:
+            image = _resize(image, self.sizes[scale], self.ratio ** (len(self) - 1 - scale), self.border)
+        return np.clip(image, -1, 1).astype(np.float32)
+
+    def upsampling(self, scale: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the float32 matrices (rows, columns) that take scale - 1 to scale: x -> rows @ x @ columns.T.
+
+        The reference resizes by 1/ratio to ceil(size / ratio) and crops top-left; here only the kept rows are made.
+        """
+        old, new = self.sizes[scale - 1], self.sizes[scale]
+        rows, columns = (resize_matrix(o, n, 1 / self.ratio, self.border) for o, n in zip(old, new, strict=True))
+        return rows.astype(np.float32), columns.astype(np.float32)
+
+
+def plan(height: int, width: int, config: PyramidConfig, border: str = "mirror") -> Pyramid:
+    """Returns the Pyramid for an image of height x width pixels.
+
+    Source: the reference's adjust_scales2image and creat_reals_pyramid; sizes are ceil'ed in float64 as there.
+
+    Raises:
+      UserError: the image has too few pixels for a pyramid of at least two strictly growing scales.
+    """
+    short, long = min(height, width), max(height, width)
+    advice = "use larger images or lower config.pyramid.min_size"
+    if long > config.max_size:
+        advice = "lower config.pyramid.min_size or raise config.pyramid.max_size"
+    if short < 2:
+        raise UserError(f"an image of {height}x{width} pixels is too small: {advice}")
+    count = math.ceil(math.log(config.min_size / short) / math.log(config.ratio)) + 1
+    limited = min(config.max_size, long)
+    stop = math.ceil(math.log(limited / long) / math.log(config.ratio))
+    finest = count - stop
+    factor = min(config.max_size / long, 1)
+    h, w = math.ceil(height * factor), math.ceil(width * factor)
+    if min(h, w) <= config.min_size or finest < 1:
+        raise UserError(
+            f"an image of {height}x{width} pixels, {h}x{w} at its finest scale, is too small for a pyramid that"
+            f" starts at {config.min_size} pixels: {advice}"
+        )
+    ratio = (config.min_size / min(h, w)) ** (1 / finest)
+    sizes = tuple(
+        (math.ceil(h * ratio ** (finest - i)), math.ceil(w * ratio ** (finest - i))) for i in range(finest + 1)
+    )
+    if any(b[0] <= a[0] or b[1] <= a[1] for a, b in itertools.pairwise(sizes)):
+        raise UserError(
+            f"the scales of an image of {height}x{width} pixels do not grow"
+            f" ({' '.join(f'{a}x{b}' for a, b in sizes)}): {advice}, or lower config.pyramid.ratio"
+        )
+    return Pyramid((height, width), (h, w), sizes, ratio, border)
+
+
+def resize_matrix(length: int, out_length: int, scale: float, border: str) -> np.ndarray:
+    """Returns the float64 matrix [out_length, length] that resizes a signal by `scale` with a cubic kernel.
+
+    Keys' cubic with a = -0.5, stretched by 1/scale when shrinking (antialiasing). Output pixel p (from 1) lies at
+    p / scale + (1 - 1 / scale) / 2, with the scale as given, not out_length / length. Rows sum to 1.
+
+    Args:
+      border: 'mirror' mirrors at both ends; 'reference' mirrors past the end, but drops what lies before the
+        start and renormalises, as the reference's imresize does.
+
+    Source: MATLAB's imresize as ported in the reference (imresize.py); ALGORITHM section 3.
+    """
+    stretch = min(scale, 1.0)
+    support = 4 / stretch
+    centres = np.arange(1, out_length + 1) / scale + 0.5 * (1 - 1 / scale)
+    left = np.floor(centres - support / 2)
+    taps = left[:, None] + np.arange(math.ceil(support) + 2)  # 1-based source pixels
+    weights = _cubic(stretch * (centres[:, None] - taps))
+    pixels = taps.astype(np.int64) - 1
+    if border == "reference":
+        weights = np.where(pixels < 0, 0.0, weights)
+    weights /= weights.sum(axis=1, keepdims=True)
+    mirrored = np.concatenate([np.arange(length), np.arange(length)[::-1]])
+    matrix = np.zeros((out_length, length))
+    np.add.at(matrix, (np.arange(out_length)[:, None], mirrored[pixels % (2 * length)]), weights)
+    return matrix
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    x = np.abs(x)
+    return np.where(x <= 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x <= 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0.0))
+
+
+def _resize(image: np.ndarray, size: tuple[int, int], scale: float, border: str) -> np.ndarray:
+    rows = resize_matrix(image.shape[-3], size[0], scale, border)
+    columns = resize_matrix(image.shape[-2], size[1], scale, border)
+    return np.einsum("ph,...hwc,qw->...pqc", rows, image, columns, optimize=True)

@@ -1,0 +1,71 @@
+"""What is fixed while one scale trains: shapes, widths and the method's choices. Hashable, so that it can be static."""
+
+import dataclasses
+
+from singan.config import Config, MethodConfig, NetworkConfig, TrainConfig
+from singan.networks import Critic, Generator
+from singan.pyramid import Pyramid
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleSpec:
+    """Scale `scale` of a pyramid for images of `channels` channels; `form` is the convolution's (convolution.FORMS)."""
+
+    scale: int
+    channels: int
+    pyramid: Pyramid
+    network: NetworkConfig
+    method: MethodConfig
+    train: TrainConfig
+    form: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of this scale in pixels."""
+        return self.pyramid.sizes[self.scale]
+
+    @property
+    def border(self) -> int:
+        """Pixels that the networks lose on each side, and that are therefore padded before them."""
+        return self.network.num_layers
+
+    def at(self, scale: int) -> "ScaleSpec":
+        """Returns the spec of another scale of the same pyramid."""
+        return dataclasses.replace(self, scale=scale)
+
+    @property
+    def width(self) -> int:
+        """Hidden channels of both networks: doubled every few scales, up to a limit."""
+        doublings = self.scale // self.network.width_doubles_every
+        return min(self.network.width * 2**doublings, self.network.max_width)
+
+    @property
+    def inherits(self) -> bool:
+        """Whether both networks start from the previous scale's weights, which they do where the widths agree."""
+        return self.scale > 0 and self.at(self.scale - 1).width == self.width
+
+    @property
+    def generator(self) -> Generator:
+        return Generator(
+            self.width,
+            self.network.num_layers,
+            self.channels,
+            bool(self.method.normalized_conv_bias),
+            self.method.norm_statistics == "running",
+            self.form,
+        )
+
+    @property
+    def critic(self) -> Critic:
+        return Critic(
+            self.width,
+            self.network.num_layers,
+            bool(self.method.normalized_conv_bias),
+            self.method.norm_statistics == "running",
+            self.form,
+        )
+
+
+def make_spec(config: Config, pyramid: Pyramid, channels: int, form: str, scale: int = 0) -> ScaleSpec:
+    """Returns the spec of a scale for a parsed configuration."""
+    return ScaleSpec(scale, channels, pyramid, config.network, config.method, config.train, form)

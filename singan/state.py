@@ -1,0 +1,76 @@
+"""What is learnt, as trees of arrays for ONE image. A cohort's trees have the same leaves with a leading axis n."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from singan.shapes import Array, Bool, Float, Int, PyTree
+from singan.spec import ScaleSpec
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainedScale:
+    """A frozen scale: all that drawing images through it needs."""
+
+    generator: PyTree  # variables
+    amplitude: Float[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ScaleInputs:
+    """What a scale's training reads and never changes."""
+
+    real: Float[Array, "1 h w c"]
+    previous: Float[Array, "1 h w c"]  # the reconstruction of scale - 1, brought to this scale; zeros at scale 0
+    padding: Float[Array, "c"]
+    amplitude: Float[Array, ""]
+    key_data: Int[Array, "2"]
+    trained: tuple[TrainedScale, ...]  # scales 0 .. scale - 1
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ScaleState:
+    """What a scale's training changes."""
+
+    generator: PyTree  # variables
+    critic: PyTree  # variables
+    generator_adam: PyTree
+    critic_adam: PyTree
+    reconstruction_noise: Float[Array, "1 h w 1"] | None  # z*; None above scale 0, where it is 0
+    step: Int[Array, ""]
+    diverged_at: Int[Array, ""]  # the step at which something was not finite; -1 while all is well
+
+
+def adam(spec: ScaleSpec) -> optax.GradientTransformation:
+    """Returns Adam's direction; the learning rate, which changes once, is applied by the step."""
+    return optax.scale_by_adam(spec.train.adam_b1, spec.train.adam_b2, eps=1e-8)
+
+
+def fresh_state(spec: ScaleSpec, generator: PyTree, critic: PyTree, reconstruction_noise: Array | None) -> ScaleState:
+    """Returns the state that a scale starts from, given both networks' variables; Adam starts at zero."""
+    zeros = lambda tree: jax.tree.map(np.zeros_like, tree)  # noqa: E731
+
+    def fresh_adam(variables: PyTree) -> PyTree:
+        params = variables["params"]
+        return optax.ScaleByAdamState(np.zeros((), np.int32), zeros(params), zeros(params))
+
+    return ScaleState(
+        generator,
+        critic,
+        fresh_adam(generator),
+        fresh_adam(critic),
+        reconstruction_noise,
+        np.zeros((), np.int32),
+        np.full((), -1, np.int32),
+    )
+
+
+def alive(state: ScaleState) -> Bool[Array, "*n"]:
+    """Returns whether training goes on: nothing has been other than finite so far."""
+    return jnp.asarray(state.diverged_at) < 0

@@ -1,0 +1,218 @@
+"""The fixed map between an image's own values and [-1, 1], one affine map per channel, recorded with the run.
+
+It is fitted once, when the image is read, and never again: what a generator makes goes back through the same map, so
+samples come out in the source's own units and a black MRI background stays black. NumPy only.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from singan.errors import UserError
+
+BACKGROUND_SHARE = 0.9  # of a channel's border pixels that must hold one value for it to be the background
+# Maps are computed in float64 and given back as float32, which must be able to hold every value in between.
+LARGEST_VALUE = float(np.finfo(np.float32).max) / 4
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueMap:
+    """Takes source values [low, high] of each of C channels to [-1, 1] and back.
+
+    Attributes:
+      low: the source value that becomes -1, per channel.
+      high: the source value that becomes 1, per channel.
+      background: the source value that surrounds the subject, per channel; None where there is none.
+      dtype: NumPy's name of the type the source stores, for example 'uint8'.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    background: tuple[float | None, ...]
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if not len(self.low) == len(self.high) == len(self.background):
+            raise UserError(f"a value map needs low, high and background for every channel, not {self}")
+        if not all(np.isfinite([*self.low, *self.high])) or not all(np.less(self.low, self.high)):
+            raise UserError(f"a value map needs finite values with low below high, not {self}")
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Returns `image` [..., C], in source units, as float32 [..., C]; values beyond [low, high] become -1 or 1."""
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        unit = (np.asarray(image, np.float64) - low) / (high - low)
+        return np.clip(2.0 * unit - 1.0, -1.0, 1.0).astype(np.float32)
+
+    def invert(self, image: np.ndarray, as_stored: bool = False) -> np.ndarray:
+        """Returns `image` [..., C], in [-1, 1], in source units; values beyond [-1, 1] become low or high.
+
+        Args:
+          image: [..., C].
+          as_stored: give the source's own dtype instead of float32, rounded to whole numbers for integers. For
+            integers of up to 16 bits this undoes `apply` exactly.
+        """
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        values = low + (np.asarray(image, np.float64) + 1.0) / 2.0 * (high - low)
+        values = np.clip(values, low, high)
+        if not as_stored:
+            return values.astype(np.float32)
+        dtype = np.dtype(self.dtype)
+        if dtype.kind == "b":
+            return values >= 0.5
+        if dtype.kind in "iu":
+            values = np.clip(np.rint(values), *_float_limits(dtype))
+        return values.astype(dtype)
+
+    @property
+    def padding(self) -> np.ndarray:
+        """The background in [-1, 1], float32 [C]: what an image is surrounded with; 0 where a channel has none."""
+        has_one = np.array([value is not None for value in self.background])
+        values = np.array([0.0 if value is None else value for value in self.background])
+        return np.where(has_one, self.apply(values), np.float32(0))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the map as a dict that json can write."""
+        return {
+            "low": list(self.low),
+            "high": list(self.high),
+            "background": list(self.background),
+            "dtype": self.dtype,
+        }
+
+    @classmethod
+    def from_json(cls, mapping: Mapping[str, Any]) -> "ValueMap":
+        """Returns the map that `to_json` wrote.
+
+        Raises:
+          UserError: the mapping is not such a map.
+        """
+        try:
+            return cls(
+                low=tuple(float(value) for value in mapping["low"]),
+                high=tuple(float(value) for value in mapping["high"]),
+                background=tuple(None if value is None else float(value) for value in mapping["background"]),
+                dtype=np.dtype(mapping["dtype"]).name,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"not a value map: {mapping!r}") from error
+
+
+def fit(image: np.ndarray, value_range: Any = "auto", background: Any = "auto") -> ValueMap:
+    """Returns the value map of one image.
+
+    Args:
+      image: [H, W, C] of a boolean, integer or float type, finite.
+      value_range: (low, high) in source units for all channels, or 'auto': uint8 (0, 255), bool (0, 1), other integers
+        each channel's own min..max; floats (0, 1) if the whole image lies in it, else (-1, 1) if it lies in that, else
+        each channel's own min..max. A channel of one value v that would get v..v becomes v..v + max(1, |v|): all -1.
+      background: in source units: one number, one per channel (None or 'none' among them for a channel without),
+        'none', or 'auto': per channel the value, as the range clips it, of at least 90 % of the outermost ring of
+        pixels, if any.
+        Both may be the text of such a value, for example '0, 1000', which is how command lines give them.
+
+    Raises:
+      UserError: no channel has more than one value (before or after the range clips it), a value is too large for
+        float32, or value_range or background is malformed.
+    """
+    channels = image.shape[-1]
+    values = np.asarray(image, np.float64)
+    if np.abs(values).max() > LARGEST_VALUE:
+        raise UserError("holds values too large for float32: scale the image down")
+    if all(_is_constant(values[..., c]) for c in range(channels)):
+        raise UserError("holds the same value at every pixel: there is nothing to learn, take it out")
+    low, high = _ranges(values, image.dtype, value_range)
+    clipped = np.clip(values, low, high)
+    if all(_is_constant(clipped[..., c]) for c in range(channels)):
+        raise UserError(
+            f"all values ({values.min():g} to {values.max():g}) lie on one side of config.data.value_range="
+            f"({low[0]:g}, {high[0]:g}): give a range in the units of the file, or auto"
+        )
+    return ValueMap(low, high, _backgrounds(clipped, background), image.dtype.name)
+
+
+def _ranges(values: np.ndarray, dtype: np.dtype, value_range: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    channels = values.shape[-1]
+    if isinstance(value_range, str) and value_range.strip().lower() == "auto":
+        bounds = _whole_image_range(values, dtype)
+        if bounds is None:
+            pairs = [_own_range(values[..., c]) for c in range(channels)]
+            return tuple(low for low, _ in pairs), tuple(high for _, high in pairs)
+    else:
+        bounds = _numbers(value_range, "value_range", "auto or (low, high) with low below high")
+        if len(bounds) != 2 or None in bounds or not bounds[0] < bounds[1]:
+            raise UserError(f"config.data.value_range={value_range!r} must be auto or (low, high) with low below high")
+    return (bounds[0],) * channels, (bounds[1],) * channels
+
+
+def _whole_image_range(values: np.ndarray, dtype: np.dtype) -> tuple[float, float] | None:
+    if dtype == np.uint8:
+        return 0.0, 255.0
+    if dtype.kind == "b":
+        return 0.0, 1.0
+    if dtype.kind == "f" and values.max() <= 1:
+        # The whole image decides, so that the three channels of a colour image keep their balance.
+        if values.min() >= 0:
+            return 0.0, 1.0
+        if values.min() >= -1:
+            return -1.0, 1.0
+    return None
+
+
+def _own_range(channel: np.ndarray) -> tuple[float, float]:
+    low, high = float(channel.min()), float(channel.max())
+    return (low, high) if low < high else (low, low + max(1.0, abs(low)))
+
+
+def _backgrounds(clipped: np.ndarray, background: Any) -> tuple[float | None, ...]:
+    channels = clipped.shape[-1]
+    if isinstance(background, str) and background.strip().lower() == "auto":
+        return tuple(_border_value(clipped[..., c]) for c in range(channels))
+    given = _numbers(background, "background", "auto, none, a number, or one per channel")
+    if len(given) not in (1, channels):
+        raise UserError(
+            f"config.data.background={background!r} has {len(given)} values for {channels} channels:"
+            " give one number, or one per channel"
+        )
+    return given if len(given) == channels else given * channels
+
+
+def _border_value(channel: np.ndarray) -> float | None:
+    ring = np.ones(channel.shape, bool)
+    ring[1:-1, 1:-1] = False
+    found, counts = np.unique(channel[ring], return_counts=True)
+    most = counts.argmax()
+    return float(found[most]) if counts[most] >= BACKGROUND_SHARE * ring.sum() else None
+
+
+def _numbers(given: Any, key: str, wanted: str) -> tuple[Any, ...]:
+    """Returns floats (None for 'none') from a number, a sequence, or the text of one."""
+    parts: Any = given
+    if isinstance(given, str):
+        parts = given.strip().strip("()[]").rstrip(", ").split(",")
+    elif not isinstance(given, list | tuple):
+        parts = (given,)
+    result = []
+    for part in parts:
+        if part is None or (isinstance(part, str) and part.strip().strip("'\"").lower() == "none"):
+            result.append(None)
+            continue
+        try:
+            result.append(float(part))
+        except (TypeError, ValueError):
+            raise UserError(f"config.data.{key}={given!r} must be {wanted}") from None
+        if not abs(result[-1]) <= LARGEST_VALUE:  # also refuses NaN
+            raise UserError(f"config.data.{key}={given!r} must be {wanted}")
+    return tuple(result)
+
+
+def _is_constant(channel: np.ndarray) -> bool:
+    return bool(channel.min() == channel.max())
+
+
+def _float_limits(dtype: np.dtype) -> tuple[float, float]:
+    """Returns the least and largest float64 that `dtype` can hold: 2**63 - 1 rounds up to a float that it cannot."""
+    info = np.iinfo(dtype)
+    top = float(info.max)
+    return float(info.min), top if int(top) <= info.max else float(np.nextafter(top, 0.0))

@@ -1,0 +1,150 @@
+"""Where things lie in a run's working directory, and the records that are read back: one place for names and formats.
+
+config.json  run.json  images.json  metrics.jsonl  scales/03/{checkpoints,samples,DONE}  samples/
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from singan import files
+from singan.config import Config, parse, to_mapping
+from singan.errors import UserError
+from singan.value_map import ValueMap
+
+FORMAT = 1  # of the whole directory; raised when an older version of this code could misread a newer one
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRecord:
+    """One image of the cohort: what is needed to name its outputs and to bring them back to the source's values."""
+
+    id: str
+    source: str  # file name within data.path, or the built-in example's name
+    shape: tuple[int, int, int]  # height, width, channels
+    channels: tuple[str, ...]
+    value_map: ValueMap
+    digest: str  # of the pixels as they are trained on
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def images(self) -> Path:
+        return self.path / "images.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def scale(self, scale: int) -> Path:
+        return self.path / "scales" / f"{scale:02d}"
+
+    def checkpoints(self, scale: int) -> Path:
+        return self.scale(scale) / "checkpoints"
+
+    def scale_samples(self, scale: int) -> Path:
+        return self.scale(scale) / "samples"
+
+    def done(self, scale: int) -> Path:
+        return self.scale(scale) / "DONE"
+
+
+def pixel_digest(pixels: np.ndarray) -> str:
+    """Returns a digest (32 hex digits) of an image's values and shape."""
+    content = f"{pixels.dtype} {pixels.shape}\n".encode() + np.ascontiguousarray(pixels).tobytes()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def write_config(workdir: Workdir, config: Config) -> None:
+    """Writes config.json: the parsed configuration, the preset's values filled in."""
+    files.write_json(workdir.config, {"format": FORMAT, **to_mapping(config)})
+
+
+def read_config(workdir: Workdir) -> Config:
+    """Returns the configuration of a run.
+
+    Raises:
+      UserError: there is no run here, it is damaged, or a newer version wrote it.
+    """
+    mapping = _read(workdir.config)
+    written = mapping.pop("format", None)
+    if written != FORMAT:
+        raise UserError(f"{workdir.config} has format {written}, this version reads {FORMAT}: use the version it names")
+    return parse(mapping)
+
+
+def write_images(workdir: Workdir, records: Sequence[ImageRecord]) -> None:
+    """Writes images.json."""
+    rows = [{**dataclasses.asdict(record), "value_map": record.value_map.to_json()} for record in records]
+    files.write_json(workdir.images, {"format": FORMAT, "images": rows})
+
+
+def read_images(workdir: Workdir) -> list[ImageRecord]:
+    """Returns the cohort of a run in its order. Raises UserError where images.json is missing or damaged."""
+    content = _read(workdir.images)
+    try:
+        return [
+            ImageRecord(
+                row["id"],
+                row["source"],
+                tuple(row["shape"]),
+                tuple(row["channels"]),
+                ValueMap.from_json(row["value_map"]),
+                row["digest"],
+            )
+            for row in content["images"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{workdir.images} is damaged ({error!r}): start the training command again") from None
+
+
+def write_done(workdir: Workdir, scale: int, digests: Mapping[str, str], diverged: Mapping[str, int]) -> None:
+    """Marks a scale as finished: one line per image with the digest of its weights, so that `cat` compares two runs."""
+    lines = [
+        f"{name} {digest}" + (f" diverged at step {diverged[name]}" if name in diverged else "")
+        for name, digest in sorted(digests.items())
+    ]
+    files.write_text(workdir.done(scale), "\n".join(lines) + "\n")
+
+
+def read_done(workdir: Workdir, scale: int) -> dict[str, str] | None:
+    """Returns the digests by image id of a finished scale, or None where it is not finished or DONE is damaged."""
+    try:
+        lines = workdir.done(scale).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    rows = [re.fullmatch(r"(\S+) ([0-9a-f]{32})(?: diverged at step \d+)?", line) for line in lines]
+    if not rows or not all(rows):
+        return None
+    return {row[1]: row[2] for row in rows if row}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"{path} does not exist: --workdir must be a directory that launch.train has trained in")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    return content

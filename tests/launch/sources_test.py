@@ -1,0 +1,375 @@
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from launch import sources
+from launch.sources import group_by_shape, load_images
+from singan.config import DataConfig
+from singan.errors import UserError
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real images of ../shared/data are not here")
+RANDOM = np.random.default_rng(0)
+
+
+def noise(*shape, dtype=np.uint8):
+    return RANDOM.integers(0, 250, shape).astype(dtype)
+
+
+def png(path, *shape):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = noise(*(shape or (8, 9, 3)))
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def load(path, **data: Any):
+    return load_images(DataConfig(path=str(path), **data))
+
+
+def refusal(path="", **data: Any):
+    with pytest.raises(UserError) as error:
+        load(path, **data)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+# --- the built-in example
+
+
+@pytest.mark.parametrize(
+    ("num_crops", "crop_size"), [(4, 96), (8, 96), (25, 96), (1, 512), (4, 256), (16, 128), (3, 40)]
+)
+def test_example_gives_separate_crops_of_the_real_tissue(num_crops, crop_size):
+    from skimage.data import immunohistochemistry
+
+    whole = immunohistochemistry()
+    images = load_images(DataConfig(num_crops=num_crops, crop_size=crop_size))
+    assert len(images) == num_crops
+    covered = np.zeros(whole.shape[:2], int)
+    for image in images:
+        top, bottom, left, right = map(int, re.findall(r"\d+", image.source))
+        assert image.source == f"skimage:immunohistochemistry[{top}:{bottom},{left}:{right}]"
+        np.testing.assert_array_equal(
+            image.value_map.invert(image.pixels, as_stored=True), whole[top:bottom, left:right]
+        )
+        covered[top:bottom, left:right] += 1
+        assert image.pixels.shape == (crop_size, crop_size, 3)
+        assert image.channels == ("red", "green", "blue")
+    assert covered.max() == 1
+
+
+def test_example_crops_are_mostly_tissue():
+    for image in load_images(DataConfig(num_crops=8)):
+        assert (image.pixels.min(axis=-1) > 0.75).mean() < 0.25  # nearly white glass
+        assert image.pixels.std() > 0.2
+
+
+@pytest.mark.parametrize(("num_crops", "crop_size", "fit"), [(26, 96, 25), (2, 300, 1), (1, 513, 0)])
+def test_example_crops_that_do_not_fit(num_crops, crop_size, fit):
+    text = refusal(num_crops=num_crops, crop_size=crop_size)
+    assert f"{num_crops} crops of {crop_size} pixels do not fit" in text
+    assert f"({fit} do): lower config.data.num_crops or config.data.crop_size" in text
+
+
+# --- files, folders, globs
+
+
+def test_a_folder_is_read_sorted_by_id_and_without_what_is_no_image(tmp_path):
+    folder = tmp_path / "scans"
+    expected = {name: png(folder / f"{name}.png") for name in ("b", "a10", "a2")}
+    expected["c"] = png(folder / "deep" / "er" / "c.png")
+    for clutter in ("README.txt", ".DS_Store", "Thumbs.db", "._a2.png", ".hidden/x.png", "deep/.git/y.png", "z"):
+        (folder / clutter).parent.mkdir(parents=True, exist_ok=True)
+        (folder / clutter).write_bytes(b"no image")
+    images = load(folder)
+    assert [image.id for image in images] == ["a10", "a2", "b", "c"]
+    assert [image.source for image in images] == ["a10.png", "a2.png", "b.png", "deep/er/c.png"]
+    for image in images:
+        assert image.pixels.dtype == np.float32
+        assert np.abs(image.pixels).max() <= 1
+        np.testing.assert_array_equal(image.value_map.invert(image.pixels, as_stored=True), expected[image.id])
+    assert [image.id for image in load(folder, max_images=2)] == ["a10", "a2"]
+
+
+def test_max_images_does_not_read_the_others(tmp_path):
+    png(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"damaged")
+    assert len(load(tmp_path, max_images=1)) == 1
+
+
+def test_a_single_file_and_a_glob(tmp_path, monkeypatch):
+    for name in ("x/a.png", "x/b.png", "y/a.png"):
+        png(tmp_path / name)
+    (tmp_path / "x" / "b.txt").write_text("no image")
+    (only,) = load(tmp_path / "x" / "a.png")
+    assert (only.id, only.source) == ("a", "a.png")
+    assert [image.source for image in load(tmp_path / "x" / "*")] == ["a.png", "b.png"]
+    nested = load(tmp_path / "**" / "a.png")
+    assert [(image.id, image.source) for image in nested] == [("x_a_png", "x/a.png"), ("y_a_png", "y/a.png")]
+    monkeypatch.chdir(tmp_path / "x")
+    assert [image.source for image in load("*.png")] == ["a.png", "b.png"]
+    (tmp_path / "odd[1]").mkdir()
+    png(tmp_path / "odd[1]" / "c.png")
+    assert [image.id for image in load(tmp_path / "odd[1]")] == ["c"]
+
+
+def test_links_out_of_the_folder_are_left_out(tmp_path):
+    png(tmp_path / "elsewhere" / "out.png")
+    png(tmp_path / "scans" / "in.png")
+    folder = tmp_path / "scans"
+    (folder / "file.png").symlink_to(tmp_path / "elsewhere" / "out.png")
+    (folder / "folder").symlink_to(tmp_path / "elsewhere")
+    (folder / "up").symlink_to(folder)
+    (folder / "circle.png").symlink_to(folder / "circle.png")
+    (folder / "same.png").symlink_to(folder / "in.png")
+    assert [image.id for image in load(folder)] == ["in", "same"]
+    (tmp_path / "link").symlink_to(folder)
+    assert [image.id for image in load(tmp_path / "link")] == ["in", "same"]
+    (folder / "in.png").unlink()
+    assert re.search(r"holds no image \(3 symbolic links to elsewhere are left out\): .*\.nii\.gz", refusal(folder))
+
+
+def test_a_slice_of_a_volume_says_which(tmp_path):
+    voxels = np.zeros((8, 9, 5), np.int16)
+    voxels[2:6, 2:6, 3] = np.arange(16).reshape(4, 4)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "x.nii.gz")
+    (image,) = load(tmp_path)
+    assert (image.id, image.source) == ("x", "x.nii.gz[:, :, 3]")
+    assert image.channels == ("intensity",)
+    assert image.value_map.padding == -1
+
+
+# --- ids
+
+
+def test_repeated_stems_get_suffix_folder_and_hash(tmp_path):
+    names = [
+        "a.png",
+        "a.bmp",
+        "one/b.png",
+        "two/b.png",
+        "c d.png",
+        "c_d.png",
+        "c,d.png",
+        "free.png",
+        "A-PNG.png",
+        "A_PNG.bmp",
+    ]
+    for name in names:
+        png(tmp_path / name)
+    ids = {image.source: image.id for image in load(tmp_path)}
+    assert ids["free.png"] == "free"
+    assert (ids["a.png"], ids["a.bmp"]) == ("a_png", "a_bmp")
+    assert (ids["one/b.png"], ids["two/b.png"]) == ("one_b_png", "two_b_png")
+    for name in ("c d.png", "c_d.png", "c,d.png"):
+        assert re.fullmatch(r"c_d_png_[0-9a-f]{8}", ids[name])
+    assert len({image_id.casefold() for image_id in ids.values()}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_id"),
+    [
+        ("Gewebe ä.png", "Gewebe_a"),
+        ("a\nb.png", "a_b"),
+        ("脳.png", "image"),
+        ("CON.png", "image_CON"),
+        ("LPT1.png", "image_LPT1"),
+        ("-rf.png", "rf"),
+        ("a. .png", "a"),
+        ("x" * 200 + ".png", "x" * 80),
+        ("scan.v2.nii.gz", "scan_v2"),
+    ],
+)
+def test_ids_can_be_file_names(name, image_id):
+    assert sources._ids([name]) == [image_id]
+
+
+@given(st.lists(st.text(st.characters(blacklist_characters="/\0"), min_size=1), unique=True, max_size=6))
+def test_ids_are_safe_unique_and_do_not_depend_on_the_order(stems):
+    names = [f"{stem}.png" for stem in stems]
+    ids = sources._ids(names)
+    assert len({image_id.casefold() for image_id in ids}) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", image_id) for image_id in ids)
+    assert sources._ids(names[::-1]) == ids[::-1]
+
+
+def test_odd_names_are_one_line_of_text_everywhere(tmp_path):
+    odd = os.fsdecode(b"a\n\xff.png")
+    png(tmp_path / odd)
+    (image,) = load(tmp_path)
+    assert image.source == r"a\n\udcff.png"
+    assert image.id == "a"
+    (tmp_path / odd).write_bytes(b"damaged")
+    assert refusal(tmp_path).startswith(r"a\n\udcff.png: not a PNG")
+
+
+# --- channels
+
+
+def test_channel_names(tmp_path):
+    def names(array, **data):
+        np.save(tmp_path / "a.npy", array)
+        return load(tmp_path / "a.npy", **data)[0].channels
+
+    assert names(noise(8, 9, 3)) == ("red", "green", "blue")
+    assert names(noise(8, 9, 3, dtype=np.float32)) == ("channel_0", "channel_1", "channel_2")
+    assert names(noise(8, 9)) == ("channel_0",)
+    assert names(noise(2, 8, 9), channels=("t1", "flair")) == ("t1", "flair")
+    np.savez(tmp_path / "b.npz", image=noise(2, 8, 9), channels=np.array(["t1", "t2"]))
+    assert load(tmp_path / "b.npz")[0].channels == ("t1", "t2")
+    assert load(tmp_path / "b.npz", channels=("x", "y"))[0].channels == ("x", "y")
+    png(tmp_path / "c.png", 8, 9)
+    assert load(tmp_path / "c.png")[0].channels == ("intensity",)
+
+
+def test_channel_names_that_do_not_fit(tmp_path):
+    png(tmp_path / "a.png")
+    text = refusal(tmp_path, channels=("t1", "t2"))
+    assert text.startswith("a.png: has 3 channels, but config.data.channels names 2 (t1, t2): name as many")
+    assert "must be different names" in refusal(tmp_path, channels=("t1", "t1", "t2"))
+    assert "must be different names" in refusal(tmp_path, channels=("t1", 2, "t2"))
+    np.savez(tmp_path / "b.npz", image=noise(2, 8, 9), channels=np.array(["t1"]))
+    text = refusal(tmp_path / "b.npz")
+    assert text == "b.npz: has 2 channels, but its own names for them are t1: set --config.data.channels"
+
+
+def test_layout_range_and_background_reach_the_file(tmp_path):
+    array = noise(12, 8, 9, dtype=np.int16)
+    np.save(tmp_path / "a.npy", array)
+    (image,) = load(tmp_path, layout="hwc", value_range=(0.0, 500.0), background=250.0)
+    assert image.pixels.shape == (12, 8, 9)
+    np.testing.assert_allclose(image.pixels, array / 250.0 - 1, atol=1e-6)
+    np.testing.assert_array_equal(image.value_map.padding, np.zeros(9))
+    assert image.value_map.background == (250.0,) * 9
+
+
+# --- images that do not go together
+
+
+def test_different_shapes_are_named_and_can_be_grouped(tmp_path):
+    for i in range(5):
+        png(tmp_path / f"big{i}.png", 12, 9, 3)
+    png(tmp_path / "a.png", 8, 9, 3)
+    assert refusal(tmp_path) == (
+        "the images differ in shape: 12x9 (height x width): big0.png, big1.png, big2.png and 2 more;"
+        " 8x9 (height x width): a.png: crop them alike, or train each shape as its own cohort with"
+        " --config.data.group_by_shape=true"
+    )
+    groups = group_by_shape(load(tmp_path, group_by_shape=True))
+    assert {key: [image.id for image in images] for key, images in groups.items()} == {
+        "8x9": ["a"],
+        "12x9": ["big0", "big1", "big2", "big3", "big4"],
+    }
+    assert list(groups) == ["8x9", "12x9"]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_different_channels_are_refused(tmp_path, grouped):
+    png(tmp_path / "colour.png", 8, 9, 3)
+    png(tmp_path / "grey.png", 8, 9)
+    text = refusal(tmp_path, group_by_shape=grouped)
+    assert "differ in number of channels: 3 channels: colour.png; 1 channel: grey.png: give each kind a run" in text
+    (tmp_path / "colour.png").unlink()
+    np.save(tmp_path / "array.npy", noise(8, 9))
+    text = refusal(tmp_path, group_by_shape=grouped)
+    assert "differ in channels: channel_0: array.npy; intensity: grey.png: " in text
+    assert len(load(tmp_path, channels=("t1",))) == 2
+
+
+# --- bad input
+
+
+def test_paths_that_hold_nothing(tmp_path):
+    assert re.search(r"config\.data\.path=.*missing' does not exist: give a folder", refusal(tmp_path / "missing"))
+    assert "does not exist" in refusal(tmp_path / "missing" / "a.png")
+    assert "does not exist" in refusal("null\0character")
+    assert "does not exist" in refusal("x" * 5000)
+    (tmp_path / "empty").mkdir()
+    assert re.search(
+        r"holds no image: files that are understood end in \.png .* \.nii\.gz$", refusal(tmp_path / "empty")
+    )
+    assert "holds no image: files" in refusal(tmp_path / "*.png")
+    (tmp_path / "notes.txt").write_text("x")
+    assert "notes.txt' holds no image: files that" in refusal(tmp_path / "notes.txt")
+    assert "does not exist" in refusal(tmp_path / "notes.txt" / "a.png")
+
+
+def test_bad_images_are_named(tmp_path):
+    np.save(tmp_path / "flat.npy", np.full((8, 9, 2), 7.0))
+    assert refusal(tmp_path).startswith("flat.npy: holds the same value at every pixel")
+    np.save(tmp_path / "flat.npy", np.full((8, 9), np.nan))
+    assert refusal(tmp_path).startswith("flat.npy: holds NaN or infinite values (72 of 72)")
+    np.save(tmp_path / "flat.npy", noise(8, 9))
+    assert refusal(tmp_path, value_range=(5.0, 1.0)).startswith("flat.npy: config.data.value_range=(5.0, 1.0) must be")
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    png(tmp_path / "scans" / "a.png")
+    denied = PermissionError(13, "Permission denied", "scans")
+
+    def refuse(*args, **kwargs):
+        raise denied
+
+    # Taking the permission away would not stop an administrator.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "walk", lambda folder, onerror: onerror(denied))
+        assert refusal(tmp_path / "scans").endswith("no permission to read scans: change its permissions")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_dir", refuse)
+        text = refusal(tmp_path / "scans")
+    assert text.endswith("no permission to read scans: change its permissions")
+
+
+def test_sources_that_are_not_there():
+    assert "did you mean 'immunohistochemistry'?" in refusal(source="imunohistochemistry")
+    text = refusal(source="brats")
+    assert text.startswith("config.data.source='brats' is not one of immunohistochemistry;")
+    assert text.endswith("images of your own are given with --config.data.path=FOLDER")
+    assert "tfds sources are not available yet" in refusal(source="tfds:brats")
+    assert "tfds sources are not available yet" in refusal("folder", source="tfds:brats")
+
+
+# --- real images
+
+
+@needs_shared
+@pytest.mark.shared
+def test_paper_mri_is_black_around():
+    (image,) = load(SHARED / "medisingan_paper" / "t1t2fl.npy")
+    assert image.pixels.shape == (240, 240, 3)
+    assert image.value_map.background == (0, 0, 0)
+    np.testing.assert_array_equal(image.value_map.padding, [-1, -1, -1])
+
+
+@needs_shared
+@pytest.mark.shared
+def test_real_folders():
+    histology = load(SHARED / "histology" / "monuseg" / "images")
+    assert [image.pixels.shape for image in histology] == [(256, 256, 3)] * 6
+    assert not any(any(image.value_map.padding) for image in histology)
+    slices = load(SHARED / "mri_slices" / "du*.npz")
+    assert [image.channels for image in slices] == [("t1", "t1c", "t2", "flair")] * 3
+    assert all((image.value_map.padding == -1).all() for image in slices)
+    volumes = load(SHARED / "brats_like")
+    assert {image.pixels.shape for image in volumes} == {(240, 240, 1)}
+    assert all(image.value_map.background == (0,) for image in volumes)
+    assert all(re.fullmatch(r".*/.*\.nii\.gz\[:, :, \d+\]", image.source) for image in volumes)
+
+
+@needs_shared
+@pytest.mark.shared
+def test_real_pictures_with_alpha_by_shape():
+    groups = group_by_shape(load(SHARED / "singan_inputs", group_by_shape=True))
+    assert sum(map(len, groups.values())) == 17
+    assert {image.pixels.shape[-1] for images in groups.values() for image in images} == {3}
+    assert [image.id for image in groups["529x622"]] == ["polyp_rgba_mask_in_alpha"]
