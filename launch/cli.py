@@ -62,7 +62,8 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
 
     def call_main(argv: list[str]) -> int:
         if not any(re.match(r"--?(v|verbosity)\b", argument) for argument in sys.argv[1:]):
-            logging.set_verbosity(logging.WARNING)  # libraries tell their every step at INFO
+            # Libraries tell their every step, and Orbax prints each error's traceback several times before raising it.
+            logging.set_verbosity(logging.FATAL)
         try:
             return main(argv) or 0
         except UserError as error:

@@ -16,7 +16,7 @@ from singan import config as singan_config
 from singan.errors import UserError
 
 
-def default_config() -> config_dict.ConfigDict:
+def default_config() -> Any:  # a ConfigDict, whose fields a type checker cannot know
     """Returns the defaults as a ConfigDict whose every field can be overridden by a flag.
 
     Fields that may be None are typed placeholders; fields of several types or of tuples take any literal

@@ -16,6 +16,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps
 
+from launch import geometry
 from singan.errors import UserError
 
 MAX_CHANNELS = 16
@@ -32,11 +33,13 @@ class Picture:
       pixels: [H, W, C], C from 1 to 16, of a boolean, integer or float type in native byte order; finite.
       channels: their C names, or None where the file does not say.
       part: which part of the file it is, as an index such as '[:, :, 78]', or '' for all of it.
+      affine: float64 [4, 4], voxel (row, column, 0) to world in mm, where the file says so.
     """
 
     pixels: np.ndarray
     channels: tuple[str, ...] | None
     part: str = ""
+    affine: np.ndarray | None = None
 
 
 def read(path: Path, name: str, layout: str = "auto") -> Picture:
@@ -179,11 +182,12 @@ def _read_nifti(path: Path, layout: str) -> Picture:
     volume = nibabel.load(path)
     shape = volume.shape  # type: ignore[attr-defined]
     voxels = np.asanyarray(volume.dataobj).reshape(_without_trailing_ones(shape))  # type: ignore[attr-defined]
+    affine = np.asarray(volume.affine, np.float64)  # type: ignore[attr-defined]
     if voxels.ndim == 2:
-        return Picture(voxels[..., None], GREY)
+        return Picture(voxels[..., None], GREY, affine=affine)
     if voxels.ndim != 3:
         raise UserError(f"an array of {voxels.ndim} dimensions {shape}: save one volume a file")
-    codes = nibabel.aff2axcodes(volume.affine)  # type: ignore[attr-defined]
+    codes = nibabel.aff2axcodes(affine)
     axis = next((i for i, code in enumerate(codes) if code in ("S", "I")), 2)
     if 1 in voxels.shape:  # a single slice, whichever way it was cut
         axis = voxels.shape.index(1)
@@ -193,7 +197,9 @@ def _read_nifti(path: Path, layout: str) -> Picture:
     chosen = int(fullest[np.abs(fullest - (len(slices) - 1) / 2).argmin()])
     index = [":", ":", ":"]
     index[axis] = str(chosen)
-    return Picture(slices[chosen][..., None], GREY, f"[{', '.join(index)}]")
+    return Picture(
+        slices[chosen][..., None], GREY, f"[{', '.join(index)}]", geometry.slice_affine(affine, axis, chosen)
+    )
 
 
 def _without_trailing_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -79,6 +79,7 @@ def record_of(image: SourceImage) -> ImageRecord:
         image.channels,
         image.value_map,
         records.pixel_digest(image.pixels),
+        files.plain(image.details),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from launch import pictures
+from launch import geometry, pictures
 from launch.tracking import Writer
 from singan import cohort, files
 from singan.config import Config
@@ -18,7 +18,7 @@ from singan.observer import ChunkResult, ScaleStart
 from singan.sampling import sample_program
 from singan.spec import ScaleSpec
 from singan.trained import FinishedScale
-from singan.workdir import Workdir
+from singan.workdir import Workdir, read_images
 
 PLAIN_LINE_EVERY = 10.0  # seconds, when the output is not a terminal
 
@@ -181,10 +181,13 @@ class Report:
             sample_program(spec, self._mesh, 0), *placed, precision=self._config.train.precision
         )
         samples = np.array(jax.device_get(program(*placed)))
+        details = {record.id: record.details for record in read_images(self._workdir)}
         rows = []
         for index, name in enumerate(ids):
             reconstruction = scales[-1].rows([name])["reconstruction"][0, 0]
-            rows += pictures.image_rows(name, [images[name], reconstruction, *samples[index]], self._channels)
+            shown = (images[name], reconstruction, *samples[index])
+            turned = [geometry.upright(image, details[name]) for image in shown]
+            rows += pictures.image_rows(name, turned, self._channels)
         columns = ["training image", "reconstruction", *(f"sample {i}" for i in range(count))]
         directory = files.make_directory(self._workdir.scale_samples(spec.scale))
         path = directory / "grid.png"

@@ -5,13 +5,12 @@ python -m launch.sample --workdir=runs/quickstart --num_samples=16 --start_scale
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
 from absl import flags
 
-from launch import cli, pictures, runtime
+from launch import cli, runtime, write_back
 from singan import cohort, files
 from singan.config import nearest
 from singan.errors import UserError
@@ -27,9 +26,9 @@ flags.DEFINE_alias("start_scale", "start_scales")
 IMAGES = flags.DEFINE_list("images", [], "Ids of the images to sample; all where not given.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.", lower_bound=0, upper_bound=2**32 - 1)
 BATCH = flags.DEFINE_integer("batch", 16, "Samples of each image drawn in one device call.", lower_bound=1)
-FORMAT = flags.DEFINE_enum("format", "png", ["png", "npy"], "png: pictures and a grid; npy: the source's values.")
-
-GRID_SAMPLES = 8  # columns of the overview picture
+FORMAT = flags.DEFINE_enum(
+    "format", "png", list(write_back.FORMATS), "; ".join(f"{name}: {text}" for name, text in write_back.FORMATS.items())
+)
 
 
 def main(argv: list[str]) -> int:
@@ -38,10 +37,12 @@ def main(argv: list[str]) -> int:
     run = load_run(WORKDIR.value, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
     ids = _chosen_images(run)
     scales = _chosen_scales(run)
+    records = [run.image(name) for name in ids]
+    write_back.check_format(FORMAT.value, records)  # before anything is drawn
     out = files.make_directory(OUT.value)
     for scale in scales:
         folder = files.make_directory(out / f"start_{scale:02d}")
-        _write(run, ids, _draw(run, ids, scale, mesh), folder)
+        write_back.write(FORMAT.value, folder, records, _draw(run, ids, scale, mesh), scale)
     print(f"{NUM_SAMPLES.value} samples of each of {len(ids)} image(s) from scale(s) {scales} are in {out}")
     return 0
 
@@ -92,24 +93,6 @@ def _draw(run: Run, ids: Sequence[str], start_scale: int, mesh) -> np.ndarray:
             )
         batches.append(np.array(jax.device_get(program(*placed, numbers)))[: len(ids)])
     return np.concatenate(batches, axis=1)[:, : NUM_SAMPLES.value]
-
-
-def _write(run: Run, ids: Sequence[str], samples: np.ndarray, folder: Path) -> None:
-    for name, drawn in zip(ids, samples, strict=True):
-        record = run.image(name)
-        if FORMAT.value == "npy":
-            files.write_npy(folder / f"{name}.npy", record.value_map.invert(drawn))
-            continue
-        groups = pictures.channel_groups(record.channels)
-        for number, sample in enumerate(drawn):
-            for group, channels in groups.items():
-                suffix = "" if len(groups) == 1 else f"_{pictures.file_word(group)}"
-                pixels = pictures.to_uint8(sample[..., channels])
-                files.write_bytes(folder / f"{name}_{number:04d}{suffix}.png", pictures.encode_png(pixels))
-        shown = drawn[:GRID_SAMPLES]
-        rows = pictures.image_rows(name, list(shown), record.channels)
-        picture = pictures.grid(rows, [f"sample {i}" for i in range(len(shown))])
-        files.write_bytes(folder / f"{name}_grid.png", pictures.encode_png(picture))
 
 
 if __name__ == "__main__":

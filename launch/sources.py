@@ -2,32 +2,41 @@
 
 import dataclasses
 import glob
-import hashlib
 import itertools
 import os
-import re
-import unicodedata
-from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from launch import readers
+from launch import geometry, readers
+from launch.image_ids import printable, unique_ids
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
 from singan.value_map import ValueMap, fit
 
 EXAMPLE = "immunohistochemistry"
-SOURCES = (EXAMPLE,)
+SOURCES = (EXAMPLE, "tfds:brats/slices", "tfds:pannuke")
 # Centres (row, column) of parts of the example that differ from each other and do not overlap at 96 pixels: a gland
 # cut across, a lumen, a border of gland and stroma, crowded epithelium; then more of these for larger cohorts.
 EXAMPLE_CENTRES = ((408, 318), (170, 352), (250, 245), (145, 130), (380, 90), (60, 228), (230, 455), (48, 100))
 
 SHOWN = 3  # files named per group in an error; the others are counted
-MAX_ID_LENGTH = 80  # leaves room for what commands add to an id in a file name of at most 255 bytes
-# Names that Windows keeps for itself.
-RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
+TFDS = "tfds:"
+SELECTION = (
+    "split",
+    "ids",
+    "patients",
+    "first_slice",
+    "last_slice",
+    "has_tumour",
+    "min_brain",
+    "tissues",
+    "min_nuclei",
+    "every",
+    "shuffle_seed",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +50,7 @@ class SourceImage:
       value_map: takes pixels back to the source's own values.
       source: the file, relative to the folder of config.data.path, with the slice taken of a volume; or which part of
         a built-in image. Never an absolute path.
+      details: what else the source says of it and commands need to bring samples back, as JSON's own types.
     """
 
     id: str
@@ -48,6 +58,7 @@ class SourceImage:
     channels: tuple[str, ...]
     value_map: ValueMap
     source: str
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def load_images(data: DataConfig) -> list[SourceImage]:
@@ -62,12 +73,16 @@ def load_images(data: DataConfig) -> list[SourceImage]:
       UserError: with one line that names the file or the key and says what to do.
     """
     _check_channel_names(data.channels)
-    if data.source.startswith("tfds:"):
+    if data.source.startswith(TFDS):
+        from launch import tfds_source  # imported here: TFDS takes a second, and only its sources need it
+
+        images = tfds_source.load(data)
+    elif unused := selection_keys(data):
         raise UserError(
-            f"config.data.source={data.source!r}: tfds sources are not available yet; give a folder, a file or a glob"
-            " with --config.data.path"
+            f"config.data.{unused[0]} chooses among the records of a TFDS source, such as"
+            f" --config.data.source=tfds:brats/slices; config.data.source={data.source!r} does not know it"
         )
-    if data.path:
+    elif data.path:
         images = _load_files(data)
     elif data.source == EXAMPLE:
         images = _load_example(data)
@@ -81,6 +96,13 @@ def load_images(data: DataConfig) -> list[SourceImage]:
     if not data.group_by_shape:
         _check_alike(images, lambda image: f"{_shape_key(image)} (height x width)", "shape", _SAME_SHAPE)
     return images
+
+
+def selection_keys(data: DataConfig) -> list[str]:
+    """Returns the keys that choose records of a TFDS source and were given, in the order of the configuration."""
+    default = dataclasses.asdict(DataConfig())
+    given = dataclasses.asdict(data)
+    return [key for key in SELECTION if given[key] != default[key]]
 
 
 def group_by_shape(images: Sequence[SourceImage]) -> dict[str, list[SourceImage]]:
@@ -98,7 +120,7 @@ _SAME_NAMES = "give each kind a run of its own, or, where they mean the same, na
 
 def _load_files(data: DataConfig) -> list[SourceImage]:
     root, paths = _find(data.path)
-    named = sorted(zip(_ids([path.relative_to(root).as_posix() for path in paths]), paths, strict=True))
+    named = sorted(zip(unique_ids([path.relative_to(root).as_posix() for path in paths]), paths, strict=True))
     images = []
     for image_id, path in named[: data.max_images or None]:
         name = printable(path.relative_to(root).as_posix())
@@ -113,7 +135,8 @@ def _image(image_id: str, source: str, picture: readers.Picture, data: DataConfi
         value_map = fit(picture.pixels, data.value_range, data.background)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    return SourceImage(image_id, value_map.apply(picture.pixels), channels, value_map, source)
+    details = geometry.of_slice(picture.affine) if picture.affine is not None else {}
+    return SourceImage(image_id, value_map.apply(picture.pixels), channels, value_map, source, details)
 
 
 def _channel_names(picture: readers.Picture, wanted: tuple[str, ...]) -> tuple[str, ...]:
@@ -226,44 +249,6 @@ def _walk(folder: Path) -> tuple[list[Path], int]:
             elif path.is_file():
                 paths.append(path)
     return sorted(paths), left_out
-
-
-def printable(name: str) -> str:
-    """Returns a file name as text of one line: control characters and bytes that are no text are written as escapes."""
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def _ids(names: Sequence[str]) -> list[str]:
-    """Returns an id for each of the relative paths: as short as is unique."""
-    forms = [_id_forms(name) for name in names]
-    levels = [0] * len(names)
-    while True:
-        ids = [form[level] for form, level in zip(forms, levels, strict=True)]
-        holders: dict[str, list[int]] = {}
-        for i, image_id in enumerate(ids):
-            holders.setdefault(image_id.casefold(), []).append(i)  # some systems do not tell A.png from a.png
-        clashes = [i for group in holders.values() if len(group) > 1 for i in group if levels[i] < len(forms[i]) - 1]
-        if not clashes:
-            return ids
-        for i in clashes:
-            levels[i] += 1
-
-
-def _id_forms(name: str) -> tuple[str, ...]:
-    path = PurePosixPath(name)
-    suffix = next((s for s in sorted(readers.SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s)), "")
-    stem = path.name[: len(path.name) - len(suffix)]
-    full = _safe(name)
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return _safe(stem), _safe(stem + suffix), full, f"{full[: MAX_ID_LENGTH - 9]}_{digest}"
-
-
-def _safe(text: str) -> str:
-    """Returns `text` in letters, digits, '_' and '-', as any system takes it for a file name."""
-    letters = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    plain = re.sub(r"[^A-Za-z0-9-]+", "_", letters)[:MAX_ID_LENGTH].strip("_-")
-    return f"image_{plain}".rstrip("_") if not plain or RESERVED.fullmatch(plain) else plain
 
 
 def _count(channels: int) -> str:

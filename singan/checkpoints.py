@@ -5,6 +5,7 @@ carries one digest per image, checked when it is read; a damaged one is named an
 """
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from singan.errors import UserError
 from singan.shapes import PyTree
 
 KEPT = 2  # checkpoints of one scale: the newest, and the one before it in case the newest is damaged
+SPARE_BYTES = 2**20  # that must be free besides the arrays, which Orbax writes twice before it removes one copy
+DISK_FULL = "disk full: free space and start the same command again, which resumes"
 
 
 def flatten(tree: PyTree) -> dict[str, np.ndarray]:
@@ -86,6 +89,10 @@ class ScaleCheckpoints:
         flat = {path: leaf[: len(ids)] for path, leaf in flatten(tree).items()}
         sums = digests(flat, ids)
         about = {"images": list(ids), "digests": sums, **extra}
+        self.wait()
+        # Asked first, because Orbax answers a disk that fills up while it writes with a flood of tracebacks.
+        if shutil.disk_usage(self._directory).free < 2 * sum(leaf.nbytes for leaf in flat.values()) + SPARE_BYTES:
+            raise UserError(f"{self._directory}: {DISK_FULL}")
         arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(flat), about=ocp.args.JsonSave(about))
         self._guarded(lambda: self._manager.save(step, args=arguments, force=True))
         return sums
@@ -130,7 +137,7 @@ class ScaleCheckpoints:
         except Exception as error:
             text = str(error)
             if (isinstance(error, OSError) and error.errno == 28) or "No space left" in text:
-                advice = "disk full: free space and start the same command again, which resumes"
+                advice = DISK_FULL
             elif isinstance(error, PermissionError) or "Permission denied" in text or "Read-only" in text:
                 advice = "no permission to write"
             else:

@@ -37,7 +37,7 @@ AXIS = "image"
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
-def image_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def image_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """Returns the 1-D mesh named 'image' over the given devices, or over all of them."""
     devices = jax.devices() if devices is None else devices
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))

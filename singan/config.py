@@ -7,9 +7,10 @@ A value of None in `method` means "as the preset says"; `parse` fills it in, so 
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from singan.errors import UserError
@@ -17,18 +18,32 @@ from singan.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which images are trained on. `path`, when set, wins over `source`."""
+    """Which images are trained on. `path`, when set, wins over `source`, unless that is a TFDS one."""
 
-    source: str = "immunohistochemistry"  # the built-in example; a folder or file is given by `path`
-    path: str = ""  # a folder, a file, or a glob
+    source: str = "immunohistochemistry"  # the built-in example | tfds:brats/slices | tfds:pannuke
+    path: str = ""  # a folder, a file, or a glob; for TFDS sources their data_dir ("" = ~/tensorflow_datasets)
     layout: str = "auto"  # auto | hwc | chw: the axes of an array file
     background: str | float | tuple[float, ...] = "auto"  # auto | none | one value, or one per channel, in source units
-    channels: tuple[str, ...] = ()  # names in the file's order; () lets the source name them
-    value_range: str | tuple[float, float] = "auto"  # auto | (low, high) in source units: what becomes -1 and 1
+    channels: tuple[str, ...] = ()  # names in the file's order, or the ones wanted of a TFDS source; () leaves it to it
+    # What becomes -1 and 1: auto | (low, high) in source units; tfds:brats also knows volume (its auto) and percentile.
+    value_range: str | tuple[float, float] = "auto"
     max_images: int = 0  # 0 takes all
     group_by_shape: bool = False  # train each image shape as its own cohort in WORKDIR/<height>x<width>
     num_crops: int = 4  # built-in example only
     crop_size: int = 96  # built-in example only, pixels
+    # TFDS sources only: which records. They are kept where all keys say so; of these every k-th, in the data set's
+    # order; of these max_images, the first ones or those that shuffle_seed draws.
+    split: str = ""  # such as train, fold1 or fold1+fold2; "" takes all
+    ids: tuple[str, ...] = ()  # () takes all; so for patients and tissues
+    patients: tuple[str, ...] = ()  # brats
+    first_slice: int = 0  # brats: position in the volume
+    last_slice: int = -1  # brats: included; -1 is the volume's last
+    has_tumour: str = "any"  # brats: any | yes | no
+    min_brain: float = 0.0  # brats: least fraction of a slice's pixels that are brain
+    tissues: tuple[str, ...] = ()  # pannuke
+    min_nuclei: int = 0  # pannuke
+    every: int = 1  # takes every k-th
+    shuffle_seed: int = -1  # -1: max_images takes the first; else it takes this seed's choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +100,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "preset": tuple(PRESETS),
     "data.layout": ("auto", "hwc", "chw"),
     "data.background": ("auto", "none"),
-    "data.value_range": ("auto",),
+    "data.value_range": ("auto", "volume", "percentile"),
+    "data.has_tumour": ("any", "yes", "no"),
     "method.reconstruction_noise": ("fixed", "redrawn"),
     "method.resize_border": ("mirror", "reference"),
     "method.between_scales": ("clip", "uint8"),
@@ -161,6 +177,7 @@ AT_LEAST_ONE = (
     "network.width_doubles_every",
     "data.num_crops",
     "data.crop_size",
+    "data.every",
     "tracking.num_samples",
     "tracking.max_grid_images",
 )
@@ -187,7 +204,7 @@ def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def nearest(word: str, words: typing.Iterable[str]) -> str:
+def nearest(word: str, words: Iterable[str]) -> str:
     """Returns ' (did you mean X?)' for the closest of `words`, or ''."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
@@ -278,10 +295,13 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
 
 
 def _check_ranges(flat: Mapping[str, Any]) -> None:
+    for key, value in flat.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config.{key}={value} must be a finite number")
     for key in AT_LEAST_ONE:
         if flat[key] < 1:
             raise UserError(f"config.{key}={flat[key]} must be at least 1")
-    for key in ("train.group_size", "data.max_images", "seed"):
+    for key in ("train.group_size", "data.max_images", "data.first_slice", "data.min_nuclei", "seed"):
         if flat[key] < 0:
             raise UserError(f"config.{key}={flat[key]} must not be negative")
     if flat["seed"] >= 2**32:
@@ -297,6 +317,11 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
             raise UserError(f"config.{key}={flat[key]} must be in [0, 1)")
     if not 0 < flat["train.decay_at"] <= 1:
         raise UserError(f"config.train.decay_at={flat['train.decay_at']} must be in (0, 1]")
+    if not 0 <= flat["data.min_brain"] <= 1:
+        raise UserError(f"config.data.min_brain={flat['data.min_brain']} must be in [0, 1]")
+    for key in ("data.last_slice", "data.shuffle_seed"):
+        if flat[key] < -1:
+            raise UserError(f"config.{key}={flat[key]} must be -1 or more")
     if not 0 < flat["pyramid.ratio"] < 1:
         raise UserError(f"config.pyramid.ratio={flat['pyramid.ratio']} must be between 0 and 1")
     if flat["network.num_layers"] < 2:

@@ -7,7 +7,7 @@ from singan import losses
 from singan.generation import hop, run_trained
 from singan.networks import initial_variables
 from singan.noise import Purpose, noise_map, scale_key, weights_generator
-from singan.shapes import Array, Float, Int, PyTree
+from singan.shapes import Array, Float, PyTree, UInt
 from singan.spec import ScaleSpec
 from singan.state import ScaleState, TrainedScale, fresh_state
 
@@ -38,7 +38,7 @@ def open_scale(
     return previous, spec.train.noise_weight * losses.rmse(previous, real)
 
 
-def starting_noise(spec: ScaleSpec, key_data: Int[Array, "2"]) -> Float[Array, "1 h w 1"]:
+def starting_noise(spec: ScaleSpec, key_data: UInt[Array, "2"]) -> Float[Array, "1 h w 1"]:
     """Returns z*, the noise that scale 0 is to turn into the training image."""
     return noise_map(spec, scale_key(key_data, 0, 0, Purpose.RECONSTRUCTION))[..., :1]
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from singan.shapes import Array, Float, Int, Key
+from singan.shapes import Array, Float, Int, Key, UInt
 from singan.spec import ScaleSpec
 
 
@@ -37,7 +37,7 @@ def image_key_data(seed: int, image_id: str) -> np.ndarray:
     return np.array([seed, 0], np.uint32) ^ np.array(image_words(image_id), np.uint32)
 
 
-def scale_key(key_data: Int[Array, "2"], scale: int, step: Int[Array, ""] | int, purpose: Purpose) -> Key[Array, ""]:
+def scale_key(key_data: UInt[Array, "2"], scale: int, step: Int[Array, ""] | int, purpose: Purpose) -> Key[Array, ""]:
     """Returns the key for one purpose at one step of one scale; fold an update's or sample's number into it."""
     key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
     for number in (scale, step, int(purpose)):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class ChunkResult:
     seconds: float
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Is told what happens; its exceptions end the training."""
 

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 SHARE = 0.9  # of a device's memory that a program may take; the rest is the allocator's
 
 
@@ -31,7 +29,7 @@ def compiled_memory(compiled: Any) -> Memory:
     )
 
 
-def memory_budget(device: jax.Device) -> int | None:
+def memory_budget(device: Any) -> int | None:
     """Returns the bytes that programs may take on a device, or None where the device does not say (CPU)."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     return int(SHARE * stats["bytes_limit"]) if stats and "bytes_limit" in stats else None

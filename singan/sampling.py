@@ -5,13 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.sharding import Mesh
 
 from singan.cohort import parallel
 from singan.generation import hop, run_trained
 from singan.handover import reconstruct
 from singan.noise import Purpose, noise_map, scale_key
-from singan.shapes import Array, Float, Int
+from singan.shapes import Array, Float, Int, UInt
 from singan.spec import ScaleSpec
 from singan.state import TrainedScale
 
@@ -22,7 +23,7 @@ def start_image(
     reconstruction_noise: Float[Array, "1 h w 1"],
     padding: Float[Array, "c"],
     start_scale: int,
-) -> Float[Array, "1 h w c"]:
+) -> Float[Array, "1 hh ww c"]:
     """Returns what enters `start_scale` as the previous image: the reconstruction of the scales below, or zeros."""
     image = jnp.zeros((1, *spec.pyramid.sizes[0], spec.channels), jnp.float32)
     for scale in range(start_scale):
@@ -38,9 +39,9 @@ def sample_from(
     image: Float[Array, "1 h w c"],
     padding: Float[Array, "c"],
     start_scale: int,
-    key_data: Int[Array, "2"],
+    key_data: UInt[Array, "2"],
     number: Int[Array, ""],
-) -> Float[Array, "h w c"]:
+) -> Float[Array, "hh ww c"]:
     """Returns sample `number` of `spec.scale`'s size, clipped to [-1, 1]: fresh noise at every scale from the start.
 
     A sample depends on (key, start scale, number) alone, whatever batch it is drawn in.
@@ -64,6 +65,7 @@ def sample_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int = 1
     def of_one(trained, reconstruction_noise, padding, key_data, numbers):
         image = start_image(spec, trained, reconstruction_noise, padding, start_scale)
         one = lambda number: sample_from(spec, trained, image, padding, start_scale, key_data, number)  # noqa: E731
-        return jax.vmap(one)(numbers)
+        # One after another on a CPU, where a batched convolution would round a sample differently in another batch.
+        return lax.map(one, numbers) if spec.form == "direct" else jax.vmap(one)(numbers)
 
     return parallel(of_one, mesh, group)

@@ -1,16 +1,21 @@
-"""What is learnt, as trees of arrays for ONE image. A cohort's trees have the same leaves with a leading axis n."""
+"""What is learnt, as trees of arrays for ONE image. A cohort's trees have the same leaves with a leading axis n.
+
+The classes are no_type_check because JAX makes such trees of shapes, shardings and placeholders too.
+"""
 
 import dataclasses
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from singan.shapes import Array, Bool, Float, Int, PyTree
+from singan.shapes import Array, Bool, Float, Int, PyTree, UInt
 from singan.spec import ScaleSpec
 
 
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainedScale:
@@ -20,6 +25,7 @@ class TrainedScale:
     amplitude: Float[Array, ""]
 
 
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ScaleInputs:
@@ -29,10 +35,11 @@ class ScaleInputs:
     previous: Float[Array, "1 h w c"]  # the reconstruction of scale - 1, brought to this scale; zeros at scale 0
     padding: Float[Array, "c"]
     amplitude: Float[Array, ""]
-    key_data: Int[Array, "2"]
+    key_data: UInt[Array, "2"]
     trained: tuple[TrainedScale, ...]  # scales 0 .. scale - 1
 
 
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ScaleState:

@@ -1,6 +1,7 @@
 """One step of one scale's training for ONE image: critic updates, then generator updates. No vmap, no mesh."""
 
 import dataclasses
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ METRICS = (
 )
 
 
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepNoise:

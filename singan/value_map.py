@@ -5,7 +5,7 @@ samples come out in the source's own units and a black MRI background stays blac
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,16 @@ from singan.errors import UserError
 BACKGROUND_SHARE = 0.9  # of a channel's border pixels that must hold one value for it to be the background
 # Maps are computed in float64 and given back as float32, which must be able to hold every value in between.
 LARGEST_VALUE = float(np.finfo(np.float32).max) / 4
+
+# How the source values that become -1 and 1 are found.
+RULES = {
+    "type": "the limits of the type: 0 and 255, 0 and 1, -1 and 1",
+    "image": "the channel's own least and largest value in this image",
+    "fixed": "as config.data.value_range gives them",
+    "volume": "0 and the largest value of the whole volume; what is below 0 is clipped",
+    "percentile": "0 and the 99.5th percentile of the volume's brain; what is below or above is clipped",
+    "mask": "absent and present, for what is drawn rather than measured",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +36,21 @@ class ValueMap:
       high: the source value that becomes 1, per channel.
       background: the source value that surrounds the subject, per channel; None where there is none.
       dtype: NumPy's name of the type the source stores, for example 'uint8'.
+      rules: by which of RULES each channel's low and high were found; () where that was not noted. A note for people:
+        maps that differ in it alone are equal.
     """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
     background: tuple[float | None, ...]
     dtype: str
+    rules: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        if not len(self.low) == len(self.high) == len(self.background):
+        if not len(self.low) == len(self.high) == len(self.background) == len(self.rules or self.low):
             raise UserError(f"a value map needs low, high and background for every channel, not {self}")
+        if unknown := set(self.rules) - set(RULES):
+            raise UserError(f"a value map is fitted by one of {', '.join(RULES)}, not by {', '.join(sorted(unknown))}")
         if not all(np.isfinite([*self.low, *self.high])) or not all(np.less(self.low, self.high)):
             raise UserError(f"a value map needs finite values with low below high, not {self}")
 
@@ -79,6 +94,7 @@ class ValueMap:
             "high": list(self.high),
             "background": list(self.background),
             "dtype": self.dtype,
+            "rules": list(self.rules),
         }
 
     @classmethod
@@ -94,6 +110,7 @@ class ValueMap:
                 high=tuple(float(value) for value in mapping["high"]),
                 background=tuple(None if value is None else float(value) for value in mapping["background"]),
                 dtype=np.dtype(mapping["dtype"]).name,
+                rules=tuple(mapping.get("rules", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"not a value map: {mapping!r}") from error
@@ -122,28 +139,68 @@ def fit(image: np.ndarray, value_range: Any = "auto", background: Any = "auto") 
         raise UserError("holds values too large for float32: scale the image down")
     if all(_is_constant(values[..., c]) for c in range(channels)):
         raise UserError("holds the same value at every pixel: there is nothing to learn, take it out")
-    low, high = _ranges(values, image.dtype, value_range)
+    low, high, rule = _ranges(values, image.dtype, value_range)
     clipped = np.clip(values, low, high)
     if all(_is_constant(clipped[..., c]) for c in range(channels)):
         raise UserError(
             f"all values ({values.min():g} to {values.max():g}) lie on one side of config.data.value_range="
             f"({low[0]:g}, {high[0]:g}): give a range in the units of the file, or auto"
         )
-    return ValueMap(low, high, _backgrounds(clipped, background), image.dtype.name)
+    return ValueMap(low, high, backgrounds(clipped, background), image.dtype.name, (rule,) * channels)
 
 
-def _ranges(values: np.ndarray, dtype: np.dtype, value_range: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def volume_map(
+    ranges: Sequence[tuple[float, float]], dtype: Any, rule: str, background: float | None = 0.0
+) -> ValueMap:
+    """Returns the map of channels whose ranges are those of the volume that a slice was taken from.
+
+    All slices of a patient are mapped alike, and the background is exactly -1 where it is the low end.
+
+    Args:
+      ranges: (low, high) per channel; a channel of one value v becomes v..v + max(1, |v|).
+      dtype: of the source.
+      rule: 'volume', 'percentile' or 'fixed'.
+      background: of every channel, in source units.
+    """
+    low, high = zip(*(_widened(*pair) for pair in ranges), strict=True)
+    return ValueMap(low, high, (background,) * len(low), np.dtype(dtype).name, (rule,) * len(low))
+
+
+def mask_map(channels: int, high: float, dtype: Any) -> ValueMap:
+    """Returns the map of mask channels: 0 (absent, the background) becomes -1 and `high` (present) becomes 1."""
+    return ValueMap(
+        (0.0,) * channels, (high,) * channels, (0.0,) * channels, np.dtype(dtype).name, ("mask",) * channels
+    )
+
+
+def join(maps: Sequence[ValueMap]) -> ValueMap:
+    """Returns the map of the channels of all `maps`, one after another; they must share one dtype and note rules."""
+    (dtype,) = {each.dtype for each in maps}
+    low, high, background, rules = (
+        tuple(value for each in maps for value in getattr(each, name))
+        for name in ("low", "high", "background", "rules")
+    )
+    return ValueMap(low, high, background, dtype, rules)
+
+
+def _ranges(values: np.ndarray, dtype: np.dtype, value_range: Any) -> tuple[tuple[float, ...], tuple[float, ...], str]:
     channels = values.shape[-1]
+    rule = "fixed"
     if isinstance(value_range, str) and value_range.strip().lower() == "auto":
-        bounds = _whole_image_range(values, dtype)
+        bounds, rule = _whole_image_range(values, dtype), "type"
         if bounds is None:
             pairs = [_own_range(values[..., c]) for c in range(channels)]
-            return tuple(low for low, _ in pairs), tuple(high for _, high in pairs)
+            return tuple(low for low, _ in pairs), tuple(high for _, high in pairs), "image"
+    elif value_range in ("volume", "percentile"):
+        raise UserError(
+            f"config.data.value_range={value_range} is known of prepared volumes only (data.source=tfds:brats/slices):"
+            " give auto or (low, high)"
+        )
     else:
         bounds = _numbers(value_range, "value_range", "auto or (low, high) with low below high")
         if len(bounds) != 2 or None in bounds or not bounds[0] < bounds[1]:
             raise UserError(f"config.data.value_range={value_range!r} must be auto or (low, high) with low below high")
-    return (bounds[0],) * channels, (bounds[1],) * channels
+    return (bounds[0],) * channels, (bounds[1],) * channels, rule
 
 
 def _whole_image_range(values: np.ndarray, dtype: np.dtype) -> tuple[float, float] | None:
@@ -161,11 +218,15 @@ def _whole_image_range(values: np.ndarray, dtype: np.dtype) -> tuple[float, floa
 
 
 def _own_range(channel: np.ndarray) -> tuple[float, float]:
-    low, high = float(channel.min()), float(channel.max())
+    return _widened(float(channel.min()), float(channel.max()))
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
     return (low, high) if low < high else (low, low + max(1.0, abs(low)))
 
 
-def _backgrounds(clipped: np.ndarray, background: Any) -> tuple[float | None, ...]:
+def backgrounds(clipped: np.ndarray, background: Any) -> tuple[float | None, ...]:
+    """Returns the background of each channel of an image [H, W, C] that its range has clipped; see `fit`."""
     channels = clipped.shape[-1]
     if isinstance(background, str) and background.strip().lower() == "auto":
         return tuple(_border_value(clipped[..., c]) for c in range(channels))

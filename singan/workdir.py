@@ -31,6 +31,8 @@ class ImageRecord:
     channels: tuple[str, ...]
     value_map: ValueMap
     digest: str  # of the pixels as they are trained on
+    # What else the source says of it, in JSON's own types: patient, slice, affine, tissue, how masks became channels.
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +112,7 @@ def read_images(workdir: Workdir) -> list[ImageRecord]:
                 tuple(row["channels"]),
                 ValueMap.from_json(row["value_map"]),
                 row["digest"],
+                row.get("details", {}),
             )
             for row in content["images"]
         ]

@@ -15,7 +15,7 @@ def get_config():
     config.data.crop_size = 96
     config.pyramid.max_size = 56
     config.network.width_doubles_every = 8  # as narrow at the finest scale as at the coarsest: it is a small one
-    config.train.steps_per_scale = 300
+    config.train.steps_per_scale = 250
     config.train.chunk = 50
     config.train.checkpoint_every = 100
     return config

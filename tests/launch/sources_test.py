@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from launch import sources
+from launch.image_ids import unique_ids
 from launch.sources import group_by_shape, load_images
 from singan.config import DataConfig
 from singan.errors import UserError
@@ -147,6 +147,9 @@ def test_a_slice_of_a_volume_says_which(tmp_path):
     assert (image.id, image.source) == ("x", "x.nii.gz[:, :, 3]")
     assert image.channels == ("intensity",)
     assert image.value_map.padding == -1
+    assert image.details["affine"] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 3], [0, 0, 0, 1]]
+    # Stored left to right and back to front, as identity says: rows must run from front to back.
+    assert image.details["upright"] == {"transpose": True, "flip": [True, True]}
 
 
 # --- ids
@@ -191,16 +194,16 @@ def test_repeated_stems_get_suffix_folder_and_hash(tmp_path):
     ],
 )
 def test_ids_can_be_file_names(name, image_id):
-    assert sources._ids([name]) == [image_id]
+    assert unique_ids([name]) == [image_id]
 
 
 @given(st.lists(st.text(st.characters(blacklist_characters="/\0"), min_size=1), unique=True, max_size=6))
 def test_ids_are_safe_unique_and_do_not_depend_on_the_order(stems):
     names = [f"{stem}.png" for stem in stems]
-    ids = sources._ids(names)
+    ids = unique_ids(names)
     assert len({image_id.casefold() for image_id in ids}) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", image_id) for image_id in ids)
-    assert sources._ids(names[::-1]) == ids[::-1]
+    assert unique_ids(names[::-1]) == ids[::-1]
 
 
 def test_odd_names_are_one_line_of_text_everywhere(tmp_path):
@@ -237,7 +240,6 @@ def test_channel_names_that_do_not_fit(tmp_path):
     text = refusal(tmp_path, channels=("t1", "t2"))
     assert text.startswith("a.png: has 3 channels, but config.data.channels names 2 (t1, t2): name as many")
     assert "must be different names" in refusal(tmp_path, channels=("t1", "t1", "t2"))
-    assert "must be different names" in refusal(tmp_path, channels=("t1", 2, "t2"))
     np.savez(tmp_path / "b.npz", image=noise(2, 8, 9), channels=np.array(["t1"]))
     text = refusal(tmp_path / "b.npz")
     assert text == "b.npz: has 2 channels, but its own names for them are t1: set --config.data.channels"
@@ -333,10 +335,14 @@ def test_no_permission(tmp_path, monkeypatch):
 def test_sources_that_are_not_there():
     assert "did you mean 'immunohistochemistry'?" in refusal(source="imunohistochemistry")
     text = refusal(source="brats")
-    assert text.startswith("config.data.source='brats' is not one of immunohistochemistry;")
+    assert text.startswith("config.data.source='brats' is not one of immunohistochemistry, tfds:brats/slices, tfds:pan")
     assert text.endswith("images of your own are given with --config.data.path=FOLDER")
-    assert "tfds sources are not available yet" in refusal(source="tfds:brats")
-    assert "tfds sources are not available yet" in refusal("folder", source="tfds:brats")
+
+
+def test_keys_that_choose_records_need_a_source_that_has_some(tmp_path):
+    png(tmp_path / "a.png")
+    assert refusal(tmp_path, every=2).startswith("config.data.every chooses among the records of a TFDS source")
+    assert "config.data.patients chooses" in refusal(patients=("a",), every=2)
 
 
 # --- real images

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singan.errors import UserError
-from singan.value_map import ValueMap, fit
+from singan.value_map import ValueMap, fit, join, mask_map, volume_map
 
 
 def ramp(low, high, dtype, shape=(4, 5, 1)):
@@ -201,6 +201,45 @@ def test_what_a_network_overshoots_is_clipped():
     assert widest.invert(np.array([[2.0]]), as_stored=True)[0, 0] > 2**62
 
 
+@pytest.mark.parametrize(
+    ("image", "value_range", "rule"),
+    [
+        (ramp(3, 200, np.uint8), "auto", "type"),
+        (ramp(0.2, 0.9, np.float32), "auto", "type"),
+        (ramp(-5, 1000, np.int16), "auto", "image"),
+        (ramp(-5, 1000, np.int16), (0.0, 100.0), "fixed"),
+    ],
+)
+def test_the_rule_is_noted_and_changes_nothing(image, value_range, rule):
+    value_map = fit(image, value_range)
+    assert value_map.rules == (rule,)
+    assert value_map == ValueMap(value_map.low, value_map.high, value_map.background, value_map.dtype)
+
+
+@pytest.mark.parametrize("rule", ["volume", "percentile"])
+def test_rules_of_volumes_are_refused_where_there_is_no_volume(rule):
+    with pytest.raises(UserError, match=f"value_range={rule} is known of prepared volumes only"):
+        fit(ramp(0, 9, np.int16), rule)
+
+
+def test_channels_of_a_volume_and_masks_are_joined():
+    joined = join([volume_map([(0.0, 1000.0), (0.0, 0.0)], np.int16, "volume"), mask_map(1, 1.0, np.int16)])
+    assert joined == ValueMap((0.0, 0.0, 0.0), (1000.0, 1.0, 1.0), (0.0, 0.0, 0.0), "int16")
+    assert joined.rules == ("volume", "volume", "mask")
+    stored = np.array([[-30, 0, 0], [0, 0, 1], [1000, 0, 1]], np.int16)
+    mapped = joined.apply(stored)
+    np.testing.assert_array_equal(mapped, [[-1, -1, -1], [-1, -1, 1], [1, -1, 1]])
+    np.testing.assert_array_equal(joined.padding, [-1, -1, -1])
+    np.testing.assert_array_equal(joined.invert(mapped, as_stored=True), np.clip(stored, 0, None))
+
+
+def test_json_keeps_the_rules_and_reads_maps_without():
+    written = mask_map(2, 255.0, np.uint8).to_json()
+    assert ValueMap.from_json(json.loads(json.dumps(written))).rules == ("mask", "mask")
+    del written["rules"]
+    assert ValueMap.from_json(written).rules == ()
+
+
 def test_json_keeps_the_map():
     value_map = ValueMap((0.1, -3.0), (1 / 3, 4.0), (None, -3.0), "float64")
     assert ValueMap.from_json(json.loads(json.dumps(value_map.to_json()))) == value_map
@@ -215,6 +254,8 @@ def test_json_keeps_the_map():
         {"high": [1, "x"]},
         {"dtype": "picture"},
         {"low": [0, float("nan")]},
+        {"rules": ["mask"]},
+        {"rules": ["mask", "guess"]},
     ],
 )
 def test_a_damaged_map_is_refused(change):

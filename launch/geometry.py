@@ -1,0 +1,71 @@
+"""Where a slice lies in the patient, how it is shown upright, and bringing samples back to its own grid."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from singan.pyramid import resize_matrix
+
+# Pictures show slices as radiologists look at them: rows run down to the feet, or to the back; columns run to the back,
+# or to the patient's left, so that the patient's right is on the left.
+SHOWN_TOWARDS = "IPL"
+ROWS_FIRST = {"S": 0, "I": 0, "A": 1, "P": 1, "L": 2, "R": 2}  # which of two axes runs down the picture
+
+
+def slice_affine(affine: np.ndarray, axis: int, index: int) -> np.ndarray:
+    """Returns the affine [4, 4] of the slice at `index` along `axis` of a volume with `affine`.
+
+    Its voxel (i, j, 0) is where it was; its axes are the volume's two others, in their order, and then `axis`.
+    """
+    order = [*(other for other in range(3) if other != axis), axis]
+    result = np.array(affine[:, [*order, 3]], np.float64)
+    result[:, 3] = affine[:, 3] + index * affine[:, axis]
+    return result
+
+
+def of_slice(affine: np.ndarray) -> dict[str, Any]:
+    """Returns what is recorded of a slice's place: 'affine', 'spacing' in mm, 'orientation' of its axes, 'upright'.
+
+    Args:
+      affine: [4, 4], voxel (row, column, 0) to world in mm.
+    """
+    codes = nibabel.aff2axcodes(affine)
+    known = all(codes[:2])  # an axis of length 0 has no direction
+    transpose = known and ROWS_FIRST[codes[1]] < ROWS_FIRST[codes[0]]
+    shown = (codes[1], codes[0]) if transpose else codes[:2]
+    return {
+        "affine": np.asarray(affine, np.float64).tolist(),
+        "spacing": np.linalg.norm(affine[:3, :3], axis=0).tolist(),
+        "orientation": "".join(code or "?" for code in codes),
+        "upright": {"transpose": transpose, "flip": [known and code not in SHOWN_TOWARDS for code in shown]},
+    }
+
+
+def upright(image: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    """Returns an image [..., H, W, C] turned for being looked at, as its record's details say; a view."""
+    turn = details.get("upright")
+    if not turn:
+        return image
+    if turn["transpose"]:
+        image = np.swapaxes(image, -3, -2)
+    for axis, flipped in zip((-3, -2), turn["flip"], strict=True):
+        if flipped:
+            image = np.flip(image, axis)
+    return image
+
+
+def to_grid(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns an image [H, W, C] in [-1, 1] on the grid of the image it was learnt from, float32 [*size, C].
+
+    A run whose finest scale is smaller than its images makes smaller samples; what goes back among the source's own
+    files is resized (cubic, clipped to [-1, 1]) so that it lies voxel on voxel. The same size is returned as it is.
+    """
+    if image.shape[:2] == tuple(size):
+        return np.asarray(image, np.float32)
+    rows, columns = (
+        resize_matrix(old, new, new / old, "mirror") for old, new in zip(image.shape[:2], size, strict=True)
+    )
+    resized = np.einsum("ph,hwc,qw->pqc", rows, image.astype(np.float64), columns, optimize=True)
+    return np.clip(resized, -1, 1).astype(np.float32)

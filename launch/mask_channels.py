@@ -1,0 +1,156 @@
+"""Masks as image channels, and back: how labels, classes and single nuclei are drawn so that samples can be decoded.
+
+| kind | drawn as | decoded by |
+|---|---|---|
+| binary | 1 channel: 0 or 1 | its sign in [-1, 1] |
+| one_hot | a channel for each label but the background: 0 or 1 | the largest channel; background if none is above 0 |
+| instance | 1 channel: 0, or 128 at a nucleus' edge to 255 at its heart | cutting along the valleys between hearts |
+
+An instance channel is each nucleus' own distance map, so that nuclei that touch have a valley between them. (A map of
+ids, as the paper stacks it, cannot be decoded: neighbouring ids look alike, and ids mean nothing to a generator.) Where
+there is no instance channel, nuclei are the connected pieces of the mask, those that have grown together cut at their
+waists by a watershed on the mask's distance map.
+
+An encoding is recorded in images.json, in `details["masks"]`, as {name: {"kind", "channels": [numbers], ...}}.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+from skimage.filters import gaussian
+from skimage.measure import label
+from skimage.morphology import local_maxima, reconstruction
+from skimage.segmentation import watershed
+
+EDGE, HEART = 128, 255  # of an instance channel's uint8
+INSTANCE_THRESHOLD = -0.5  # in [-1, 1]: half-way between background and edge
+MIN_AREA = 16  # pixels of the source's grid; smaller ones are noise, unless the source has nuclei as small
+# How deep the valley between two hearts must be for them to be two nuclei.
+INSTANCE_VALLEY = 0.2  # of an instance channel's span, background to heart
+SMOOTHING, WAIST = 1.0, 0.5  # pixels, on the distance map of a mask: sigma of the blur, and the valley's depth
+EIGHT = np.ones((3, 3), bool)  # pixels that meet at a corner are connected
+
+
+def encode_binary(mask: np.ndarray) -> np.ndarray:
+    """Returns uint8 [H, W, 1], 1 where `mask` [H, W] is not 0."""
+    return (mask != 0)[..., None].astype(np.uint8)
+
+
+def encode_one_hot(labels: np.ndarray, count: int) -> np.ndarray:
+    """Returns uint8 [H, W, count], channel k being 1 where `labels` [H, W] is k + 1; 0 is the background."""
+    return (labels[..., None] == np.arange(1, count + 1)).astype(np.uint8)
+
+
+def encode_instances(instances: np.ndarray) -> np.ndarray:
+    """Returns uint8 [H, W, 1]: 0 for background, within each instance of `instances` [H, W] from EDGE to HEART.
+
+    The value grows linearly with the distance to the nearest pixel that is not of the instance. The image's border is
+    no edge: a nucleus that it cuts goes on beyond it.
+    """
+    drawn = np.zeros(instances.shape, np.uint8)
+    for number, box in enumerate(ndimage.find_objects(instances.astype(np.int32)), start=1):
+        if box is None:
+            continue
+        around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+        inside = instances[around] == number
+        level = np.ones(inside.shape)
+        if not inside.all():
+            distance = ndimage.distance_transform_edt(inside)
+            assert isinstance(distance, np.ndarray)
+            if distance.max() > 1:  # pixels at the edge have distance 1
+                level = (distance - 1) / (distance.max() - 1)
+        drawn[around][inside] = np.rint(EDGE + (HEART - EDGE) * level[inside]).astype(np.uint8)
+    return drawn[..., None]
+
+
+def min_area(instances: np.ndarray) -> int:
+    """Returns the least area, in pixels, of what counts as a nucleus in samples of an image with these instances."""
+    areas = np.bincount(instances.ravel())[1:]
+    return int(min([MIN_AREA, *areas[areas > 0]]))
+
+
+def decode_binary(channel: np.ndarray) -> np.ndarray:
+    """Returns bool [H, W] from a channel [H, W] in [-1, 1]."""
+    return channel > 0
+
+
+def decode_one_hot(channels: np.ndarray) -> np.ndarray:
+    """Returns uint8 [H, W] labels, 0 = background, from channels [H, W, K] in [-1, 1]."""
+    labels = channels.argmax(-1) + 1
+    return np.where(channels.max(-1) > 0, labels, 0).astype(np.uint8)
+
+
+def decode_instances(channel: np.ndarray, least: int) -> np.ndarray:
+    """Returns int32 [H, W] instances 1..n, 0 = background, from an instance channel [H, W] in [-1, 1].
+
+    Args:
+      least: pixels; smaller instances are dropped.
+    """
+    hearts = (np.asarray(channel, np.float64) + 1) / 2
+    return _numbered(_cut(hearts, channel > INSTANCE_THRESHOLD, INSTANCE_VALLEY), least)
+
+
+def split_mask(mask: np.ndarray, least: int) -> np.ndarray:
+    """Returns int32 [H, W] instances 1..n, 0 = background: the pieces of a bool mask [H, W], cut at their waists.
+
+    Args:
+      least: pixels; smaller instances are dropped.
+    """
+    distance = ndimage.distance_transform_edt(mask)
+    blurred = np.where(mask, gaussian(np.asarray(distance), SMOOTHING), 0)
+    return _numbered(_cut(blurred, mask, WAIST), least)
+
+
+def decode_nuclei(image: np.ndarray, masks: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the nuclei that an image shows.
+
+    Args:
+      image: [H, W, C] in [-1, 1], on the source's grid (minimum areas are in its pixels).
+      masks: `details["masks"]` of the image's record: 'instance', 'binary' or 'class', or several of them.
+
+    Returns:
+      Instances, int32 [H, W], 0 = background, else 1..n; and their classes, uint8 [n], from 1. A nucleus' class is
+      that of most of its pixels; where no channel tells classes, the one that most of the source's nuclei have.
+    """
+    recorded = next(iter(masks.values()))
+    least, common = int(recorded["min_area"]), int(recorded["default_class"])
+    classes = decode_one_hot(image[..., masks["class"]["channels"]]) if "class" in masks else None
+    if "instance" in masks:
+        instances = decode_instances(image[..., masks["instance"]["channels"][0]], least)
+    elif "binary" in masks:
+        instances = split_mask(decode_binary(image[..., masks["binary"]["channels"][0]]), least)
+    else:
+        assert classes is not None
+        instances = np.zeros(classes.shape, np.int32)
+        for kind in range(1, classes.max() + 1):  # nuclei of different classes are cut where they meet
+            found = split_mask(classes == kind, least)
+            instances[found > 0] = found[found > 0] + instances.max()
+    count = int(instances.max())
+    if classes is None:
+        return instances, np.full(count, common, np.uint8)
+    votes = np.zeros((count + 1, len(masks["class"]["channels"]) + 1), np.int64)
+    np.add.at(votes, (instances.ravel(), classes.ravel()), 1)
+    votes[:, 0] = 0
+    kinds = np.where(votes.any(1), votes.argmax(1), common)
+    return instances, kinds[1:].astype(np.uint8)
+
+
+def _cut(height: np.ndarray, foreground: np.ndarray, valley: float) -> np.ndarray:
+    """Returns instances from 1: the foreground cut along the valleys of `height` that are at least `valley` deep."""
+    lowered = reconstruction(height - valley, height, footprint=EIGHT)
+    hearts: Any = label(local_maxima(lowered, connectivity=2) & foreground, connectivity=2)
+    instances = np.asarray(watershed(-height, hearts, mask=foreground, connectivity=2))
+    # Pieces too flat to have a heart are instances too.
+    rest = np.asarray(label(foreground & (instances == 0), connectivity=2))
+    return np.where(rest > 0, rest + instances.max(), instances)
+
+
+def _numbered(instances: np.ndarray, least: int) -> np.ndarray:
+    """Returns the instances of at least `least` pixels, numbered from 1 without gaps in their order, as int32."""
+    areas = np.bincount(instances.ravel())
+    kept = areas >= least
+    kept[0] = False
+    numbers = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
+    return numbers[instances]

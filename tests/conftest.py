@@ -1,0 +1,123 @@
+"""What all tests share: eight fake CPU devices, checked shape annotations, and tiny images, scales and states."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)  # before the first use of a device
+# Whatever is imported from singan/ from here on has its shape annotations checked at every call.
+jaxtyping.install_import_hook("singan", "beartype.beartype")
+
+from singan.config import Config, parse  # noqa: E402
+from singan.handover import starting_noise, starting_state  # noqa: E402
+from singan.networks import initial_variables  # noqa: E402
+from singan.noise import image_key_data  # noqa: E402
+from singan.pyramid import plan  # noqa: E402
+from singan.spec import ScaleSpec, make_spec  # noqa: E402
+from singan.state import ScaleInputs, ScaleState, TrainedScale  # noqa: E402
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+TINY = {
+    "pyramid": {"min_size": 11, "max_size": 17, "ratio": 0.8},  # 13x11 14x13 16x14 17x15
+    "network": {"width": 4},
+    "train": {"steps_per_scale": 10, "chunk": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images and reference values beside the repository."""
+    if not SHARED.is_dir():
+        pytest.skip("../shared/data is not there")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., Config]:
+    """Makes the configuration of tiny_spec: tiny_config(preset, num_layers, **train)."""
+
+    def make(preset: str = "corrected", num_layers: int = 5, **train: Any) -> Config:
+        network = {**TINY["network"], "num_layers": num_layers}
+        return parse({"preset": preset, **TINY, "network": network, "train": {**TINY["train"], **train}})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_spec(tiny_config) -> Callable[..., ScaleSpec]:
+    """Makes a scale of a tiny pyramid (13x11 14x13 16x14 17x15): see `make`.
+
+    Fewer layers compile faster, where the layers are not what a test is about.
+    """
+
+    def make(
+        scale: int = 0,
+        channels: int = 2,
+        form: str = "direct",
+        preset: str = "corrected",
+        num_layers: int = 5,
+        **train: Any,
+    ) -> ScaleSpec:
+        config = tiny_config(preset, num_layers, **train)
+        pyramid = plan(17, 15, config.pyramid, str(config.method.resize_border))
+        return make_spec(config, pyramid, channels, form, scale)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_image() -> Callable[..., np.ndarray]:
+    """Makes a smooth-ish image of tiny_spec's full size: random_image(number, channels), float32 in [-1, 1]."""
+
+    def make(number: int = 0, channels: int = 2) -> np.ndarray:
+        coarse = np.random.default_rng(number).uniform(-1, 1, (6, 5, channels))
+        return coarse.repeat(3, 0).repeat(3, 1)[:17].astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_trained() -> Callable[[ScaleSpec, int], TrainedScale]:
+    """Makes a scale with random weights, as large as trained ones: random_trained(spec, number)."""
+
+    def make(spec: ScaleSpec, number: int = 0) -> TrainedScale:
+        variables = initial_variables(spec.generator, spec.channels, np.random.default_rng([number, spec.scale]))
+        params = {name: leaf * 10 if name == "kernel" else leaf for name, leaf in variables["params"].items()}
+        return TrainedScale({**variables, "params": params}, np.float32(1 if spec.scale == 0 else 0.3))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def one_image(random_image, random_trained) -> Callable[[ScaleSpec, int], tuple[ScaleInputs, ScaleState]]:
+    """Makes what a scale's training of image `number` starts from: one_image(spec, number)."""
+
+    def make(spec: ScaleSpec, number: int = 0) -> tuple[ScaleInputs, ScaleState]:
+        key_data = image_key_data(0, f"image{number}")
+        real = spec.pyramid.level(random_image(number, spec.channels), spec.scale)[None]
+        below = real + np.random.default_rng(number).normal(0, 0.1, real.shape).astype(np.float32)
+        noise = np.asarray(starting_noise(spec, key_data)) if spec.scale == 0 else None
+        inputs = ScaleInputs(
+            real,
+            np.zeros_like(real) if spec.scale == 0 else np.clip(below, -1, 1),
+            np.linspace(-1, 0, spec.channels, dtype=np.float32),
+            np.float32(1 if spec.scale == 0 else 0.05),
+            key_data,
+            tuple(random_trained(spec.at(scale), number) for scale in range(spec.scale)),
+        )
+        return inputs, _fresh_state(spec, f"image{number}", noise)
+
+    return make
+
+
+def _fresh_state(spec: ScaleSpec, image_id: str, noise: np.ndarray | None) -> ScaleState:
+    below = None
+    if spec.inherits:
+        rng = np.random.default_rng(len(image_id) + sum(image_id.encode()))
+        below = tuple(initial_variables(net, spec.channels, rng) for net in (spec.generator, spec.critic))
+    return starting_state(spec, 0, image_id, noise, below)

@@ -1,0 +1,218 @@
+import json
+
+import nibabel
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from datasets.brats import make_dummy_data as brats
+from datasets.build import build
+from datasets.pannuke import make_dummy_data as pannuke
+from launch import geometry, write_back
+from launch.records import record_of
+from launch.sources import load_images
+from singan.config import DataConfig
+from singan.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """A prepared BraTS of two patients and a fold of PanNuke."""
+    root = tmp_path_factory.mktemp("prepared")
+    brats.write_layout(root / "in" / "brats", "2021")
+    pannuke.write_fold(root / "in" / "pannuke", 1, *pannuke.patches(0, 3, 64))
+    build("brats", root / "in" / "brats", data_dir=root)
+    build("pannuke", root / "in" / "pannuke", data_dir=root)
+    return root
+
+
+@pytest.fixture
+def slices(data_dir):
+    """Two slices with their labels: (records, images [2, 20, 18, 7])."""
+    data = DataConfig("tfds:brats/slices", str(data_dir), channels=("t1", "t1ce", "t2", "flair", "seg"), first_slice=5)
+    return records_and_pixels(load_images(data)[:2])
+
+
+def patches(data_dir, *channels):
+    data = DataConfig("tfds:pannuke", str(data_dir), channels=("rgb", *channels))
+    return records_and_pixels(load_images(data))
+
+
+def records_and_pixels(images):
+    return [record_of(image) for image in images], np.stack([image.pixels for image in images])
+
+
+def half_size(images):
+    """[n, H, W, C] -> [n, H / 2, W / 2, C]: what a run with a smaller finest scale makes."""
+    return np.clip(
+        images.reshape(len(images), images.shape[1] // 2, 2, images.shape[2] // 2, 2, -1).mean((2, 4)), -1, 1
+    )
+
+
+def stored_examples(data_dir, split):
+    folder = next(data_dir.glob("1.*"))
+    return list(tfds.builder_from_directory(folder).as_data_source(split))
+
+
+# --- NIfTI
+
+
+def test_a_slice_written_as_it_is_equals_the_source_s_file(data_dir, slices, tmp_path):
+    records, images = slices
+    write_back.write("nifti", tmp_path, records, images[:, None], 1)
+    assert len(list(tmp_path.iterdir())) == 2 * 5
+    for record in records:
+        patient, z = record.details["patient"], record.details["slice_index"]
+        for name in ("t1", "t1ce", "t2", "flair", "seg"):
+            volume = nibabel.load(data_dir / "in" / "brats" / patient / f"{patient}_{name}.nii.gz")
+            written = nibabel.load(tmp_path / f"{record.id}_0000_{name}.nii.gz")
+            expected = np.clip(volume.get_fdata()[:, :, z], 0, None)
+            np.testing.assert_array_equal(written.get_fdata()[..., 0], expected)
+            assert written.get_data_dtype() == (np.uint8 if name == "seg" else np.int16)
+            voxel = [3, 5, 0, 1]
+            np.testing.assert_allclose(written.affine @ voxel, volume.affine @ [3, 5, z, 1])
+            np.testing.assert_allclose(written.get_qform(), written.affine, atol=1e-5)
+            np.testing.assert_allclose(written.affine, record.details["affine"])
+            assert written.header.get_xyzt_units()[0] == "mm"
+            assert bytes(written.header["descrip"].item()).startswith(b"SinGAN sample 0 from scale 1")
+
+
+def test_smaller_samples_are_brought_to_the_slice_s_grid(slices, tmp_path):
+    records, images = slices
+    write_back.write("nifti", tmp_path, records[:1], half_size(images)[:1, None], 0)
+    written = nibabel.load(tmp_path / f"{records[0].id}_0000_t1.nii.gz")
+    assert written.shape == (20, 18, 1)
+    np.testing.assert_allclose(written.affine, records[0].details["affine"])
+    assert b"resized from 10x9" in written.header["descrip"].item()
+    values, high = np.asanyarray(written.dataobj), records[0].value_map.high[0]
+    assert values.min() == 0
+    assert values.max() <= high
+    assert values[0, 0, 0] == 0  # black stays black
+    seg = np.asanyarray(nibabel.load(tmp_path / f"{records[0].id}_0000_seg.nii.gz").dataobj)
+    assert set(np.unique(seg)) <= {0, 1, 2, 4}
+
+
+def test_equal_samples_are_equal_files(slices, tmp_path):
+    records, images = slices
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_back.write("nifti", tmp_path / folder, records, images[:, None], 1)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+def test_a_slice_of_a_nifti_file_goes_back_too(tmp_path, dtype):
+    voxels = np.zeros((6, 10, 8), dtype)
+    voxels[3, 2:8, 2:6] = np.arange(1, 25).reshape(6, 4)
+    affine = np.array([[0, -2.0, 0, 5], [0, 0, 1.5, -3], [3.0, 0, 0, 7], [0, 0, 0, 1]])  # the first axis is foot-head
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "scan.nii.gz")
+    records, images = records_and_pixels(load_images(DataConfig(path=str(tmp_path / "scan.nii.gz"))))
+    assert records[0].details["orientation"] == "LAS"
+    write_back.write("nifti", tmp_path, records, images[:, None], 0)
+    written = nibabel.load(tmp_path / "scan_0000_intensity.nii.gz")
+    np.testing.assert_allclose(written.get_fdata()[..., 0], voxels[3], atol=1e-4)
+    np.testing.assert_allclose(written.affine @ [4, 2, 0, 1], affine @ [3, 4, 2, 1])
+
+
+# --- PanNuke
+
+
+@pytest.mark.parametrize("channels", [("instance",), ("binary",), ("class",), ("class", "instance")])
+def test_a_written_fold_is_built_again_with_the_same_counts(data_dir, tmp_path, channels):
+    records, images = patches(data_dir, *channels)
+    samples = np.stack([images, images[:, ::-1]], axis=1)
+    write_back.write("pannuke", tmp_path / "out", records, samples, 0)
+    folder, built = build("pannuke", tmp_path / "out", data_dir=tmp_path / "again")
+    assert built
+    examples = list(tfds.builder_from_directory(folder).as_data_source("fold1"))
+    rows = json.loads((tmp_path / "out" / "patches.json").read_text())
+    assert [(row["image"], row["sample"]) for row in rows] == [(r.id, k) for r in records for k in (0, 1)]
+    sources = stored_examples(data_dir / "pannuke", "fold1")
+    for number, (row, example) in enumerate(zip(rows, examples, strict=True)):
+        source = sources[number // 2]
+        assert example["num_nuclei"] == row["num_nuclei"] == source["num_nuclei"]
+        assert example["class_counts"].tolist() == row["class_counts"]
+        if "class" in channels:
+            assert row["class_counts"] == source["class_counts"].tolist()
+        assert example["tissue"] == source["tissue"]
+        if number % 2 == 0:
+            np.testing.assert_array_equal(example["image"], source["image"])
+            np.testing.assert_array_equal(example["instance_map"] > 0, source["instance_map"] > 0)
+        assert example["overlap_pixels"] == 0
+
+
+def test_a_fold_is_as_pannuke_stores_it(data_dir, tmp_path):
+    records, images = patches(data_dir, "instance")
+    write_back.write("pannuke", tmp_path, records, half_size(images)[:, None], 0)
+    folder = tmp_path / "Fold 1"
+    arrays = [np.load(folder / kind / "fold1" / f"{kind}.npy") for kind in ("images", "masks")]
+    assert [(array.shape, array.dtype) for array in arrays] == [((3, 64, 64, 3), float), ((3, 64, 64, 6), float)]
+    masks = arrays[1]
+    np.testing.assert_array_equal((masks > 0).sum(-1), 1)  # each pixel is of one class, or background
+    np.testing.assert_array_equal(np.unique(masks[..., 5]), [0, 1])
+    types = np.load(folder / "images" / "fold1" / "types.npy")
+    assert types.tolist() == [record.details["tissue"] for record in records]
+    assert not [file for file in tmp_path.rglob("*") if file.name.startswith(".tmp")]
+
+
+def test_nothing_half_written_is_left(data_dir, tmp_path, monkeypatch):
+    records, images = patches(data_dir, "instance")
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(write_back, "pannuke_masks", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_back.write("pannuke", tmp_path, records, images[:, None], 0)
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+# --- which format suits
+
+
+def test_formats_that_do_not_suit_are_refused(data_dir, slices, tmp_path):
+    mri = slices[0]
+    colour, _ = patches(data_dir)
+    nuclei, _ = patches(data_dir, "instance")
+    for form, records in (("png", mri), ("npy", colour), ("nifti", mri), ("pannuke", nuclei)):
+        write_back.check_format(form, records)
+    with pytest.raises(UserError, match="--format=nifti needs images from NIfTI or BraTS, fold1_00000 is none"):
+        write_back.check_format("nifti", nuclei)
+    for records in (mri, colour):
+        with pytest.raises(UserError, match=r"--format=pannuke needs colour and nuclei, \w+ has .*rgb,instance"):
+            write_back.check_format("pannuke", records)
+
+
+def test_pictures_are_upright_and_arrays_as_stored(slices, tmp_path):
+    records, images = slices
+    write_back.write("png", tmp_path, records[:1], images[:1, None], 0)
+    write_back.write("npy", tmp_path, records[:1], images[:1, None], 0)
+    with Image.open(tmp_path / f"{records[0].id}_0000_t1.png") as picture:
+        shown = np.asarray(picture)
+    # Stored right to left and front to back: the transpose has the front above and the right on the left.
+    np.testing.assert_array_equal(shown, np.rint((images[0, ..., 0].T + 1) * 127.5).astype(np.uint8))
+    array = np.load(tmp_path / f"{records[0].id}.npy")
+    np.testing.assert_allclose(array, records[0].value_map.invert(images[:1]))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "PIR", "SLA"])
+def test_slices_of_any_orientation_are_shown_the_same(codes, axis):
+    # A volume whose value says where it is in the world, stored in one of many ways.
+    world = np.arange(4 * 5 * 6, dtype=float).reshape(4, 5, 6)
+    straight = nibabel.Nifti1Image(world, np.eye(4))
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.orientations.axcodes2ornt("RAS"), nibabel.orientations.axcodes2ornt(codes)
+    )
+    stored = straight.as_reoriented(turn)
+    where = {"L": 0, "R": 0, "A": 1, "P": 1, "S": 2, "I": 2}[codes[axis]]
+    details = geometry.of_slice(geometry.slice_affine(stored.affine, axis, 1))
+    image = np.take(stored.get_fdata(), 1, axis)[..., None]
+    shown = geometry.upright(image, details)[..., 0]
+    place = 1 if codes[axis] in "RAS" else world.shape[where] - 2
+    flat = np.take(world, place, where)
+    # Axes of `flat`: of left-right, back-front, foot-head the two that remain, each growing to R, A, S.
+    expected = flat.T[::-1, ::-1]
+    np.testing.assert_array_equal(shown, expected)

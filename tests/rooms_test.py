@@ -1,0 +1,95 @@
+"""The doors between the rooms (WORKSPACE.md): who may import whom, and what keeps the house readable."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("singan", "datasets", "launch", "experiments", "tests")
+FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+MAX_LINES = 350
+
+# What singan/ may import besides the standard library, NumPy and itself, and where.
+EVERYWHERE = {"jax", "jaxlib", "optax", "numpy", "singan"}
+IN_ONE_FILE = {"flax": "networks.py", "orbax": "checkpoints.py", "jaxtyping": "shapes.py"}
+CLOSED = {  # room -> rooms that it must not know
+    "singan": {"datasets", "launch", "experiments", "tests"},
+    "datasets": {"singan", "launch", "experiments", "tests"},
+    "launch": {"experiments", "tests"},
+    "experiments": {"tests"},
+}
+# Orbax and Flax need absl themselves; that singan/ does not is seen from its imports above.
+UNNEEDED = ("ml_collections", "wandb", "jaxtyping", "tensorflow_datasets", "tensorflow", "beartype")
+IMPORT_WITHOUT = """
+import importlib, importlib.abc, pathlib, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in sys.argv[1:]:
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocked())
+for path in sorted(pathlib.Path("singan").rglob("*.py")):
+    importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+    print(path)
+"""
+
+
+def imported(source: str) -> set[str]:
+    """The top-level packages that a file imports anywhere in it, also inside functions and under TYPE_CHECKING."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add("." if node.level else str(node.module).split(".")[0])
+    return names
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def in_room(room: str) -> list[Path]:
+    return [path for path in FILES if path.relative_to(ROOT).parts[0] == room]
+
+
+def test_imports_are_found_wherever_they_stand():
+    source = "import a.b, c\ndef f():\n    from d.e import g\nif 1:\n    from . import h\n"
+    assert imported(source) == {"a", "c", "d", "."}
+    assert {"singan", "datasets", "launch"} <= {path.relative_to(ROOT).parts[0] for path in FILES}
+
+
+@pytest.mark.parametrize("room", CLOSED)
+def test_doors_that_are_closed(room):
+    crossed = {name_of(path): imported(path.read_text()) & {*CLOSED[room], "."} for path in in_room(room)}
+    assert {path: names for path, names in crossed.items() if names} == {}
+
+
+def test_singan_needs_little_and_some_of_it_in_one_file_only():
+    foreign = {}
+    for path in in_room("singan"):
+        here = {name for name, file in IN_ONE_FILE.items() if path == ROOT / "singan" / file}
+        if names := imported(path.read_text()) - EVERYWHERE - here - sys.stdlib_module_names:
+            foreign[name_of(path)] = names
+    assert foreign == {}
+
+
+def test_singan_can_be_imported_without_what_only_launchers_and_tests_use():
+    command = [sys.executable, "-c", IMPORT_WITHOUT, *UNNEEDED]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.split()) == len(in_room("singan"))
+
+
+def test_no_file_is_a_drawer_for_everything():
+    drawers = {"utils", "util", "helpers", "helper", "misc", "common"}
+    assert [name_of(path) for path in FILES if drawers & {path.stem, *path.relative_to(ROOT).parts}] == []
+
+
+def test_files_can_be_held_in_the_head():
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in FILES if not path.stem.endswith("_test")}
+    assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}

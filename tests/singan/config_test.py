@@ -1,0 +1,210 @@
+import dataclasses
+import json
+import re
+
+import pytest
+
+from singan.config import (
+    AT_LEAST_ONE,
+    CHOICES,
+    PRESETS,
+    RESUMABLE_KEYS,
+    Config,
+    MethodConfig,
+    default_mapping,
+    flatten,
+    nearest,
+    parse,
+    resume_differences,
+    to_mapping,
+)
+from singan.errors import UserError
+
+
+def nested(key, value):
+    """{'train': {'chunk': 3}} from 'train.chunk', 3."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def test_the_defaults_parse_to_the_papers_values_and_the_corrected_preset():
+    config = parse(default_mapping())
+    assert config == parse({})
+    assert dataclasses.asdict(config.method) == PRESETS["corrected"]
+    train = config.train
+    assert (train.steps_per_scale, train.critic_updates, train.generator_updates) == (2000, 3, 3)
+    assert (train.critic_learning_rate, train.generator_learning_rate) == (5e-4, 5e-4)
+    assert (train.adam_b1, train.adam_b2, train.learning_rate_decay, train.decay_at) == (0.5, 0.999, 0.1, 0.8)
+    assert (train.gradient_penalty_weight, train.reconstruction_weight, train.noise_weight) == (0.1, 10, 0.1)
+    assert (config.pyramid.min_size, config.pyramid.max_size, config.pyramid.ratio) == (25, 250, 0.75)
+    assert (config.network.width, config.network.num_layers, config.network.max_width) == (32, 5, 128)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_fill_in_what_is_not_given(preset):
+    assert dataclasses.asdict(parse({"preset": preset}).method) == PRESETS[preset]
+    mixed = parse({"preset": preset, "method": {"padding": "zero", "resize_border": None}}).method
+    assert dataclasses.asdict(mixed) == {**PRESETS[preset], "padding": "zero"}
+
+
+def test_the_presets_differ_in_every_key_of_the_method():
+    names = [field.name for field in dataclasses.fields(MethodConfig)]
+    assert set(PRESETS["corrected"]) == set(PRESETS["reference"]) == set(names)
+    assert all(PRESETS["corrected"][name] != PRESETS["reference"][name] for name in names)
+    for name in names:
+        if f"method.{name}" in CHOICES:
+            assert {preset[name] for preset in PRESETS.values()} == set(CHOICES[f"method.{name}"])
+
+
+def test_config_json_holds_what_is_parsed_again():
+    given = {"preset": "reference", "data": {"channels": ["t1", "t2"], "value_range": [0, 1000], "background": 0}}
+    config = parse(given)
+    assert config.data.channels == ("t1", "t2")
+    assert config.data.value_range == (0.0, 1000.0)
+    assert parse(json.loads(json.dumps(to_mapping(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("train.steps_per_scales", "steps_per_scale"),
+        ("trian", "train"),
+        ("pyramid.minsize", "min_size"),
+        ("sed", "seed"),
+    ],
+)
+def test_an_unknown_key_is_named_and_the_nearest_suggested(key, meant):
+    with pytest.raises(
+        UserError, match=rf"^config\.{re.escape(key)} is not a config key \(did you mean '{meant}'\?\)$"
+    ):
+        parse(nested(key, 1))
+
+
+def test_nothing_is_suggested_where_nothing_is_near():
+    assert nearest("qqq", ["steps", "chunk"]) == ""
+    with pytest.raises(UserError, match=r"^config\.train\.zzz is not a config key$"):
+        parse(nested("train.zzz", 1))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.chunk", 2.0),
+        ("train.chunk", "10"),
+        ("train.chunk", True),
+        ("train.chunk", None),
+        ("seed", [1]),
+        ("train.noise_weight", "0.1"),
+        ("train.noise_weight", False),
+        ("data.group_by_shape", 1),
+        ("data.path", 3),
+        ("data.channels", "t1"),
+        ("data.channels", [1, 2]),
+        ("method.normalized_conv_bias", "yes"),
+    ],
+)
+def test_a_value_of_the_wrong_type_names_its_key(key, value):
+    with pytest.raises(UserError, match=rf"^config\.{re.escape(key)}=.* must be of type"):
+        parse(nested(key, value))
+
+
+def test_a_group_must_be_a_group_and_a_pair_a_pair():
+    with pytest.raises(UserError, match=r"^config\.train must be a group of keys"):
+        parse({"train": 3})
+    with pytest.raises(UserError, match=r"^config\.data\.value_range=.* must have 2 values"):
+        parse(nested("data.value_range", [0, 1, 2]))
+
+
+def test_whole_numbers_do_for_floats():
+    assert parse(nested("train.reconstruction_weight", 100)).train.reconstruction_weight == 100.0
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_a_value_that_is_no_choice_names_the_choices(key):
+    wrong = CHOICES[key][0] + "x"
+    with pytest.raises(UserError, match=rf"^config\.{re.escape(key)}='{wrong}' is not one of .*did you mean"):
+        parse(nested(key, wrong))
+
+
+@pytest.mark.parametrize("key", AT_LEAST_ONE)
+@pytest.mark.parametrize("value", [0, -1])
+def test_counts_are_at_least_one(key, value):
+    with pytest.raises(UserError, match=rf"^config\.{re.escape(key)}={value} must be at least 1"):
+        parse(nested(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.group_size", -1),
+        ("data.max_images", -1),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("train.critic_learning_rate", 0),
+        ("train.generator_learning_rate", -1.0),
+        ("train.generator_learning_rate", float("nan")),
+        ("train.learning_rate_decay", 0),
+        ("train.gradient_penalty_weight", -0.1),
+        ("train.reconstruction_weight", float("nan")),
+        ("train.noise_weight", -1),
+        ("train.adam_b1", 1),
+        ("train.adam_b2", -0.1),
+        ("train.decay_at", 0),
+        ("train.decay_at", 1.1),
+        ("pyramid.ratio", 1),
+        ("pyramid.ratio", 0),
+        ("network.num_layers", 1),
+    ],
+)
+def test_a_value_out_of_range_names_its_key(key, value):
+    with pytest.raises(UserError, match=rf"^config\.{re.escape(key)}="):
+        parse(nested(key, value))
+
+
+@pytest.mark.parametrize("key", ["train.critic_learning_rate", "train.reconstruction_weight", "train.noise_weight"])
+def test_infinite_numbers_are_refused(key):
+    with pytest.raises(UserError, match=rf"^config\.{re.escape(key)}="):
+        parse(nested(key, float("inf")))
+
+
+def test_the_coarsest_scale_must_hold_the_critics_window():
+    with pytest.raises(UserError, match=r"^config\.pyramid\.min_size=10 .* 11 pixels"):
+        parse(nested("pyramid.min_size", 10))
+    assert parse({"pyramid": {"min_size": 7}, "network": {"num_layers": 3}})
+    assert parse({"seed": 2**32 - 1, "train": {"decay_at": 1, "adam_b1": 0}})
+
+
+def changed(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return (*value, "new") if isinstance(value, tuple) else f"{value}x"
+
+
+@pytest.mark.parametrize("key", sorted(flatten(to_mapping(Config()))))
+def test_only_the_listed_keys_may_change_on_resume(key):
+    old = to_mapping(parse({}))
+    flat = flatten(old)
+    new = json.loads(json.dumps(old))
+    *groups, last = key.split(".")
+    target = new
+    for group in groups:
+        target = target[group]
+    target[last] = changed(flat[key])
+    may = key.startswith("tracking.") or key in ("train.checkpoint_every", "train.group_size", "data.path")
+    assert resume_differences(old, new) == ([] if may else [f"{key}: {flat[key]!r} -> {changed(flat[key])!r}"])
+
+
+def test_the_resumable_keys_exist():
+    flat = flatten(default_mapping())
+    for key in RESUMABLE_KEYS:
+        assert key in flat or any(name.startswith(key[:-1]) for name in flat)
+
+
+def test_a_key_that_one_side_lacks_is_a_difference_and_lists_equal_tuples():
+    old, new = to_mapping(parse({})), to_mapping(parse({}))
+    del old["train"]["chunk"]
+    assert resume_differences(old, new) == ["train.chunk: None -> 100"]
+    assert resume_differences({"data": {"channels": ["a"]}}, {"data": {"channels": ("a",)}}) == []
