@@ -58,7 +58,7 @@ class Report:
     def scale_started(self, start: ScaleStart) -> None:
         self._start, self._chunk_clock = start, []
         height, width = start.spec.size
-        memory = f"{start.memory.total / 2**20:.0f} MiB per device"
+        memory = f"{max(start.memory.total / 2**20, 0.1):.{0 if start.memory.total > 2**23 else 1}f} MiB per device"
         self._say(
             f"scale {start.spec.scale} of {len(start.spec.pyramid) - 1}: {height}x{width} pixels, width"
             f" {start.spec.width}, {len(start.ids)} images on {self._mesh.size} device(s), {start.group} at a time on"

@@ -3,6 +3,7 @@
 python -m launch.train --config=experiments/quickstart/config.py --workdir=runs/quickstart
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from launch.tracking import open_writer
 from singan import trainer
 from singan.config import Config, to_mapping
 from singan.convolution import form_for
+from singan.errors import UserError
 from singan.pyramid import Pyramid, plan
 from singan.scale_run import Diverged, Stopped, TrainingImage
 from singan.trained import image_padding
@@ -61,7 +63,7 @@ def _train_cohort(
     with WorkdirLock(workdir.path):
         record = claim_workdir(workdir, config, images, mesh)
         if record.is_finished(workdir, len(pyramid)):
-            print(f"the run in {workdir.path} is finished; {_where(workdir, len(pyramid))}")
+            print(f"the run in {workdir.path} is finished\n{_where(workdir, len(pyramid))}")
             return DONE
         padding = {image.id: image_padding(config, image.value_map) for image in images}
         report = Report(
@@ -87,10 +89,13 @@ def _train_cohort(
             status = "diverged"
             print(f"error: {diverged}", file=sys.stderr)
         finally:
-            report.close(code)
-            record.update(workdir, status=status)
+            # Neither may hide what ended the training, such as a full disk.
+            with contextlib.suppress(UserError) if code == FAILED else contextlib.nullcontext():
+                report.close(code)
+            with contextlib.suppress(UserError) if code == FAILED else contextlib.nullcontext():
+                record.update(workdir, status=status)
     if code == DONE:
-        print(f"done: {_where(workdir, len(pyramid))}")
+        print(f"done\n{_where(workdir, len(pyramid))}")
     return code
 
 
@@ -108,13 +113,14 @@ def _describe(config: Config, pyramid: Pyramid, images: list[SourceImage]) -> st
 
 def _where(workdir: Workdir, scales: int) -> str:
     wandb = workdir.path / "wandb"
-    lines = [f"samples of each scale are in {workdir.path}/scales/*/samples/grid.png,"]
-    lines += [f"  the finest in {workdir.scale_samples(scales - 1) / 'grid.png'}", f"  metrics in {workdir.metrics}"]
+    lines = [
+        f"  samples   {workdir.scale_samples(scales - 1) / 'grid.png'} (finest scale; each scale has one)",
+        f"  metrics   {workdir.metrics}",
+    ]
     if wandb.is_dir():
-        lines.append(
-            f"  the wandb run in {wandb}: look at it with `wandb leet {wandb}`, upload it with `wandb sync {wandb}`"
-        )
-    return "\n".join([lines[0], *lines[1:]])
+        lines.append(f"  wandb     {wandb} (look at it: wandb leet {wandb}; upload it: wandb sync {wandb})")
+    lines.append(f"  more      python -m launch.sample --workdir={workdir.path} --out=samples --start_scales=0,1")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

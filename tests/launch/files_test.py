@@ -1,8 +1,10 @@
 """Atomic files and the workdir lock: what is written is whole, what fails leaves nothing and says why."""
 
 import errno
+import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -157,7 +159,7 @@ def test_the_same_process_cannot_hold_a_workdir_twice_but_again(tmp_path):
 
 def test_a_pid_that_another_process_has_now_is_stale(tmp_path):
     parent = psutil.Process(os.getppid())
-    lock = {"host": files.socket.gethostname(), "pid": parent.pid, "start_time": parent.create_time() - 100}
+    lock = {"host": socket.gethostname(), "pid": parent.pid, "start_time": parent.create_time() - 100}
     (tmp_path / ".lock").write_text(json.dumps(lock))
     with WorkdirLock(tmp_path):
         pass
@@ -165,7 +167,7 @@ def test_a_pid_that_another_process_has_now_is_stale(tmp_path):
 
 def test_content_alone_guards_where_flock_does_not_reach(tmp_path):
     parent = psutil.Process(os.getppid())
-    lock = {"host": files.socket.gethostname(), "pid": parent.pid, "start_time": parent.create_time()}
+    lock = {"host": socket.gethostname(), "pid": parent.pid, "start_time": parent.create_time()}
     (tmp_path / ".lock").write_text(json.dumps(lock))
     with pytest.raises(UserError, match=f"process {parent.pid}"):
         WorkdirLock(tmp_path).__enter__()
@@ -184,7 +186,7 @@ def test_a_lock_file_that_names_nobody_is_taken_over(tmp_path, content):
 
 @pytest.mark.processes
 def test_of_processes_that_start_together_on_a_stale_lock_one_gets_it(tmp_path):
-    lock = {"host": files.socket.gethostname(), "pid": 2**22 - 1, "start_time": 1.0}
+    lock = {"host": socket.gethostname(), "pid": 2**22 - 1, "start_time": 1.0}
     (tmp_path / ".lock").write_text(json.dumps(lock))
     moment = time.time() + 1.5
     processes = [start(TRY, tmp_path, moment) for _ in range(6)]
@@ -194,7 +196,7 @@ def test_of_processes_that_start_together_on_a_stale_lock_one_gets_it(tmp_path):
 
 
 def test_a_lock_file_removed_between_opening_and_locking_is_not_the_lock(tmp_path, monkeypatch):
-    real, calls = files.fcntl.flock, []
+    real, calls = fcntl.flock, []
 
     def flock(fd, how):
         if not calls:
@@ -202,7 +204,7 @@ def test_a_lock_file_removed_between_opening_and_locking_is_not_the_lock(tmp_pat
         calls.append(how)
         real(fd, how)
 
-    monkeypatch.setattr(files.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with WorkdirLock(tmp_path):
         assert files.read_json(tmp_path / ".lock")["pid"] == os.getpid()
         assert len(calls) == 2
