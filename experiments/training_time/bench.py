@@ -30,14 +30,14 @@ from singan.convolution import form_for
 from singan.errors import UserError
 from singan.handover import starting_noise, starting_state
 from singan.noise import image_key_data
-from singan.pyramid import Pyramid, plan
+from singan.pyramid import plan
 from singan.spec import ScaleSpec, make_spec
 from singan.state import ScaleInputs, ScaleState
 from singan.step import StepNoise, update_networks
 
 SIZE = flags.DEFINE_integer("size", 128, "Pixels of the image's sides.", lower_bound=32, upper_bound=512)
 COHORTS = flags.DEFINE_list("cohorts", ["1", "4", "8"], "Numbers of images trained at once.")
-SECONDS = flags.DEFINE_float("seconds", 2.0, "Least time spent on each figure.", lower_bound=0.01)
+SECONDS = flags.DEFINE_float("seconds", 1.0, "Least time spent on each figure.", lower_bound=0.01)
 PRECISION = flags.DEFINE_enum("precision", "highest", ["highest", "tf32", "bf16"], "Of this project's side.")
 PEER = flags.DEFINE_boolean("peer", True, "Time the PyTorch step too, where torch is installed.")
 OUT = flags.DEFINE_string("out", "", "A JSON file for the table.")
@@ -63,11 +63,14 @@ def main(argv: list[str]) -> int:
     for scale in range(len(pyramid)):
         spec = make_spec(config, pyramid, pixels.shape[-1], form_for(mesh.devices.flat[0].platform), scale)
         real = pyramid.level(pixels, scale)
-        peer_ms = 1e3 * peer(real, spec.width) if peer else None
+        before = 1e3 * peer(real, spec.width) if peer else None
         for images in sizes:
-            row = _measure(config, spec, pyramid, real, images, mesh)
-            row["pytorch_ms"] = peer_ms
-            row["ratio"] = peer_ms / row["ms"] if peer_ms else None
+            row = _measure(config, spec, real, images, mesh)
+            # Timed on both sides of each figure, so that a machine whose speed drifts does not favour either.
+            after = 1e3 * peer(real, spec.width) if peer else None
+            row["pytorch_ms"] = (before + after) / 2 if peer else None
+            row["ratio"] = row["pytorch_ms"] / row["ms"] if peer else None
+            before = after
             rows.append(row)
             print(_line(row), flush=True)
     for text in _means(rows, sizes):
@@ -77,9 +80,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _measure(
-    config: Config, spec: ScaleSpec, pyramid: Pyramid, real: np.ndarray, images: int, mesh: Any
-) -> dict[str, Any]:
+def _measure(config: Config, spec: ScaleSpec, real: np.ndarray, images: int, mesh: Any) -> dict[str, Any]:
     """Returns the median milliseconds per step and image of a cohort, with its compile time and memory."""
     previous = np.clip(real + 0.1, -1, 1)[None]
     group = 1 if mesh.devices.flat[0].platform == "cpu" else -(-images // mesh.size)
@@ -98,33 +99,34 @@ def _measure(
     size = cohort.padded_size(images, mesh, group)
     placed, state = cohort.place(cohort.stack(inputs, size), mesh), cohort.place(cohort.stack(states, size), mesh)
 
-    def chunk(steps: int) -> Any:
-        def one(inputs: ScaleInputs, state: ScaleState) -> tuple[ScaleState, Any]:
-            def body(state: ScaleState, number: Any) -> tuple[ScaleState, Any]:
-                key = jax.random.fold_in(jax.random.wrap_key_data(inputs.key_data), number)
-                noise = jax.random.normal(key, inputs.real.shape)
-                updates = config.train.critic_updates
-                passes = jnp.broadcast_to(inputs.previous, (updates, *inputs.previous.shape))
-                random = StepNoise(noise, passes, jax.random.uniform(key, (updates,)))
-                return update_networks(spec, inputs, state, random)[0], None
+    def one(inputs: ScaleInputs, state: ScaleState, steps: Any) -> tuple[ScaleState, Any]:
+        def body(number: Any, state: ScaleState) -> ScaleState:
+            key = jax.random.fold_in(jax.random.wrap_key_data(inputs.key_data), number)
+            noise = jax.random.normal(key, inputs.real.shape)
+            updates = config.train.critic_updates
+            passes = jnp.broadcast_to(inputs.previous, (updates, *inputs.previous.shape))
+            random = StepNoise(noise, passes, jax.random.uniform(key, (updates,)))
+            return update_networks(spec, inputs, state, random)[0]
 
-            return lax.scan(body, state, jnp.arange(steps))[0], jnp.zeros(())
+        # The number of steps is an argument, so that one compilation serves the first guess and the timed chunks.
+        return lax.fori_loop(0, steps, body, state), jnp.zeros(())
 
-        return cohort.parallel(one, mesh, group, donate=(1,))
+    def run(state: ScaleState, steps: int) -> tuple[ScaleState, float]:
+        started = time.perf_counter()
+        state, _ = jax.block_until_ready(compiled(placed, state, cohort.place(np.full(size, steps, np.int32), mesh)))
+        return state, time.perf_counter() - started
 
-    # A first guess of the time of one step sets how many steps make a chunk long enough to be timed.
+    program = cohort.parallel(one, mesh, group, donate=(1,))
     started = time.perf_counter()
-    compiled = cohort.compile_program(chunk(2), placed, state, precision=PRECISION.value)
+    counts = cohort.place(np.zeros(size, np.int32), mesh)
+    compiled = cohort.compile_program(program, placed, state, counts, precision=PRECISION.value)
     compile_seconds = time.perf_counter() - started
-    state = _run(compiled, placed, state)[0]
-    state, seconds = _run(compiled, placed, state)
-    steps = int(np.clip(SECONDS.value / 3 / (seconds / 2), 2, 200))
-    compiled = cohort.compile_program(chunk(steps), placed, state, precision=PRECISION.value)
-    memory = planning.compiled_memory(compiled).total
-    state, _ = _run(compiled, placed, state)
+    state, _ = run(state, 1)
+    state, seconds = run(state, 1)
+    steps = int(np.clip(SECONDS.value / 3 / seconds, 1, 200))
     times = []
-    while len(times) < 3 or sum(times) < SECONDS.value:
-        state, seconds = _run(compiled, placed, state)
+    while len(times) < 3 or sum(times) * steps < SECONDS.value:
+        state, seconds = run(state, steps)
         times.append(seconds / steps)
     return {
         "scale": spec.scale,
@@ -133,7 +135,7 @@ def _measure(
         "images": images,
         "ms": 1e3 * sorted(times)[len(times) // 2] / images,
         "compile_seconds": compile_seconds,
-        "memory_bytes": memory,
+        "memory_bytes": planning.compiled_memory(compiled).total,
     }
 
 
@@ -141,12 +143,6 @@ def _without_inheritance(spec: ScaleSpec) -> ScaleSpec:
     """Returns a spec of the same width that does not inherit weights."""
     every = spec.network.width_doubles_every
     return spec.at(spec.scale // every * every)
-
-
-def _run(compiled: Any, inputs: Any, state: Any) -> tuple[Any, float]:
-    started = time.perf_counter()
-    state, _ = jax.block_until_ready(compiled(inputs, state))
-    return state, time.perf_counter() - started
 
 
 def _peer() -> Any:

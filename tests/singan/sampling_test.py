@@ -40,8 +40,8 @@ def draw(spec, images, numbers, start_scale=0, devices=1):
 ROUNDING = {"rtol": 0, "atol": 2e-5}
 
 
-@pytest.mark.parametrize("start_scale", [0, 1])
-def test_a_sample_depends_on_its_number_and_image_alone(spec, arguments, start_scale):
+def test_a_sample_depends_on_its_number_and_image_alone(spec, arguments):
+    start_scale = 1
     together = draw(spec, arguments, [0, 1, 2, 3], start_scale)
     assert together.shape == (3, 4, *spec.size, 2)
     assert together.dtype == np.float32
