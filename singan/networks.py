@@ -37,8 +37,8 @@ class ConvBlock(nn.Module):
             y = y + self.param("bias", nn.initializers.zeros, (self.features,))
         scale = self.param("scale", nn.initializers.ones, (self.features,))
         shift = self.param("shift", nn.initializers.zeros, (self.features,))
-        # One pass over y gives both moments, and normalising is then one multiply-add per value: what autodiff
-        # makes of this form stays a multiply-add per value in the first and second derivatives too.
+        # Normalising is one multiply-add per value, and what autodiff makes of this form stays a multiply-add per value
+        # in the first and second derivatives too.
         if self.running:
             mean_state = self.variable("batch_stats", "mean", jnp.zeros, (self.features,))
             var_state = self.variable("batch_stats", "var", jnp.ones, (self.features,))
@@ -46,7 +46,11 @@ class ConvBlock(nn.Module):
             mean, var = mean_state.value, var_state.value
         else:
             mean = jnp.mean(y, axis=(1, 2), keepdims=True)
-            var = jnp.mean(jnp.square(y - mean), axis=(1, 2), keepdims=True)
+            if self.running:
+                var = jnp.mean(jnp.square(y - mean), axis=(1, 2), keepdims=True)
+            else:  # in one pass, which makes a step up to a third faster; `centre` keeps it from cancelling
+                square = jnp.mean(jnp.square(y), axis=(1, 2), keepdims=True)
+                var = jnp.maximum(square - jnp.square(mean), 0)
             if self.running and not self.is_initializing():
                 n = y.shape[1] * y.shape[2]
                 new_mean, new_var = mean[0, 0, 0], var[0, 0, 0] * (n / (n - 1))  # torch keeps the unbiased variance
@@ -55,6 +59,16 @@ class ConvBlock(nn.Module):
         gain = scale * jax.lax.rsqrt(var + EPSILON)
         z = y * gain + (shift - mean * gain)
         return jnp.where(z > 0, z, LEAK * z)
+
+
+def centre(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Returns x without its mean in each channel, for the first convolution of a network that normalises by sample.
+
+    The normalisation takes any constant out again, so the output and its derivatives are the same, and none passes
+    through the mean. But with it the first layer's values can lie a hundred standard deviations from 0, where the
+    difference of mean square and squared mean loses float32's digits. (Deeper layers' values do not.)
+    """
+    return x - jax.lax.stop_gradient(jnp.mean(x, axis=(1, 2), keepdims=True))
 
 
 class Critic(nn.Module):
@@ -68,6 +82,7 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], frozen: bool = False) -> Float[Array, "b hh ww 1"]:
+        x = x if self.running else centre(x)
         for i in range(self.num_layers - 1):
             x = ConvBlock(self.width, self.conv_bias, self.running, self.form, name=f"block_{i}")(x, frozen)
         kernel = self.param("kernel", nn.initializers.normal(0.02), (3, 3, self.width, 1))
@@ -90,6 +105,7 @@ class Generator(nn.Module):
     ) -> Float[Array, "b hh ww c"]:
         border = self.num_layers
         skip = y[:, border:-border, border:-border]
+        x = x if self.running else centre(x)
         for i in range(self.num_layers - 1):
             x = ConvBlock(self.width, self.conv_bias, self.running, self.form, name=f"block_{i}")(x, frozen)
         kernel = self.param("kernel", nn.initializers.normal(0.02), (3, 3, self.width, self.channels))
