@@ -4,9 +4,13 @@ Orbax keeps no checksum of array data: a flipped bit would come back as if nothi
 carries one digest per image, checked when it is read; a damaged one is named and the one before it is used.
 """
 
+import contextlib
+import gc
 import hashlib
+import logging
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,20 +110,22 @@ class ScaleCheckpoints:
 
         Damaged ones are named to `warn` and removed, so that they are neither counted nor written over later.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                arguments = ocp.args.Composite(arrays=ocp.args.StandardRestore(), about=ocp.args.JsonRestore())
-                restored = self._manager.restore(step, args=arguments)
-                about = restored["about"]
-                flat = {path: np.array(leaf) for path, leaf in restored["arrays"].items()}
-                if digests(flat, tuple(about["images"])) != about["digests"]:
-                    raise ValueError("the digest of its arrays does not hold")
-                return step, flat, about
-            except Exception as error:  # whatever a damaged file makes of the reader
-                path = self._directory / str(step)
-                self._warn(f"checkpoint {path} is damaged and passed over: {_first_line(error)}")
-                self._manager.delete(step)
-        return None
+        with _silent_leftovers():
+            for step in sorted(self._manager.all_steps(), reverse=True):
+                try:
+                    arguments = ocp.args.Composite(arrays=ocp.args.StandardRestore(), about=ocp.args.JsonRestore())
+                    restored = self._manager.restore(step, args=arguments)
+                    about = restored["about"]
+                    flat = {path: np.array(leaf) for path, leaf in restored["arrays"].items()}
+                    if digests(flat, tuple(about["images"])) != about["digests"]:
+                        raise ValueError("the digest of its arrays does not hold")
+                    return step, flat, about
+                except Exception as error:  # whatever a damaged file makes of the reader
+                    path = self._directory / str(step)
+                    self._warn(f"checkpoint {path} is damaged and passed over: {_first_line(error)}")
+                    self._manager.delete(step)
+                    gc.collect()
+            return None
 
     def delete(self, step: int) -> None:
         """Removes one checkpoint."""
@@ -143,6 +149,19 @@ class ScaleCheckpoints:
             else:
                 raise
             raise UserError(f"{self._directory}: {advice}") from error
+
+
+@contextlib.contextmanager
+def _silent_leftovers() -> Iterator[None]:
+    """Context for reading what may be damaged: Orbax then drops coroutines and tasks of its own without closing them,
+    and Python would print a traceback for each of them when it collects it."""
+    hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
+    disabled = logger.disabled
+    sys.unraisablehook, logger.disabled = lambda _: None, True
+    try:
+        yield
+    finally:
+        sys.unraisablehook, logger.disabled = hook, disabled
 
 
 def _first_line(error: BaseException) -> str:

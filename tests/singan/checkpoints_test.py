@@ -10,6 +10,9 @@ from singan.errors import UserError
 
 IDS = ("a", "b")
 
+# Orbax drops coroutines of its own where its files are damaged; Python says so whenever it collects them.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +142,8 @@ def empty(path):
 @pytest.mark.parametrize("damage", [flip, truncate, empty, Path.unlink])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_returned(tmp_path, damage):
     save(tmp_path, [10, 20])
-    damage(data_files(tmp_path / "20")[0])  # the largest holds the arrays
+    for file in (tmp_path / "20").glob("arrays/**/d/*"):  # which of them is read differs from save to save
+        damage(file)
     (step, flat, _), told = latest(tmp_path)
     assert step == 10
     equal(unflatten(template(), flat), tree(10))
@@ -153,14 +157,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_returned(tmp_path, 
     assert latest(tmp_path)[0][0] == 20
 
 
-# Orbax drops a coroutine of its own where its metadata file is damaged; Python says so whenever it collects it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_damage_to_any_file_goes_unnoticed(tmp_path):
     """Each file of a checkpoint in turn: what comes back is the saved arrays or those before, never others."""
     for number in range(len(_files_of_one(tmp_path))):
         directory = tmp_path / f"copy{number}"
         save(directory, [10, 20])
-        empty(data_files(directory / "20")[number])
+        files = data_files(directory / "20")
+        empty(files[min(number, len(files) - 1)])  # their number differs from save to save
         (step, flat, _), told = latest(directory)
         assert (step, len(told)) in ((20, 0), (10, 1))
         equal(unflatten(template(), flat), tree(step))
@@ -174,7 +177,8 @@ def _files_of_one(tmp_path):
 def test_all_damaged_means_none(tmp_path):
     save(tmp_path, [10, 20])
     for step in ("10", "20"):
-        empty(data_files(tmp_path / step)[0])
+        for file in (tmp_path / step).glob("arrays/**/d/*"):
+            empty(file)
     found, told = latest(tmp_path)
     assert found is None
     assert len(told) == 2
