@@ -63,11 +63,11 @@ def main(argv: list[str]) -> int:
     for scale in range(len(pyramid)):
         spec = make_spec(config, pyramid, pixels.shape[-1], form_for(mesh.devices.flat[0].platform), scale)
         real = pyramid.level(pixels, scale)
-        before = 1e3 * peer(real, spec.width) if peer else None
+        before = 1e3 * peer(real, spec.width) if peer else 0.0
         for images in sizes:
             row = _measure(config, spec, real, images, mesh)
             # Timed on both sides of each figure, so that a machine whose speed drifts does not favour either.
-            after = 1e3 * peer(real, spec.width) if peer else None
+            after = 1e3 * peer(real, spec.width) if peer else 0.0
             row["pytorch_ms"] = (before + after) / 2 if peer else None
             row["ratio"] = row["pytorch_ms"] / row["ms"] if peer else None
             before = after
