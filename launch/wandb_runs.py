@@ -170,8 +170,8 @@ def open_wandb(
         run = _start(start, mode="offline", resume="allow")  # so that its sync asks the server where to go on
     writer = Wandb(run, workdir, logged_through)
     writer.replay(kept)
-    # Not before the replay: until then they are the fuller record. Not its own folder, whose name is that of one that was
-    # started within the same second.
+    # Not before the replay: until then they are the fuller record. Not its own folder, whose name is that of one
+    # that was started within the same second.
     current = Path(run.dir).parent
     for path in set(earlier) - {*uploaded, current}:
         superseded = files.make_directory(workdir / "wandb" / "superseded")
