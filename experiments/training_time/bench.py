@@ -147,7 +147,7 @@ def _without_inheritance(spec: ScaleSpec) -> ScaleSpec:
 
 def _peer() -> Any:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         print("torch is not installed: no PyTorch column (pip install torch, the extra `bench`)", file=sys.stderr)
         return None
@@ -189,7 +189,7 @@ def _machine(mesh: Any, peer: bool) -> str:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     versions = f"jax {jax.__version__}"
     if peer:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         versions += f", torch {torch.__version__} with {torch.get_num_threads()} threads"
     return (

@@ -7,9 +7,9 @@ both sides of the comparison, so that what is timed is the step itself. Needs th
 
 import time
 
-import torch
-from torch import nn
-from torch.nn import functional
+import torch  # pyright: ignore[reportMissingImports]
+from torch import nn  # pyright: ignore[reportMissingImports]
+from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 
 class Block(nn.Sequential):
