@@ -58,8 +58,11 @@ def claim_workdir(workdir: Workdir, config: Config, images: Sequence[SourceImage
             )
         _check_images(workdir, records.read_images(workdir), rows)
     else:
-        # images.json first: whoever finds config.json finds both.
+        # images.json before config.json: whoever finds config.json finds both.
         records.write_images(workdir, rows)
+    for image in images:
+        if not workdir.image(image.id).exists():
+            records.write_image(workdir, image.id, image.pixels)
     records.write_config(workdir, config)
     content = files.read_json(workdir.run) if workdir.run.exists() else {"id": secrets.token_hex(4), "starts": []}
     if content.get("status") != "finished":

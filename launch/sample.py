@@ -15,8 +15,8 @@ from singan import cohort, files
 from singan.config import nearest
 from singan.errors import UserError
 from singan.noise import image_key_data
+from singan.run import Run, load_run
 from singan.sampling import sample_program
-from singan.trained import Run, load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=DIR, the directory of a trained run.", required=True)
 OUT = flags.DEFINE_string("out", None, "give --out=DIR, where the samples are written.", required=True)

@@ -27,7 +27,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from singan.shapes import Array, PyTree
 from singan.spec import ScaleSpec
 from singan.state import ScaleInputs, ScaleState, alive
-from singan.step import METRICS, train_step
+from singan.step import METRICS, Draw, draw, train_step
 
 AXIS = "image"
 
@@ -99,7 +99,7 @@ def parallel(
 
 
 def chunk_of_one(
-    spec: ScaleSpec, steps: int, skip_dead: bool, inputs: ScaleInputs, state: ScaleState
+    spec: ScaleSpec, steps: int, skip_dead: bool, inputs: ScaleInputs, state: ScaleState, drawn: Draw = draw
 ) -> tuple[ScaleState, dict[str, Array]]:
     """Returns one image's state after `steps` steps and its metrics, each averaged over the steps' updates.
 
@@ -109,7 +109,7 @@ def chunk_of_one(
     """
 
     def body(state, _):
-        new, metrics = train_step(spec, inputs, state)
+        new, metrics = train_step(spec, inputs, state, drawn)
         return new, jax.tree.map(jnp.mean, metrics)
 
     def train(state):
@@ -122,11 +122,11 @@ def chunk_of_one(
     return lax.cond(alive(state), train, skip, state) if skip_dead else train(state)
 
 
-def chunk_program(spec: ScaleSpec, mesh: Mesh, group: int, steps: int) -> Callable[..., Any]:
+def chunk_program(spec: ScaleSpec, mesh: Mesh, group: int, steps: int, drawn: Draw = draw) -> Callable[..., Any]:
     """Returns the jitted program (inputs, state) -> (state, metrics) of one chunk; the state's buffers are reused."""
 
     def one(inputs, state):
-        return chunk_of_one(spec, steps, group == 1, inputs, state)
+        return chunk_of_one(spec, steps, group == 1, inputs, state, drawn)
 
     return parallel(one, mesh, group, donate=(1,))
 

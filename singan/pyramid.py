@@ -48,6 +48,25 @@ class Pyramid:
             image = _resize(image, self.sizes[scale], self.ratio ** (len(self) - 1 - scale), self.border)
         return np.clip(image, -1, 1).astype(np.float32)
 
+    def scaled(self, height: float, width: float) -> "Pyramid":
+        """Returns the pyramid whose scales are `height` and `width` times as large, for images of another size.
+
+        The factor between its scales stays the one that the networks were trained with (the reference's scale_v and
+        scale_h: every size is rounded by itself).
+
+        Raises:
+          UserError: a factor is not positive, or leaves less than 3 pixels at some scale.
+        """
+        if (height, width) == (1, 1):
+            return self
+        if not (0 < height < math.inf and 0 < width < math.inf):
+            raise UserError(f"a size of {height:g} x {width:g} times the image's must be positive, such as 1.0,1.5")
+        times = lambda size: (round(size[0] * height), round(size[1] * width))  # noqa: E731
+        sizes = tuple(times(size) for size in self.sizes)
+        if min(min(size) for size in sizes) < 3:
+            raise UserError(f"a size of {height:g} x {width:g} times the image's leaves {sizes[0]} pixels at scale 0")
+        return dataclasses.replace(self, source=times(self.source), shrunk=times(self.shrunk), sizes=sizes)
+
     def upsampling(self, scale: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the float32 matrices (rows, columns) that take scale - 1 to scale: x -> rows @ x @ columns.T.
 

@@ -37,6 +37,7 @@ class ScaleInputs:
     amplitude: Float[Array, ""]
     key_data: UInt[Array, "2"]
     trained: tuple[TrainedScale, ...]  # scales 0 .. scale - 1
+    guide: PyTree = None  # what fine-tuning draws its previous images from, instead of noise alone
 
 
 @no_type_check

@@ -1,6 +1,7 @@
 """One step of one scale's training for ONE image: critic updates, then generator updates. No vmap, no mesh."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import no_type_check
 
 import jax
@@ -50,13 +51,21 @@ def draw(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> StepNoise:
     return StepNoise(noise_map(spec, key(Purpose.STEP_NOISE)), passes, epsilon)
 
 
-def train_step(spec: ScaleSpec, inputs: ScaleInputs, state: ScaleState) -> tuple[ScaleState, dict[str, Array]]:
+Draw = Callable[[ScaleSpec, ScaleInputs, Array], StepNoise]
+
+
+def train_step(
+    spec: ScaleSpec, inputs: ScaleInputs, state: ScaleState, drawn: Draw = draw
+) -> tuple[ScaleState, dict[str, Array]]:
     """Returns the state after one step, and its metrics (METRICS), each [k] with one value per update.
+
+    Args:
+      drawn: what is random in a step; fine-tuning has another.
 
     An image for which anything is not finite keeps the state that it had, marked with the step (`diverged_at`); from
     then on it is passed over. Nothing of this touches another image.
     """
-    random = draw(spec, inputs, state.step)
+    random = drawn(spec, inputs, state.step)
     if spec.scale == 0 and spec.method.reconstruction_noise == "redrawn":
         key = scale_key(inputs.key_data, 0, state.step, Purpose.RECONSTRUCTION)
         state = dataclasses.replace(state, reconstruction_noise=noise_map(spec, key)[..., :1])

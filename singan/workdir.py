@@ -1,6 +1,6 @@
 """Where things lie in a run's working directory, and the records that are read back: one place for names and formats.
 
-config.json  run.json  images.json  metrics.jsonl  scales/03/{checkpoints,samples,DONE}  samples/
+config.json  run.json  images.json  images/<id>.npy  metrics.jsonl  scales/03/{checkpoints,samples,DONE}  samples/
 """
 
 import dataclasses
@@ -56,6 +56,9 @@ class Workdir:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    def image(self, image_id: str) -> Path:
+        return self.path / "images" / f"{image_id}.npy"
 
     def scale(self, scale: int) -> Path:
         return self.path / "scales" / f"{scale:02d}"
@@ -118,6 +121,27 @@ def read_images(workdir: Workdir) -> list[ImageRecord]:
         ]
     except (KeyError, TypeError) as error:
         raise UserError(f"{workdir.images} is damaged ({error!r}): start the training command again") from None
+
+
+def write_image(workdir: Workdir, image_id: str, pixels: np.ndarray) -> None:
+    """Keeps a training image, float32 [H, W, C] in [-1, 1], with the run: its source may move, and commands need it."""
+    path = workdir.image(image_id)
+    files.make_directory(path.parent)
+    files.write_npy(path, pixels)
+
+
+def read_image(workdir: Workdir, record: ImageRecord) -> np.ndarray:
+    """Returns a training image, float32 [H, W, C] in [-1, 1]. Raises UserError where it is missing or damaged."""
+    path = workdir.image(record.id)
+    try:
+        pixels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): start the training command again, which writes it anew"
+        ) from None
+    if pixel_digest(pixels) != record.digest:
+        raise UserError(f"{path} is damaged: delete it and start the training command again, which writes it anew")
+    return pixels
 
 
 def write_done(workdir: Workdir, scale: int, digests: Mapping[str, str], diverged: Mapping[str, int]) -> None:
