@@ -6,8 +6,6 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from singan.pyramid import resize_matrix
-
 # Pictures show slices as radiologists look at them: rows run down to the feet, or to the back; columns run to the back,
 # or to the patient's left, so that the patient's right is on the left.
 SHOWN_TOWARDS = "IPL"
@@ -54,18 +52,3 @@ def upright(image: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
         if flipped:
             image = np.flip(image, axis)
     return image
-
-
-def to_grid(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns an image [H, W, C] in [-1, 1] on the grid of the image it was learnt from, float32 [*size, C].
-
-    A run whose finest scale is smaller than its images makes smaller samples; what goes back among the source's own
-    files is resized (cubic, clipped to [-1, 1]) so that it lies voxel on voxel. The same size is returned as it is.
-    """
-    if image.shape[:2] == tuple(size):
-        return np.asarray(image, np.float32)
-    rows, columns = (
-        resize_matrix(old, new, new / old, "mirror") for old, new in zip(image.shape[:2], size, strict=True)
-    )
-    resized = np.einsum("ph,hwc,qw->pqc", rows, image.astype(np.float64), columns, optimize=True)
-    return np.clip(resized, -1, 1).astype(np.float32)

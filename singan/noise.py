@@ -24,6 +24,7 @@ class Purpose(enum.IntEnum):
     INTERPOLATION = 3
     SAMPLE = 4
     WEIGHTS = 5
+    ANIMATION = 6
 
 
 def image_words(image_id: str) -> tuple[int, int]:

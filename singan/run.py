@@ -34,8 +34,16 @@ class Run:
         """The images that every finished scale has trained without diverging."""
         return self.scales[-1].surviving
 
-    def image(self, image_id: str) -> ImageRecord:
+    def record(self, image_id: str) -> ImageRecord:
         return next(record for record in self.images if record.id == image_id)
+
+    def pixels(self, image_id: str) -> np.ndarray:
+        """Returns a training image, float32 [H, W, C] in [-1, 1], as it was read from its source."""
+        return records.read_image(self.workdir, self.record(image_id))
+
+    def finest(self, image_id: str) -> np.ndarray:
+        """Returns a training image at the finest scale that is finished, float32 [h, w, C] in [-1, 1]."""
+        return self.spec.pyramid.level(self.pixels(image_id), len(self.scales) - 1)
 
     def trained(self, ids: Sequence[str]) -> tuple[TrainedScale, ...]:
         """Returns the trained scales of the named images, leading axis in their order."""
@@ -47,7 +55,7 @@ class Run:
 
     def padding(self, ids: Sequence[str]) -> np.ndarray:
         """Returns what surrounds the previous image, float32 [n, C]."""
-        return np.stack([image_padding(self.config, self.image(name).value_map) for name in ids])
+        return np.stack([image_padding(self.config, self.record(name).value_map) for name in ids])
 
 
 def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None] = lambda text: None) -> Run:

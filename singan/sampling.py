@@ -1,20 +1,43 @@
-"""Random samples of trained pyramids, from any start scale, in batches on the device."""
+"""Random samples of trained pyramids, from any start scale, of any size, in batches on the device.
 
-from collections.abc import Callable
+Injected images enter a pyramid here too: a sample of a start scale is what that scale makes of the image that enters
+it and of fresh noise; random sampling lets the reconstruction enter, manipulation any other image.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from singan.cohort import parallel
+from singan import cohort
 from singan.generation import hop, run_trained
 from singan.handover import reconstruct
-from singan.noise import Purpose, noise_map, scale_key
-from singan.shapes import Array, Float, Int, UInt
+from singan.noise import Purpose, image_key_data, noise_map, scale_key
+from singan.planning import Memory, compiled_memory
+from singan.pyramid import resize_matrix
+from singan.run import Run
+from singan.shapes import Array, Float, Int, PyTree, UInt
 from singan.spec import ScaleSpec
 from singan.state import TrainedScale
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Samples first .. first + k - 1 of some images of a run."""
+
+    ids: tuple[str, ...]
+    first: int
+    pixels: np.ndarray  # float32 [n, k, H, W, C] in [-1, 1]
+
+
+def resized_spec(spec: ScaleSpec, size: tuple[float, float]) -> ScaleSpec:
+    """Returns the spec for images `size` (height, width) times as large as the one that was trained on."""
+    return dataclasses.replace(spec, pyramid=spec.pyramid.scaled(*size))
 
 
 def start_image(
@@ -23,14 +46,27 @@ def start_image(
     reconstruction_noise: Float[Array, "1 h w 1"],
     padding: Float[Array, "c"],
     start_scale: int,
+    size: tuple[float, float] = (1.0, 1.0),
 ) -> Float[Array, "1 hh ww c"]:
-    """Returns what enters `start_scale` as the previous image: the reconstruction of the scales below, or zeros."""
+    """Returns what enters `start_scale` as the previous image: the reconstruction of the scales below, or zeros.
+
+    For another size than the training image's, the reconstruction is made in its own size and then resized, cubic.
+    """
+    large = resized_spec(spec, size).at(start_scale)
+    if start_scale == 0:
+        return jnp.zeros((1, *large.size, spec.channels), jnp.float32)
     image = jnp.zeros((1, *spec.pyramid.sizes[0], spec.channels), jnp.float32)
     for scale in range(start_scale):
         noise = reconstruction_noise if scale == 0 else None
         image = reconstruct(spec.at(scale), trained[scale], noise, image, padding)
         image = hop(spec.at(scale + 1), image)
-    return image
+    if size == (1.0, 1.0):
+        return image
+    rows, columns = (
+        resize_matrix(old, new, new / old, spec.pyramid.border).astype(np.float32)
+        for old, new in zip(image.shape[1:3], large.size, strict=True)
+    )
+    return jnp.clip(jnp.einsum("ph,bhwc,qw->bpqc", rows, image, columns), -1, 1)
 
 
 def sample_from(
@@ -45,6 +81,9 @@ def sample_from(
     """Returns sample `number` of `spec.scale`'s size, clipped to [-1, 1]: fresh noise at every scale from the start.
 
     A sample depends on (key, start scale, number) alone, whatever batch it is drawn in.
+
+    Args:
+      image: what enters `start_scale` as the previous image, of that scale's size.
     """
     key = jax.random.fold_in(scale_key(key_data, start_scale, 0, Purpose.SAMPLE), number)
     for scale in range(start_scale, spec.scale + 1):
@@ -55,17 +94,100 @@ def sample_from(
     return image[0]
 
 
-def sample_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int = 1) -> Callable[..., Any]:
+def sample_program(
+    spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int = 1, size: tuple[float, float] = (1.0, 1.0)
+) -> Callable[..., Any]:
     """Returns the cohort program that draws a batch of samples of every image, through scales start .. spec.scale.
 
     Its arguments are (trained, reconstruction_noise, padding, key_data, numbers), all with a leading axis of images;
     numbers is int32 [n, k], the samples wanted of each image. It returns float32 [n, k, H, W, C] in [-1, 1].
     """
+    large = resized_spec(spec, size)
 
     def of_one(trained, reconstruction_noise, padding, key_data, numbers):
-        image = start_image(spec, trained, reconstruction_noise, padding, start_scale)
-        one = lambda number: sample_from(spec, trained, image, padding, start_scale, key_data, number)  # noqa: E731
-        # One after another on a CPU, where a batched convolution would round a sample differently in another batch.
-        return lax.map(one, numbers) if spec.form == "direct" else jax.vmap(one)(numbers)
+        image = start_image(spec, trained, reconstruction_noise, padding, start_scale, size)
+        one = lambda number: sample_from(large, trained, image, padding, start_scale, key_data, number)  # noqa: E731
+        return _each(spec, one, numbers)
 
-    return parallel(of_one, mesh, group)
+    return cohort.parallel(of_one, mesh, group)
+
+
+def injection_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int = 1) -> Callable[..., Any]:
+    """Returns the cohort program that runs injected images through scales start .. spec.scale with fresh noise.
+
+    Its arguments are (trained, padding, key_data, images, numbers), all with a leading axis of pyramids; images is
+    float32 [n, k, h, w, C] in [-1, 1], of the size of scale start - 1 (SinGAN paper, section 4: "injected" images are
+    downsampled and fed into a scale below the finest), numbers int32 [n, k] choose the noise. It returns float32
+    [n, k, H, W, C] in [-1, 1].
+    """
+
+    def of_one(trained, padding, key_data, images, numbers):
+        def one(injected):
+            image, number = injected
+            previous = hop(spec.at(start_scale), image[None])
+            return sample_from(spec, trained, previous, padding, start_scale, key_data, number)
+
+        return _each(spec, one, (images, numbers))
+
+    return cohort.parallel(of_one, mesh, group)
+
+
+def _each(spec: ScaleSpec, one: Callable[[Any], Any], arguments: PyTree) -> Array:
+    # One after another on a CPU, where batching buys nothing (the convolutions are at the cores' limit) and would
+    # round a sample differently in another batch.
+    return lax.map(one, arguments) if spec.form == "direct" else jax.vmap(one)(arguments)
+
+
+def draw(
+    run: Run,
+    ids: Sequence[str],
+    num_samples: int,
+    start_scale: int = 0,
+    size: tuple[float, float] = (1.0, 1.0),
+    seed: int = 0,
+    batch: int = 64,
+    mesh: Mesh | None = None,
+    planned: Callable[[int, Memory], None] = lambda images, memory: None,
+) -> Iterator[Batch]:
+    """Yields `num_samples` samples of each named image, at most about `batch` at a time, whatever their number.
+
+    All batches of an image follow one another. The device works on the next batch while the caller has the last one,
+    and no more than two are held. A sample depends on (seed, image id, start scale, size, its number) alone.
+
+    Args:
+      size: height and width, in multiples of the training image's.
+      batch: samples in one device call, over all images; at least one for each device.
+      planned: told once how many samples a call makes, and what memory that takes.
+    """
+    mesh = mesh or cohort.image_mesh()
+    last = run.spec.at(len(run.scales) - 1)
+    each = min(batch, num_samples)
+    together = min(max(batch // each // mesh.size, 1) * mesh.size, cohort.padded_size(len(ids), mesh, 1))
+    group = 1 if last.form == "direct" else together // mesh.size
+    program = None
+    pending: tuple[tuple[str, ...], int, Array] | None = None
+    for begin in range(0, len(ids), together):
+        some = tuple(ids[begin : begin + together])
+        names = [some[min(i, len(some) - 1)] for i in range(together)]
+        keys = np.stack([image_key_data(seed, name) for name in names])
+        placed = cohort.place((run.trained(names), run.reconstruction_noise(names), run.padding(names), keys), mesh)
+        for first in range(0, num_samples, each):
+            numbers = cohort.place(np.tile(np.arange(first, first + each, dtype=np.int32), (together, 1)), mesh)
+            if program is None:
+                program = cohort.compile_program(
+                    sample_program(last, mesh, start_scale, group, size),
+                    *placed,
+                    numbers,
+                    precision=run.config.train.precision,
+                )
+                planned(together * each, compiled_memory(program))
+            sent = program(*placed, numbers)
+            if pending is not None:
+                yield _fetch(*pending, num_samples)
+            pending = some, first, sent
+    if pending is not None:
+        yield _fetch(*pending, num_samples)
+
+
+def _fetch(ids: tuple[str, ...], first: int, sent: Array, num_samples: int) -> Batch:
+    return Batch(ids, first, np.array(sent)[: len(ids), : num_samples - first])

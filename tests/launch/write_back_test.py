@@ -50,6 +50,12 @@ def half_size(images):
     )
 
 
+def written_as(form, folder, records, samples, start_scale):
+    with write_back.open_writer(form, folder, records, samples.shape[1], start_scale) as writer:
+        for first in range(samples.shape[1]):  # one by one: the files do not tell how they were drawn
+            writer.add([record.id for record in records], first, samples[:, first : first + 1])
+
+
 def stored_examples(data_dir, split):
     folder = next(data_dir.glob("1.*"))
     return list(tfds.builder_from_directory(folder).as_data_source(split))
@@ -60,7 +66,7 @@ def stored_examples(data_dir, split):
 
 def test_a_slice_written_as_it_is_equals_the_source_s_file(data_dir, slices, tmp_path):
     records, images = slices
-    write_back.write("nifti", tmp_path, records, images[:, None], 1)
+    written_as("nifti", tmp_path, records, images[:, None], 1)
     assert len(list(tmp_path.iterdir())) == 2 * 5
     for record in records:
         patient, z = record.details["patient"], record.details["slice_index"]
@@ -80,7 +86,7 @@ def test_a_slice_written_as_it_is_equals_the_source_s_file(data_dir, slices, tmp
 
 def test_smaller_samples_are_brought_to_the_slice_s_grid(slices, tmp_path):
     records, images = slices
-    write_back.write("nifti", tmp_path, records[:1], half_size(images)[:1, None], 0)
+    written_as("nifti", tmp_path, records[:1], half_size(images)[:1, None], 0)
     written = nibabel.load(tmp_path / f"{records[0].id}_0000_t1.nii.gz")
     assert written.shape == (20, 18, 1)
     np.testing.assert_allclose(written.affine, records[0].details["affine"])
@@ -97,7 +103,7 @@ def test_equal_samples_are_equal_files(slices, tmp_path):
     records, images = slices
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        write_back.write("nifti", tmp_path / folder, records, images[:, None], 1)
+        written_as("nifti", tmp_path / folder, records, images[:, None], 1)
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
@@ -110,7 +116,7 @@ def test_a_slice_of_a_nifti_file_goes_back_too(tmp_path, dtype):
     nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "scan.nii.gz")
     records, images = records_and_pixels(load_images(DataConfig(path=str(tmp_path / "scan.nii.gz"))))
     assert records[0].details["orientation"] == "LAS"
-    write_back.write("nifti", tmp_path, records, images[:, None], 0)
+    written_as("nifti", tmp_path, records, images[:, None], 0)
     written = nibabel.load(tmp_path / "scan_0000_intensity.nii.gz")
     np.testing.assert_allclose(written.get_fdata()[..., 0], voxels[3], atol=1e-4)
     np.testing.assert_allclose(written.affine @ [4, 2, 0, 1], affine @ [3, 4, 2, 1])
@@ -123,7 +129,7 @@ def test_a_slice_of_a_nifti_file_goes_back_too(tmp_path, dtype):
 def test_a_written_fold_is_built_again_with_the_same_counts(data_dir, tmp_path, channels):
     records, images = patches(data_dir, *channels)
     samples = np.stack([images, images[:, ::-1]], axis=1)
-    write_back.write("pannuke", tmp_path / "out", records, samples, 0)
+    written_as("pannuke", tmp_path / "out", records, samples, 0)
     folder, built = build("pannuke", tmp_path / "out", data_dir=tmp_path / "again")
     assert built
     examples = list(tfds.builder_from_directory(folder).as_data_source("fold1"))
@@ -145,7 +151,7 @@ def test_a_written_fold_is_built_again_with_the_same_counts(data_dir, tmp_path, 
 
 def test_a_fold_is_as_pannuke_stores_it(data_dir, tmp_path):
     records, images = patches(data_dir, "instance")
-    write_back.write("pannuke", tmp_path, records, half_size(images)[:, None], 0)
+    written_as("pannuke", tmp_path, records, half_size(images)[:, None], 0)
     folder = tmp_path / "Fold 1"
     arrays = [np.load(folder / kind / "fold1" / f"{kind}.npy") for kind in ("images", "masks")]
     assert [(array.shape, array.dtype) for array in arrays] == [((3, 64, 64, 3), float), ((3, 64, 64, 6), float)]
@@ -165,7 +171,7 @@ def test_nothing_half_written_is_left(data_dir, tmp_path, monkeypatch):
 
     monkeypatch.setattr(write_back, "pannuke_masks", fail)
     with pytest.raises(OSError, match="No space"):
-        write_back.write("pannuke", tmp_path, records, images[:, None], 0)
+        written_as("pannuke", tmp_path, records, images[:, None], 0)
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
@@ -187,8 +193,8 @@ def test_formats_that_do_not_suit_are_refused(data_dir, slices, tmp_path):
 
 def test_pictures_are_upright_and_arrays_as_stored(slices, tmp_path):
     records, images = slices
-    write_back.write("png", tmp_path, records[:1], images[:1, None], 0)
-    write_back.write("npy", tmp_path, records[:1], images[:1, None], 0)
+    written_as("png", tmp_path, records[:1], images[:1, None], 0)
+    written_as("npy", tmp_path, records[:1], images[:1, None], 0)
     with Image.open(tmp_path / f"{records[0].id}_0000_t1.png") as picture:
         shown = np.asarray(picture)
     # Stored right to left and front to back: the transpose has the front above and the right on the left.

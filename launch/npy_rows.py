@@ -1,0 +1,45 @@
+"""An .npy file that is written in parts, in any order, and appears when it is whole."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from singan import files
+
+
+class NpyRows:
+    """A context: `write` rows of the first axis, then `finish`; left without that, nothing of it stays."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any):
+        self._path, self._shape, self._dtype = path, shape, np.dtype(dtype).newbyteorder("<")
+        self._temporary = path.parent / f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._file: Any = None
+
+    def __enter__(self) -> "NpyRows":
+        with files.named_os_errors(self._path):
+            self._file = open(self._temporary, "wb")
+            header = {"descr": self._dtype.str, "fortran_order": False, "shape": self._shape}
+            np.lib.format.write_array_header_1_0(self._file, header)
+            self._start = self._file.tell()
+        return self
+
+    def write(self, first: int, rows: np.ndarray) -> None:
+        """Writes rows first, first + 1, ... of the first axis."""
+        assert rows.shape[1:] == self._shape[1:]
+        content = np.ascontiguousarray(rows, self._dtype)
+        with files.named_os_errors(self._path):
+            self._file.seek(self._start + first * (content.nbytes // len(content)))
+            self._file.write(content.tobytes())
+
+    def finish(self) -> None:
+        """Gives the file its name."""
+        with files.named_os_errors(self._path):
+            self._file.close()
+            os.replace(self._temporary, self._path)
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)

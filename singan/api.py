@@ -1,0 +1,122 @@
+"""What a trained run can do, from Python: `singan.load_run(workdir)`.
+
+Everything takes and gives arrays in the source's own values, [H, W, C] with the run's channels, and returns float32.
+The modules underneath (sampling, manipulation, super_resolution, animation) work on [-1, 1] and on whole cohorts.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from singan import animation, fine_tuning, manipulation, masks, run, sampling, super_resolution
+from singan.errors import UserError
+from singan.manipulation import Input
+from singan.masks import MaskRule
+
+
+class TrainedRun(run.Run):
+    """A run with its images (`ids`), and everything that can be made with it."""
+
+    def sample(
+        self,
+        num_samples: int = 16,
+        start_scale: int = 0,
+        images: Sequence[str] = (),
+        size: tuple[float, float] = (1.0, 1.0),
+        seed: int = 0,
+        batch: int = 64,
+    ) -> dict[str, np.ndarray]:
+        """Returns random samples by image id, each [num_samples, H, W, C].
+
+        Args:
+          start_scale: at which fresh noise begins; what is coarser is the training image's.
+          images: ids; () for all.
+          size: height and width in multiples of the training image's.
+        """
+        names = list(images) or list(self.ids)
+        drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        for some in sampling.draw(self, names, num_samples, start_scale, size, seed, batch):
+            for name, pixels in zip(some.ids, some.pixels, strict=True):
+                drawn[name].append(self._values(name, pixels))
+        return {name: np.concatenate(parts) for name, parts in drawn.items()}
+
+    def harmonize(
+        self,
+        image: str,
+        composites: Sequence[np.ndarray],
+        composite_masks: Sequence[np.ndarray],
+        start_scale: int = 2,
+        rule: MaskRule = masks.HARMONIZE,
+        num_samples: int = 1,
+        seed: int = 0,
+        fine_tune_steps: int = 0,
+    ) -> np.ndarray:
+        """Returns composites made to fit the training image, [number of composites, num_samples, H, W, C].
+
+        Args:
+          composites: the training image with something pasted in.
+          composite_masks: [H, W], above the middle of their values where it was pasted.
+          fine_tune_steps: train the finest scale that much further on each composite (ConSinGAN).
+        """
+        inputs = [
+            Input(image, f"composite {i}", self._unit(image, pixels), masks.binary_mask(mask, f"mask {i}"))
+            for i, (pixels, mask) in enumerate(zip(composites, composite_masks, strict=True))
+        ]
+        tuned = None
+        if fine_tune_steps:
+            tuned = fine_tuning.fine_tune_to_composites(self, inputs, start_scale, fine_tune_steps, seed)
+        made = manipulation.harmonize(self, inputs, start_scale, rule, num_samples, seed, trained=tuned)
+        return np.stack([self._values(image, _blended(result)) for result in made])
+
+    harmonise = harmonize
+
+    def edit(
+        self,
+        image: str,
+        edited: Sequence[np.ndarray],
+        edit_masks: Sequence[np.ndarray],
+        start_scale: int = 2,
+        num_samples: int = 1,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Returns edited images made to look real: `harmonize` with the mask rule of editing."""
+        return self.harmonize(image, edited, edit_masks, start_scale, masks.EDIT, num_samples, seed)
+
+    def paint(
+        self, image: str, paintings: Sequence[np.ndarray], start_scale: int = 1, num_samples: int = 1, seed: int = 0
+    ) -> np.ndarray:
+        """Returns paintings turned into images, [number of paintings, num_samples, H, W, C]."""
+        inputs = [Input(image, f"painting {i}", self._unit(image, pixels)) for i, pixels in enumerate(paintings)]
+        made = manipulation.paint(self, inputs, start_scale, num_samples, seed)
+        return np.stack([self._values(image, result.raw) for result in made])
+
+    def super_resolve(self, image: str, factor: float = 4.0, pixels: np.ndarray | None = None) -> np.ndarray:
+        """Returns the training image, or another, `factor` times as large."""
+        given = self.finest(image) if pixels is None else self._unit(image, pixels)
+        return self._values(image, super_resolution.super_resolve(self, [image], [given], factor)[0])
+
+    def animate(self, image: str, num_frames: int = 60, start_scale: int = 0, beta: float = 0.9) -> np.ndarray:
+        """Returns an animation of the training image, [num_frames, H, W, C]."""
+        return self._values(image, animation.animate(self, [image], num_frames, start_scale, beta)[0])
+
+    def _values(self, image: str, pixels: np.ndarray) -> np.ndarray:
+        return self.record(image).value_map.invert(pixels)
+
+    def _unit(self, image: str, values: np.ndarray) -> np.ndarray:
+        value_map, given = self.record(image).value_map, np.asarray(values)
+        if given.ndim != 3 or given.shape[-1] != len(value_map.low):
+            raise UserError(f"an image of this run is [H, W, {len(value_map.low)}], not {list(given.shape)}")
+        return value_map.apply(given)
+
+
+def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None] = lambda text: None) -> TrainedRun:
+    """Returns the run of a working directory with all scales that are finished so far; see run.load_run."""
+    found = run.load_run(path, form, warn)
+    return TrainedRun(**{field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
+
+
+def _blended(result: manipulation.Result) -> np.ndarray:
+    assert result.blended is not None  # there was a mask
+    return result.blended

@@ -1,0 +1,106 @@
+"""Super-resolution: the finest generator applied again and again to an image that grows. (SinGAN paper, section 4)
+
+Detail recurs across the scales of natural images, so the generator that adds it at the finest scale adds it beyond.
+It wants a run trained for it: scale ratio 1 / f with f ** k the wanted factor, reconstruction weight 100
+(experiments/super_resolution).
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from singan import cohort
+from singan.errors import UserError
+from singan.generation import run_trained
+from singan.noise import Purpose, image_key_data, noise_map, scale_key
+from singan.pyramid import resize_matrix
+from singan.run import Run
+from singan.sampling import resized_spec
+from singan.spec import ScaleSpec
+
+FACTORS = (2.0, 8.0)
+TOLERANCE = 0.05  # relative, between the ratio of a run's scales and the growth of a step
+CONFIG = "experiments/super_resolution/config.py"
+
+
+def steps_of(factor: float) -> tuple[int, float]:
+    """Returns (number of steps, growth of each) for a super-resolution factor: (6, 1.26) for 4.
+
+    Source: the reference's SR.py: steps of about 2 ** (1 / 3).
+
+    Raises:
+      UserError: the factor is not in FACTORS.
+    """
+    if not FACTORS[0] <= factor <= FACTORS[1]:
+        raise UserError(f"a super-resolution factor of {factor:g} is not between {FACTORS[0]:g} and {FACTORS[1]:g}")
+    steps = round(math.log(factor) / math.log(2 ** (1 / 3)))
+    return steps, factor ** (1 / steps)
+
+
+def super_resolve(
+    run: Run,
+    image_ids: Sequence[str],
+    images: Sequence[np.ndarray],
+    factor: float = 4.0,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+) -> list[np.ndarray]:
+    """Returns images `factor` times as large, float32 [ceil(h factor), ceil(w factor), C] in [-1, 1].
+
+    Args:
+      image_ids: the pyramid that each image goes through.
+      images: float32 [h, w, C] in [-1, 1], mostly the training images themselves at the run's finest scale. Images of
+        one size go through the device in one call.
+
+    Raises:
+      UserError: the factor is out of range, or the run's scales were not trained for it.
+    """
+    growth = steps_of(factor)[1]
+    ratio = 1 / run.spec.pyramid.ratio
+    if abs(growth / ratio - 1) > TOLERANCE:
+        raise UserError(
+            f"super-resolution by {factor:g} grows {growth:.3f} a step, the scales of this run {ratio:.3f}:"
+            f" train one for it with --config={CONFIG}:{factor:g}"
+        )
+    mesh = mesh or cohort.image_mesh()
+    results: list[np.ndarray | None] = [None] * len(images)
+    for shape in sorted({image.shape for image in images}):
+        index = [i for i, image in enumerate(images) if image.shape == shape]
+        names = [image_ids[i] for i in index]
+        size = cohort.padded_size(len(index), mesh, 1)
+        filled = [min(i, len(index) - 1) for i in range(size)]
+        keys = np.stack([image_key_data(seed, name) for name in names])
+        pixels = np.stack([images[i] for i in index])
+        arguments = (run.trained(names)[-1], run.padding(names), keys, pixels)
+        placed = cohort.place(jax.tree.map(lambda leaf, rows=filled: np.asarray(leaf)[rows], arguments), mesh)
+        program = _program(run.spec.at(len(run.scales) - 1), mesh, (shape[0], shape[1]), factor)
+        made = np.array(cohort.compile_program(program, *placed, precision=run.config.train.precision)(*placed))
+        for i, image in zip(index, made, strict=False):
+            results[i] = image
+    return [image for image in results if image is not None]
+
+
+def _program(spec: ScaleSpec, mesh: Mesh, size: tuple[int, int], factor: float):
+    steps, growth = steps_of(factor)
+
+    def of_one(trained, padding, key_data, pixels):
+        key = scale_key(key_data, spec.scale, 0, Purpose.SAMPLE)
+        image = pixels[None]
+        for step in range(1, steps + 1):
+            # Each size is counted from the input, so that the last is the factor's to the pixel.
+            wanted = tuple(math.ceil(side * growth**step - 1e-9) for side in size)
+            rows, columns = (
+                resize_matrix(old, new, new / old, spec.pyramid.border).astype(np.float32)
+                for old, new in zip(image.shape[1:3], wanted, strict=True)
+            )
+            image = jnp.clip(jnp.einsum("ph,bhwc,qw->bpqc", rows, image, columns), -1, 1)
+            here = resized_spec(spec, (wanted[0] / spec.size[0], wanted[1] / spec.size[1]))
+            image = run_trained(here, trained, noise_map(here, jax.random.fold_in(key, step)), image, padding)
+            image = jnp.clip(image, -1, 1)
+        return image[0]
+
+    return cohort.parallel(of_one, mesh)
