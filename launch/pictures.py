@@ -27,6 +27,15 @@ def channel_groups(channels: Sequence[str]) -> dict[str, list[int]]:
     return groups
 
 
+def of_channels(image: np.ndarray, channels: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    """Returns (suffix of a file name, uint8 picture) for each channel group of an image [H, W, C] in [-1, 1]."""
+    groups = channel_groups(channels)
+    return [
+        ("" if len(groups) == 1 else f"_{file_word(group)}", to_uint8(image[..., numbers]))
+        for group, numbers in groups.items()
+    ]
+
+
 def file_word(name: str) -> str:
     """Returns a channel's name as it may stand in a file name."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)

@@ -120,22 +120,13 @@ class PictureWriter:
                     self._write_grid(record, self._grids.pop(record.id))
 
     def _write(self, record: ImageRecord, number: int, sample: np.ndarray) -> None:
-        for suffix, pixels in channel_pictures(sample, record.channels):
+        for suffix, pixels in pictures.of_channels(sample, record.channels):
             files.write_bytes(self._folder / f"{record.id}_{number:04d}{suffix}.png", pictures.encode_png(pixels))
 
     def _write_grid(self, record: ImageRecord, shown: Sequence[np.ndarray]) -> None:
         rows = pictures.image_rows(record.id, shown, record.channels)
         picture = pictures.grid(rows, [f"sample {i}" for i in range(len(shown))])
         files.write_bytes(self._folder / f"{record.id}_grid.png", pictures.encode_png(picture))
-
-
-def channel_pictures(image: np.ndarray, channels: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """Returns (suffix of a file name, uint8 picture) for each channel group of an image [H, W, C] in [-1, 1]."""
-    groups = pictures.channel_groups(channels)
-    return [
-        ("" if len(groups) == 1 else f"_{pictures.file_word(group)}", pictures.to_uint8(image[..., numbers]))
-        for group, numbers in groups.items()
-    ]
 
 
 class NpyWriter:
@@ -279,7 +270,7 @@ def pannuke_masks(nuclei: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def nifti_bytes(plane: np.ndarray, affine: np.ndarray, description: str) -> bytes:
-    """Returns the gzipped NIfTI file of a plane [H, W] as [H, W, 1] with an affine [4, 4]; equal planes, equal files."""
+    """Returns the gzipped NIfTI file of a plane [H, W] as [H, W, 1] with an affine [4, 4]."""
     if plane.dtype.name not in NIFTI_TYPES:
         plane = plane.astype(np.uint8 if plane.dtype.kind == "b" else np.float32)
     image = nibabel.Nifti1Image(plane[..., None], affine)

@@ -14,17 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
-from scipy.cluster.vq import kmeans2
 
 from singan import cohort
-from singan.errors import UserError
+from singan.colours import nearest_colour, palette
 from singan.generation import hop, random_previous, run_trained
 from singan.manipulation import Input, entering
 from singan.networks import initial_variables
 from singan.noise import Purpose, image_key_data, noise_map, scale_key, weights_generator
 from singan.run import Run
 from singan.sampling import start_image
-from singan.shapes import Array, Float, PyTree
+from singan.shapes import Array, PyTree
 from singan.spec import ScaleSpec
 from singan.state import ScaleInputs, TrainedScale, fresh_state
 from singan.step import Draw, StepNoise, draw
@@ -67,6 +66,27 @@ def fine_tune_to_composites(
     return _train(run, [one.image_id for one in inputs], guides, finest, steps, seed, mesh, drawn, told)
 
 
+def quantize(
+    run: Run,
+    inputs: Sequence[Input],
+    colours: int,
+    scale: int,
+    steps: int = 500,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    told: Callable[[int], None] = lambda step: None,
+) -> tuple[list[np.ndarray], list[tuple[TrainedScale, ...]]]:
+    """Returns for each input a palette of its training image, float32 [colours, C], and a pyramid trained on it.
+
+    The colours are those of the training image at the size in which inputs enter.
+    """
+    names = list(dict.fromkeys(one.image_id for one in inputs))
+    level = lambda name: run.spec.pyramid.level(run.pixels(name), scale - 1)  # noqa: E731
+    palettes = {name: palette(level(name), colours, seed) for name in names}
+    pyramids = retrain_on_palettes(run, names, list(palettes.values()), scale, steps, seed, mesh, told)
+    return [palettes[one.image_id] for one in inputs], [pyramids[names.index(one.image_id)] for one in inputs]
+
+
 def retrain_on_palettes(
     run: Run,
     image_ids: Sequence[str],
@@ -96,25 +116,6 @@ def retrain_on_palettes(
         )
 
     return _train(run, image_ids, list(palettes), scale, steps, seed, mesh, drawn, told, quantised=True)
-
-
-def palette(image: np.ndarray, colours: int = 5, seed: int = 0) -> np.ndarray:
-    """Returns the `colours` that stand for an image [H, W, C] best, float32 [colours, C], by k-means.
-
-    Raises:
-      UserError: the image has fewer different values.
-    """
-    values = image.reshape(-1, image.shape[-1]).astype(np.float64)
-    if len(np.unique(values, axis=0)) < colours:
-        raise UserError(f"the image has fewer than {colours} different colours: quantise to fewer")
-    centres, _ = kmeans2(values, colours, iter=50, minit="++", rng=np.random.default_rng(seed))
-    return centres.astype(np.float32)
-
-
-def nearest_colour(image: Float[Array, "*b h w c"], centres: Float[Array, "k c"]) -> Float[Array, "*b h w c"]:
-    """Returns the image with each pixel replaced by the centre nearest to it."""
-    distance = jnp.sum(jnp.square(image[..., None, :] - centres), axis=-1)
-    return centres[jnp.argmin(distance, axis=-1)]
 
 
 def _redrawn(spec: ScaleSpec, given: ScaleInputs, step: Array, previous: Callable[[Array], Array]) -> StepNoise:

@@ -50,6 +50,7 @@ def inject(
     seed: int = 0,
     mesh: Mesh | None = None,
     trained: Sequence[tuple[TrainedScale, ...]] | None = None,
+    palettes: Sequence[np.ndarray] | None = None,
     batch: int = 64,
 ) -> list[np.ndarray]:
     """Returns for each input float32 [num_samples, H, W, C] in [-1, 1], of the finest scale.
@@ -60,6 +61,7 @@ def inject(
     Args:
       start_scale: 1 .. N.
       trained: a pyramid for each input to use in place of the run's own, as fine-tuning makes them.
+      palettes: with `trained`, colours [k, C] for each input to quantise it with as it enters.
 
     Raises:
       UserError: the run has no such scale to inject at.
@@ -93,6 +95,7 @@ def inject(
             np.stack([image_key_data(seed, name) for name in names]),
             np.stack([[levels[index] for index, _ in row] for row in padded]),
             np.array([[number for _, number in row] for row in padded], np.int32),
+            None if palettes is None else np.stack([palettes[first] for first in firsts]),
         )
         placed = cohort.place(arguments, mesh)
         if program is None:
@@ -161,9 +164,14 @@ def paint(
     seed: int = 0,
     mesh: Mesh | None = None,
     trained: Sequence[tuple[TrainedScale, ...]] | None = None,
+    palettes: Sequence[np.ndarray] | None = None,
 ) -> list[Result]:
-    """Returns paintings turned into images (SinGAN paper, section 4: Paint-to-image): injection without a mask."""
-    made = inject(run, inputs, start_scale, num_samples, seed, mesh, trained)
+    """Returns paintings turned into images (SinGAN paper, section 4: Paint-to-image): injection without a mask.
+
+    Args:
+      trained, palettes: of fine_tuning.quantize, for paintings in few flat colours.
+    """
+    made = inject(run, inputs, start_scale, num_samples, seed, mesh, trained, palettes)
     return [Result(one, start_scale, raw, None) for one, raw in zip(inputs, made, strict=True)]
 
 

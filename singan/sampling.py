@@ -15,6 +15,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from singan import cohort
+from singan.colours import nearest_colour
 from singan.generation import hop, run_trained
 from singan.handover import reconstruct
 from singan.noise import Purpose, image_key_data, noise_map, scale_key
@@ -115,16 +116,18 @@ def sample_program(
 def injection_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int = 1) -> Callable[..., Any]:
     """Returns the cohort program that runs injected images through scales start .. spec.scale with fresh noise.
 
-    Its arguments are (trained, padding, key_data, images, numbers), all with a leading axis of pyramids; images is
-    float32 [n, k, h, w, C] in [-1, 1], of the size of scale start - 1 (SinGAN paper, section 4: "injected" images are
-    downsampled and fed into a scale below the finest), numbers int32 [n, k] choose the noise. It returns float32
-    [n, k, H, W, C] in [-1, 1].
+    Its arguments are (trained, padding, key_data, images, numbers, palettes), all with a leading axis of pyramids;
+    images is float32 [n, k, h, w, C] in [-1, 1], of the size of scale start - 1 (SinGAN paper, section 4: "injected"
+    images are downsampled and fed into a scale below the finest), numbers int32 [n, k] choose the noise, palettes
+    float32 [n, colours, C] quantise what enters, or are None. It returns float32 [n, k, H, W, C] in [-1, 1].
     """
 
-    def of_one(trained, padding, key_data, images, numbers):
+    def of_one(trained, padding, key_data, images, numbers, palette):
         def one(injected):
             image, number = injected
             previous = hop(spec.at(start_scale), image[None])
+            if palette is not None:
+                previous = nearest_colour(previous, palette)
             return sample_from(spec, trained, previous, padding, start_scale, key_data, number)
 
         return _each(spec, one, (images, numbers))

@@ -13,6 +13,7 @@ jax.config.update("jax_num_cpu_devices", 8)  # before the first use of a device
 # Whatever is imported from singan/ from here on has its shape annotations checked at every call.
 jaxtyping.install_import_hook("singan", "beartype.beartype")
 
+from singan.api import TrainedRun  # noqa: E402
 from singan.config import Config, parse  # noqa: E402
 from singan.handover import starting_noise, starting_state  # noqa: E402
 from singan.networks import initial_variables  # noqa: E402
@@ -20,6 +21,9 @@ from singan.noise import image_key_data  # noqa: E402
 from singan.pyramid import plan  # noqa: E402
 from singan.spec import ScaleSpec, make_spec  # noqa: E402
 from singan.state import ScaleInputs, ScaleState, TrainedScale  # noqa: E402
+from singan.trained import FinishedScale, weights_template  # noqa: E402
+from singan.value_map import ValueMap  # noqa: E402
+from singan.workdir import ImageRecord, Workdir, pixel_digest, write_image  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 TINY = {
@@ -89,6 +93,42 @@ def random_trained() -> Callable[[ScaleSpec, int], TrainedScale]:
         variables = initial_variables(spec.generator, spec.channels, np.random.default_rng([number, spec.scale]))
         params = {name: leaf * 10 if name == "kernel" else leaf for name, leaf in variables["params"].items()}
         return TrainedScale({**variables, "params": params}, np.float32(1 if spec.scale == 0 else 0.3))
+
+    return make
+
+
+@pytest.fixture
+def random_run(tmp_path, tiny_config, random_image, random_trained) -> Callable[..., TrainedRun]:
+    """Makes a run of images image0, image1 ... with random weights, without training: random_run(images, channels)."""
+
+    def make(images: int = 2, channels: int = 2, num_layers: int = 3, **train: Any) -> TrainedRun:
+        config = tiny_config("corrected", num_layers, **train)
+        spec = make_spec(config, plan(17, 15, config.pyramid), channels, "direct")
+        workdir, rows = Workdir(tmp_path / "run"), []
+        value_map = ValueMap((0.0,) * channels, (1000.0,) * channels, (0.0,) * channels, "int16")
+        for number in range(images):
+            pixels = random_image(number, channels)
+            pixels[:3] = -1  # background
+            pixels = value_map.apply(value_map.invert(pixels, as_stored=True))
+            write_image(workdir, f"image{number}", pixels)
+            names = tuple(f"channel{c}" for c in range(channels))
+            digest = pixel_digest(pixels)
+            rows.append(ImageRecord(f"image{number}", "made", pixels.shape, names, value_map, digest))
+        scales = []
+        for scale in range(len(spec.pyramid)):
+            here, weights = spec.at(scale), []
+            for number, row in enumerate(rows):
+                noise = np.asarray(starting_noise(here, image_key_data(0, row.id))) if scale == 0 else None
+                weights.append(
+                    {
+                        **weights_template(here),
+                        "trained": random_trained(here, number),
+                        "reconstruction_noise": noise,
+                    }
+                )
+            ids = tuple(row.id for row in rows)
+            scales.append(FinishedScale(ids, {}, jax.tree.map(lambda *leaves: np.stack(leaves), *weights), {}))
+        return TrainedRun(workdir, config, tuple(rows), spec, tuple(scales))
 
     return make
 
