@@ -1,5 +1,7 @@
 """Animation from a single image: a random walk of the noise around the reconstruction's. (SinGAN paper, section 4)"""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from jax.sharding import Mesh
 from singan import cohort
 from singan.generation import hop, run_trained
 from singan.noise import Purpose, image_key_data, noise_map, scale_key
+from singan.programs import Program
 from singan.run import Run
 from singan.spec import ScaleSpec
 
@@ -41,14 +44,18 @@ def animate(
     size = cohort.padded_size(len(image_ids), mesh, 1)
     names = [image_ids[min(i, len(image_ids) - 1)] for i in range(size)]
     keys = np.stack([image_key_data(seed, name) for name in names])
-    program = cohort.parallel(
-        lambda *one: _walk(spec, num_frames, start_scale, beta, pull, *one),
-        mesh,
-        1 if spec.form == "direct" else size // mesh.size,
-    )
+    group = 1 if spec.form == "direct" else size // mesh.size
+    program = _program(spec, mesh, group, num_frames, start_scale, beta, pull, run.config.train.precision)
     placed = cohort.place((run.trained(names), run.reconstruction_noise(names), run.padding(names), keys), mesh)
-    compiled = cohort.compile_program(program, *placed, precision=run.config.train.precision)
-    return np.array(compiled(*placed))[: len(image_ids)]
+    return np.array(program(*placed))[: len(image_ids)]
+
+
+@functools.lru_cache(maxsize=16)
+def _program(
+    spec: ScaleSpec, mesh: Mesh, group: int, num_frames: int, start_scale: int, beta: float, pull: float, precision: str
+) -> Program:
+    walk = lambda *one: _walk(spec, num_frames, start_scale, beta, pull, *one)  # noqa: E731
+    return Program(cohort.parallel(walk, mesh, group), precision)
 
 
 def _walk(spec: ScaleSpec, num_frames: int, start_scale: int, beta: float, pull: float, *one):

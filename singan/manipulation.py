@@ -6,6 +6,7 @@ is finer is made anew from the training image's patches.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -16,9 +17,11 @@ from singan import cohort, masks
 from singan.errors import UserError
 from singan.masks import MaskRule
 from singan.noise import image_key_data
+from singan.programs import Program
 from singan.resizing import resize_to
 from singan.run import Run
 from singan.sampling import injection_program
+from singan.spec import ScaleSpec
 from singan.state import TrainedScale
 
 
@@ -81,7 +84,7 @@ def inject(
     together = min(max(batch // width // mesh.size, 1) * mesh.size, cohort.padded_size(len(calls), mesh, 1))
     group = 1 if last.form == "direct" else together // mesh.size
     results: list[list[np.ndarray]] = [[] for _ in inputs]
-    program = None
+    program = _injector(last, mesh, start_scale, group, run.config.train.precision)
     for begin in range(0, len(calls), together):
         some = calls[begin : begin + together]
         filled = [some[min(i, len(some) - 1)] for i in range(together)]
@@ -98,15 +101,16 @@ def inject(
             None if palettes is None else np.stack([palettes[first] for first in firsts]),
         )
         placed = cohort.place(arguments, mesh)
-        if program is None:
-            program = cohort.compile_program(
-                injection_program(last, mesh, start_scale, group), *placed, precision=run.config.train.precision
-            )
         made = np.array(program(*placed))
         for (_, jobs), row in zip(some, made, strict=False):
             for (index, _), pixels in zip(jobs, row, strict=False):
                 results[index].append(pixels)
     return [np.stack(images) for images in results]
+
+
+@functools.lru_cache(maxsize=16)
+def _injector(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int, precision: str) -> Program:
+    return Program(injection_program(spec, mesh, start_scale, group), precision)
 
 
 def entering(run: Run, one: Input, start_scale: int) -> np.ndarray:

@@ -5,6 +5,7 @@ it and of fresh noise; random sampling lets the reconstruction enter, manipulati
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ from singan.colours import nearest_colour
 from singan.generation import hop, run_trained
 from singan.handover import reconstruct
 from singan.noise import Purpose, image_key_data, noise_map, scale_key
-from singan.planning import Memory, compiled_memory
+from singan.planning import Memory
+from singan.programs import Program
 from singan.pyramid import resize_matrix
 from singan.run import Run
 from singan.shapes import Array, Float, Int, PyTree, UInt
@@ -113,6 +115,13 @@ def sample_program(
     return cohort.parallel(of_one, mesh, group)
 
 
+@functools.lru_cache(maxsize=16)
+def _sampler(
+    spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int, size: tuple[float, float], precision: str
+) -> Program:
+    return Program(sample_program(spec, mesh, start_scale, group, size), precision)
+
+
 def injection_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int = 1) -> Callable[..., Any]:
     """Returns the cohort program that runs injected images through scales start .. spec.scale with fresh noise.
 
@@ -167,7 +176,7 @@ def draw(
     each = min(batch, num_samples)
     together = min(max(batch // each // mesh.size, 1) * mesh.size, cohort.padded_size(len(ids), mesh, 1))
     group = 1 if last.form == "direct" else together // mesh.size
-    program = None
+    program = _sampler(last, mesh, start_scale, group, size, run.config.train.precision)
     pending: tuple[tuple[str, ...], int, Array] | None = None
     for begin in range(0, len(ids), together):
         some = tuple(ids[begin : begin + together])
@@ -176,14 +185,8 @@ def draw(
         placed = cohort.place((run.trained(names), run.reconstruction_noise(names), run.padding(names), keys), mesh)
         for first in range(0, num_samples, each):
             numbers = cohort.place(np.tile(np.arange(first, first + each, dtype=np.int32), (together, 1)), mesh)
-            if program is None:
-                program = cohort.compile_program(
-                    sample_program(last, mesh, start_scale, group, size),
-                    *placed,
-                    numbers,
-                    precision=run.config.train.precision,
-                )
-                planned(together * each, compiled_memory(program))
+            if pending is None:
+                planned(together * each, program.memory(*placed, numbers))
             sent = program(*placed, numbers)
             if pending is not None:
                 yield _fetch(*pending, num_samples)

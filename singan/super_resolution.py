@@ -5,6 +5,7 @@ It wants a run trained for it: scale ratio 1 / f with f ** k the wanted factor, 
 (experiments/super_resolution).
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from singan import cohort
 from singan.errors import UserError
 from singan.generation import run_trained
 from singan.noise import Purpose, image_key_data, noise_map, scale_key
+from singan.programs import Program
 from singan.pyramid import resize_matrix
 from singan.run import Run
 from singan.sampling import resized_spec
@@ -77,14 +79,15 @@ def super_resolve(
         pixels = np.stack([images[i] for i in index])
         arguments = (run.trained(names)[-1], run.padding(names), keys, pixels)
         placed = cohort.place(jax.tree.map(lambda leaf, rows=filled: np.asarray(leaf)[rows], arguments), mesh)
-        program = _program(run.spec.at(len(run.scales) - 1), mesh, (shape[0], shape[1]), factor)
-        made = np.array(cohort.compile_program(program, *placed, precision=run.config.train.precision)(*placed))
+        last, precision = run.spec.at(len(run.scales) - 1), run.config.train.precision
+        made = np.array(_program(last, mesh, (shape[0], shape[1]), factor, precision)(*placed))
         for i, image in zip(index, made, strict=False):
             results[i] = image
     return [image for image in results if image is not None]
 
 
-def _program(spec: ScaleSpec, mesh: Mesh, size: tuple[int, int], factor: float):
+@functools.lru_cache(maxsize=16)
+def _program(spec: ScaleSpec, mesh: Mesh, size: tuple[int, int], factor: float, precision: str) -> Program:
     steps, growth = steps_of(factor)
 
     def of_one(trained, padding, key_data, pixels):
@@ -103,4 +106,4 @@ def _program(spec: ScaleSpec, mesh: Mesh, size: tuple[int, int], factor: float):
             image = jnp.clip(image, -1, 1)
         return image[0]
 
-    return cohort.parallel(of_one, mesh)
+    return Program(cohort.parallel(of_one, mesh), precision)
