@@ -20,6 +20,7 @@ lint: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m experiments.training_time.reading
+	@$(BIN)/python -m experiments.training_time.drawing
 	@$(BIN)/python -m experiments.training_time.bench $(ARGS)
 
 clean:
