@@ -1,0 +1,85 @@
+"""The paper's figures 2a (background, donor, composite) and 2b (background, composite, results), by modality."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from experiments.tumour_insertion.compositing import Insertion
+from experiments.tumour_insertion.donors import modality
+from launch import geometry, pictures
+from singan.manipulation import Result, mask_at
+from singan.resizing import resize_to
+from singan.run import Run
+
+BRIGHTEST = 99.8  # percentile of what is not black that is shown as white: a few vessels would darken all else
+OUTLINE = (255, 160, 0)
+LEAST_HEIGHT = 160  # of the panels of figure 2b
+PAPER = 255  # where a donor has no such modality
+
+
+def figure_2a(run: Run, insertion: Insertion) -> np.ndarray:
+    """Returns uint8 [H, W, 3]: background, the donor's slice with the tumour's outline, and the naive composite."""
+    record, donor = insertion.record, insertion.donor
+    background = run.pixels(record.id)
+    rows = []
+    for c, channel in enumerate(record.channels):
+        white = _white(background[..., c], insertion.pixels[..., c])
+        panels = [_panel(image[..., c], white) for image in (background, insertion.pixels)]
+        panels = [geometry.upright(panel, record.details) for panel in panels]
+        name = modality(channel)
+        rows.append((channel, [panels[0], _donor_panel(insertion, name, panels[0].shape[:2]), panels[1]]))
+    return pictures.grid(rows, ["background", f"donor {donor.id}"[:32], "naive composite"])
+
+
+def figure_2b(run: Run, insertion: Insertion, results: Sequence[Result]) -> np.ndarray:
+    """Returns uint8 [H, W, 3]: background, naive composite, and what each start scale makes of it, around the brain."""
+    record = insertion.record
+    background = run.finest(record.id)
+    shown = [background, resize_to(insertion.pixels, background.shape[:2])]
+    for result in results:
+        assert result.blended is not None
+        shown.append(result.blended[0])
+    shown = [image[_around(background)] for image in shown]
+    rows = []
+    for c, channel in enumerate(record.channels):
+        white = _white(shown[0][..., c], shown[1][..., c])
+        panels = [geometry.upright(_panel(image[..., c], white), record.details) for image in shown]
+        factor = max(1, -(-LEAST_HEIGHT // panels[0].shape[0]))
+        rows.append((channel, [panel.repeat(factor, 0).repeat(factor, 1) for panel in panels]))
+    return pictures.grid(rows, ["background", "composite", *(f"start {result.start_scale}" for result in results)])
+
+
+def _donor_panel(insertion: Insertion, channel: str, size: tuple[int, int]) -> np.ndarray:
+    """The donor's slice at another size, outlined; turned as the background is where it does not say how."""
+    donor = insertion.donor
+    if channel not in donor.channels:
+        return np.full((*size, 3), PAPER, np.uint8)
+    turn = donor.details if donor.details.get("upright") else insertion.record.details
+    values = donor.image[..., donor.channels.index(channel)].astype(np.float64)
+    unit = np.clip(values, 0, None) / max(float(values.max()), 1e-9) * 2 - 1
+    image = resize_to(geometry.upright(unit[..., None], turn), size)[..., 0]
+    mask = geometry.upright((donor.labels > 0)[..., None], turn)[..., 0]
+    mask = mask_at(mask, size)
+    panel = np.repeat(_panel(image, _white(image)), 3, -1)
+    panel[ndimage.binary_dilation(mask) & ~mask] = OUTLINE
+    return panel
+
+
+def _around(background: np.ndarray) -> tuple[slice, slice]:
+    """The part of an image [H, W, C] in [-1, 1] that is not black, with a pixel around it."""
+    seen = (background > -1).any(-1)
+    if not seen.any():
+        return slice(None), slice(None)
+    (found,) = ndimage.find_objects(seen.astype(np.uint8))
+    return slice(max(found[0].start - 1, 0), found[0].stop + 1), slice(max(found[1].start - 1, 0), found[1].stop + 1)
+
+
+def _white(*planes: np.ndarray) -> float:
+    """What is to be shown as white, in [-1, 1]."""
+    seen = np.concatenate([plane[plane > -1] for plane in planes])
+    return max(float(np.percentile(seen, BRIGHTEST)) if seen.size else 1.0, -0.99)
+
+
+def _panel(plane: np.ndarray, white: float) -> np.ndarray:
+    return pictures.to_uint8((plane[..., None] + 1) / (white + 1) * 2 - 1)
