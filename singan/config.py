@@ -7,12 +7,12 @@ A value of None in `method` means "as the preset says"; `parse` fills it in, so 
 
 import dataclasses
 import difflib
-import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from singan.config_checks import check_ranges
 from singan.errors import UserError
 
 
@@ -53,6 +53,9 @@ class PyramidConfig:
     min_size: int = 25  # pixels of the shorter side at scale 0
     max_size: int = 250  # pixels of the longer side at the finest scale
     ratio: float = 0.75  # wanted ratio between scales; the one used makes the scales meet both sizes
+    # How many scales, spaced as ConSinGAN spaces them, more of them small. 0: as train.schedule says, which is
+    # 6 for concurrent, while the sequential schedule's scales are those of `ratio`.
+    num_scales: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,9 @@ class MethodConfig:
 
     reconstruction_noise: str | None = None  # fixed | redrawn: z* of scale 0, once per image or at every step
     resize_border: str | None = None  # mirror | reference: what lies outside the image when resizing
-    between_scales: str | None = None  # clip | uint8: what happens to values that pass from scale to scale
+    # clip | uint8 | uint8_rescaled: what happens to values that pass from scale to scale. The last is what forks of the
+    # reference do with more than three channels: cut to 8 bits, and then divided by the image's own largest value.
+    between_scales: str | None = None
     norm_statistics: str | None = None  # sample | running: the statistics that a frozen generator normalises with
     padding: str | None = None  # background | zero: what surrounds the previous image
     normalized_conv_bias: bool | None = None  # a bias before a normalisation, which it cancels out in training
@@ -96,6 +101,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+CONCURRENT_NUM_SCALES = 6  # pyramid.num_scales where train.schedule is concurrent and says nothing else (ConSinGAN's)
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "preset": tuple(PRESETS),
     "data.layout": ("auto", "hwc", "chw"),
@@ -104,9 +111,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.has_tumour": ("any", "yes", "no"),
     "method.reconstruction_noise": ("fixed", "redrawn"),
     "method.resize_border": ("mirror", "reference"),
-    "method.between_scales": ("clip", "uint8"),
+    "method.between_scales": ("clip", "uint8", "uint8_rescaled"),
     "method.norm_statistics": ("sample", "running"),
     "method.padding": ("background", "zero"),
+    "train.schedule": ("sequential", "concurrent"),
     "train.precision": ("highest", "tf32", "bf16"),
     "tracking.wandb": ("offline", "online", "off"),
 }
@@ -118,6 +126,11 @@ OR_NUMBERS = ("data.background", "data.value_range")  # the keys of CHOICES that
 class TrainConfig:
     """One scale's training. Names and defaults as in the paper's supplement and the reference code."""
 
+    # sequential: one generator a scale, the ones below frozen (SinGAN). concurrent: fewer scales, and the generators of
+    # the last few trained together (ConSinGAN, Hinz et al. 2021; see singan/concurrent.py).
+    schedule: str = "sequential"
+    concurrent_scales: int = 3  # concurrent alone: generators trained together, the scale's own included
+    concurrent_learning_rate: float = 0.1  # concurrent alone: factor of the generators' learning rate per older scale
     steps_per_scale: int = 2000
     chunk: int = 100  # steps in one device call
     checkpoint_every: int = 500  # steps; rounded up to whole chunks
@@ -166,22 +179,6 @@ class Config:
 # (train.group_size changes how images share the device: the same training within rounding.)
 RESUMABLE_KEYS = ("tracking.*", "train.checkpoint_every", "train.group_size", "data.path")
 
-AT_LEAST_ONE = (
-    "train.steps_per_scale",
-    "train.chunk",
-    "train.checkpoint_every",
-    "train.critic_updates",
-    "train.generator_updates",
-    "network.width",
-    "network.max_width",
-    "network.width_doubles_every",
-    "data.num_crops",
-    "data.crop_size",
-    "data.every",
-    "tracking.num_samples",
-    "tracking.max_grid_images",
-)
-
 
 def default_mapping() -> dict[str, Any]:
     """Returns the defaults as a nested dict of plain values (None where the preset decides)."""
@@ -211,7 +208,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def parse(mapping: Mapping[str, Any]) -> Config:
-    """Returns the Config that a nested mapping describes, with the preset's values filled in.
+    """Returns the Config that a nested mapping describes, with the preset's and the schedule's values filled in.
 
     Args:
       mapping: nested; keys that are left out take their defaults.
@@ -229,7 +226,10 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     for key, choices in CHOICES.items():
         if flat[key] not in choices and not (key in OR_NUMBERS and not isinstance(flat[key], str)):
             raise UserError(_bad_choice(key, flat[key]))
-    _check_ranges(flat)
+    check_ranges(flat)
+    if config.train.schedule == "concurrent" and not config.pyramid.num_scales:
+        pyramid = dataclasses.replace(config.pyramid, num_scales=CONCURRENT_NUM_SCALES)
+        config = dataclasses.replace(config, pyramid=pyramid)
     return config
 
 
@@ -292,43 +292,3 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
             return value
     wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
     raise UserError(f"config.{key}={value!r} must be of type {wanted}")
-
-
-def _check_ranges(flat: Mapping[str, Any]) -> None:
-    for key, value in flat.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"config.{key}={value} must be a finite number")
-    for key in AT_LEAST_ONE:
-        if flat[key] < 1:
-            raise UserError(f"config.{key}={flat[key]} must be at least 1")
-    for key in ("train.group_size", "data.max_images", "data.first_slice", "data.min_nuclei", "seed"):
-        if flat[key] < 0:
-            raise UserError(f"config.{key}={flat[key]} must not be negative")
-    if flat["seed"] >= 2**32:
-        raise UserError(f"config.seed={flat['seed']} must be below 2**32")
-    for key in ("train.critic_learning_rate", "train.generator_learning_rate", "train.learning_rate_decay"):
-        if not flat[key] > 0:
-            raise UserError(f"config.{key}={flat[key]} must be positive")
-    for key in ("train.gradient_penalty_weight", "train.reconstruction_weight", "train.noise_weight"):
-        if not flat[key] >= 0:
-            raise UserError(f"config.{key}={flat[key]} must not be negative")
-    for key in ("train.adam_b1", "train.adam_b2"):
-        if not 0 <= flat[key] < 1:
-            raise UserError(f"config.{key}={flat[key]} must be in [0, 1)")
-    if not 0 < flat["train.decay_at"] <= 1:
-        raise UserError(f"config.train.decay_at={flat['train.decay_at']} must be in (0, 1]")
-    if not 0 <= flat["data.min_brain"] <= 1:
-        raise UserError(f"config.data.min_brain={flat['data.min_brain']} must be in [0, 1]")
-    for key in ("data.last_slice", "data.shuffle_seed"):
-        if flat[key] < -1:
-            raise UserError(f"config.{key}={flat[key]} must be -1 or more")
-    if not 0 < flat["pyramid.ratio"] < 1:
-        raise UserError(f"config.pyramid.ratio={flat['pyramid.ratio']} must be between 0 and 1")
-    if flat["network.num_layers"] < 2:
-        raise UserError(f"config.network.num_layers={flat['network.num_layers']} must be at least 2")
-    receptive_field = 2 * flat["network.num_layers"] + 1
-    if flat["pyramid.min_size"] < receptive_field:
-        raise UserError(
-            f"config.pyramid.min_size={flat['pyramid.min_size']} is below the critic's receptive field of"
-            f" {receptive_field} pixels: raise it"
-        )

@@ -39,14 +39,18 @@ def hop(spec: ScaleSpec, image: Float[Array, "b h w c"]) -> Float[Array, "b hh w
     """Returns an image of scale - 1 as the previous image of `spec.scale`, in [-1, 1].
 
     between_scales 'clip' resizes the clipped image; 'uint8' first cuts it down to 8 bits, as the reference does each
-    time an image passes through its host-side resizing.
+    time an image passes through its host-side resizing; 'uint8_rescaled' also divides each image, in [0, 1], by its
+    own maximum, as forks of the reference for more than three channels do.
     """
     rows, columns = spec.pyramid.upsampling(spec.scale)
     image = jnp.clip(image, -1, 1)
-    if spec.method.between_scales == "uint8":
+    if spec.method.between_scales in ("uint8", "uint8_rescaled"):
         image = jnp.floor((image + 1) * 127.5) / 127.5 - 1
     image = jnp.einsum("ph,bhwc->bpwc", rows, image)
     image = jnp.einsum("qw,bpwc->bpqc", columns, image)
+    if spec.method.between_scales == "uint8_rescaled":
+        # From 0 to the largest value of all channels, instead of to 255; a black image stays one.
+        image = 2 * (image + 1) / jnp.maximum(jnp.max(image + 1, (1, 2, 3), keepdims=True), 2 / 255) - 1
     return jnp.clip(image, -1, 1)
 
 

@@ -26,6 +26,28 @@ def reconstruct(
     return run_trained(spec, trained, noise, previous, padding)
 
 
+def reconstruct_through(
+    spec: ScaleSpec,
+    trained: tuple[TrainedScale, ...],
+    reconstruction_noise: Float[Array, "1 h w 1"] | None,
+    previous: Float[Array, "1 hh ww c"],
+    padding: Float[Array, "c"],
+) -> Float[Array, "1 H W c"]:
+    """Returns the image that several trained scales make without noise (of z* at scale 0); not clipped.
+
+    Args:
+      trained: the scales up to `spec.scale`, coarsest first.
+      reconstruction_noise: z*, where scale 0 is one of them.
+      previous: what enters the coarsest of them.
+    """
+    first, image = spec.scale - len(trained) + 1, previous
+    for scale, one in enumerate(trained, first):
+        here = spec.at(scale)
+        image = reconstruct(here, one, reconstruction_noise if scale == 0 else None, image, padding)
+        image = hop(spec.at(scale + 1), image) if scale < spec.scale else image
+    return image
+
+
 def open_scale(
     spec: ScaleSpec, reconstruction: Float[Array, "1 h w c"], real: Float[Array, "1 hh ww c"]
 ) -> tuple[Float[Array, "1 hh ww c"], Float[Array, ""]]:
@@ -49,11 +71,13 @@ def starting_state(
     image_id: str,
     reconstruction_noise: np.ndarray | None,
     below: tuple[PyTree, PyTree] | None,
+    older: tuple[PyTree, ...] = (),
 ) -> ScaleState:
     """Returns the NumPy state that an image starts a scale with.
 
     Args:
       below: (generator, critic) variables of the previous scale; used where the spec says that they are inherited.
+      older: variables of the older generators that train on, coarsest first.
     """
     if spec.inherits:
         assert below is not None
@@ -62,4 +86,4 @@ def starting_state(
         rng = weights_generator(seed, image_id, spec.scale)
         generator = initial_variables(spec.generator, spec.channels, rng)
         critic = initial_variables(spec.critic, spec.channels, rng)
-    return fresh_state(spec, generator, critic, reconstruction_noise)
+    return fresh_state(spec, generator, critic, reconstruction_noise, older)

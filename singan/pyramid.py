@@ -22,8 +22,10 @@ class Pyramid:
       source: height and width of the image as given.
       shrunk: height and width after the first shrinking to max_size; equals the finest scale.
       sizes: (height, width) of scale 0..N.
-      ratio: factor between neighbouring scales, below 1.
+      ratio: factor between neighbouring scales, below 1; with `factors`, between the last two.
       border: 'mirror' or 'reference', see resize_matrix.
+      factors: of each scale, how large it is against `shrunk` before rounding, where neighbours do not all have the
+        factor `ratio` between them; else ().
     """
 
     source: tuple[int, int]
@@ -31,9 +33,18 @@ class Pyramid:
     sizes: tuple[tuple[int, int], ...]
     ratio: float
     border: str
+    factors: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    def factor(self, scale: int) -> float:
+        """Returns how large a scale is against `shrunk`, at most 1."""
+        return self.factors[scale] if self.factors else self.ratio ** (len(self) - 1 - scale)
+
+    def growth(self, scale: int) -> float:
+        """Returns how large a scale is against the one below it, above 1."""
+        return self.factors[scale] / self.factors[scale - 1] if self.factors else 1 / self.ratio
 
     def level(self, image: np.ndarray, scale: int) -> np.ndarray:
         """Returns image [..., H, W, C] at a scale, as float32 clipped to [-1, 1].
@@ -45,7 +56,7 @@ class Pyramid:
         if self.shrunk != self.source:
             image = _resize(image, self.shrunk, shrink, self.border)
         if scale < len(self) - 1:
-            image = _resize(image, self.sizes[scale], self.ratio ** (len(self) - 1 - scale), self.border)
+            image = _resize(image, self.sizes[scale], self.factor(scale), self.border)
         return np.clip(image, -1, 1).astype(np.float32)
 
     def scaled(self, height: float, width: float) -> "Pyramid":
@@ -72,15 +83,16 @@ class Pyramid:
 
         The reference resizes by 1/ratio to ceil(size / ratio) and crops top-left; here only the kept rows are made.
         """
-        old, new = self.sizes[scale - 1], self.sizes[scale]
-        rows, columns = (resize_matrix(o, n, 1 / self.ratio, self.border) for o, n in zip(old, new, strict=True))
+        old, new, growth = self.sizes[scale - 1], self.sizes[scale], self.growth(scale)
+        rows, columns = (resize_matrix(o, n, growth, self.border) for o, n in zip(old, new, strict=True))
         return rows.astype(np.float32), columns.astype(np.float32)
 
 
 def plan(height: int, width: int, config: PyramidConfig, border: str = "mirror") -> Pyramid:
     """Returns the Pyramid for an image of height x width pixels.
 
-    Source: the reference's adjust_scales2image and creat_reals_pyramid; sizes are ceil'ed in float64 as there.
+    Sources: the reference's adjust_scales2image and creat_reals_pyramid; sizes are ceil'ed in float64 as there. Where
+    config.num_scales is set, ConSinGAN's functions of the same names (Hinz et al. 2021, section 3.2).
 
     Raises:
       UserError: the image has too few pixels for a pyramid of at least two strictly growing scales.
@@ -91,27 +103,41 @@ def plan(height: int, width: int, config: PyramidConfig, border: str = "mirror")
         advice = "lower config.pyramid.min_size or raise config.pyramid.max_size"
     if short < 2:
         raise UserError(f"an image of {height}x{width} pixels is too small: {advice}")
-    count = math.ceil(math.log(config.min_size / short) / math.log(config.ratio)) + 1
-    limited = min(config.max_size, long)
-    stop = math.ceil(math.log(limited / long) / math.log(config.ratio))
-    finest = count - stop
-    factor = min(config.max_size / long, 1)
-    h, w = math.ceil(height * factor), math.ceil(width * factor)
+    shrink = min(config.max_size / long, 1)
+    h, w = math.ceil(height * shrink), math.ceil(width * shrink)
+    finest = config.num_scales - 1 if config.num_scales else _finest_scale(short, long, config)
     if min(h, w) <= config.min_size or finest < 1:
         raise UserError(
             f"an image of {height}x{width} pixels, {h}x{w} at its finest scale, is too small for a pyramid that"
             f" starts at {config.min_size} pixels: {advice}"
         )
     ratio = (config.min_size / min(h, w)) ** (1 / finest)
-    sizes = tuple(
-        (math.ceil(h * ratio ** (finest - i)), math.ceil(w * ratio ** (finest - i))) for i in range(finest + 1)
-    )
+    if config.num_scales:
+        factors = tuple(ratio ** _consingan_exponent(finest, i) for i in range(finest + 1))
+    else:
+        factors = tuple(ratio ** (finest - i) for i in range(finest + 1))
+    sizes = tuple((math.ceil(h * factor), math.ceil(w * factor)) for factor in factors)
     if any(b[0] <= a[0] or b[1] <= a[1] for a, b in itertools.pairwise(sizes)):
         raise UserError(
             f"the scales of an image of {height}x{width} pixels do not grow"
-            f" ({' '.join(f'{a}x{b}' for a, b in sizes)}): {advice}, or lower config.pyramid.ratio"
+            f" ({' '.join(f'{a}x{b}' for a, b in sizes)}): {advice},"
+            f" or lower config.pyramid.{'num_scales' if config.num_scales else 'ratio'}"
         )
-    return Pyramid((height, width), (h, w), sizes, ratio, border)
+    return Pyramid((height, width), (h, w), sizes, ratio, border, factors if config.num_scales else ())
+
+
+def _finest_scale(short: int, long: int, config: PyramidConfig) -> int:
+    """Returns the number of the finest scale of an image, the coarsest's being 0, with config.ratio between scales."""
+    count = math.ceil(math.log(config.min_size / short) / math.log(config.ratio)) + 1
+    stop = math.ceil(math.log(min(config.max_size, long) / long) / math.log(config.ratio))
+    return count - stop
+
+
+def _consingan_exponent(finest: int, scale: int) -> float:
+    """Returns the power of the ratio that a scale's size is: n at scale 0, slowly falling to 1, then 0 (n = finest)."""
+    if finest == scale:
+        return 0.0
+    return (finest - 1) / math.log(finest) * math.log(finest - scale) + 1 if finest > 1 else 1.0
 
 
 def resize_matrix(length: int, out_length: int, scale: float, border: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from singan.errors import UserError
 from singan.pyramid import plan
 from singan.spec import ScaleSpec, make_spec
 from singan.state import TrainedScale
-from singan.trained import FinishedScale, image_padding, read_finished
+from singan.trained import FinishedScale, image_padding, read_finished, trained_scales
 from singan.workdir import ImageRecord, Workdir
 
 
@@ -47,7 +47,7 @@ class Run:
 
     def trained(self, ids: Sequence[str]) -> tuple[TrainedScale, ...]:
         """Returns the trained scales of the named images, leading axis in their order."""
-        return tuple(scale.rows(ids)["trained"] for scale in self.scales)
+        return trained_scales(self.scales, ids)
 
     def reconstruction_noise(self, ids: Sequence[str]) -> np.ndarray:
         """Returns z* of scale 0, float32 [n, 1, h, w, 1]."""

@@ -14,8 +14,8 @@ from singan import cohort, handover, planning
 from singan.checkpoints import ScaleCheckpoints, unflatten
 from singan.config import Config
 from singan.errors import UserError
-from singan.noise import image_key_data
 from singan.observer import ChunkResult, Observer, ScaleStart
+from singan.opening import Opening, TrainingImage
 from singan.shapes import PyTree
 from singan.spec import ScaleSpec
 from singan.state import ScaleInputs, ScaleState, TrainedScale
@@ -31,15 +31,6 @@ class Stopped(Exception):
     """Training was asked to stop, and has saved its state: the same command resumes."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingImage:
-    """One image of the cohort."""
-
-    id: str
-    pixels: np.ndarray  # float32 [H, W, C] in [-1, 1]
-    padding: np.ndarray  # float32 [C] in [-1, 1]
-
-
 class ScaleRun:
     """One scale of one cohort."""
 
@@ -53,20 +44,20 @@ class ScaleRun:
         observer: Observer,
         mesh: Mesh,
     ):
-        self.config, self.spec, self.finished = config, spec, finished
+        self.config, self.spec = config, spec
         self.workdir, self.observer, self.mesh = workdir, observer, mesh
         self.ids = tuple(image.id for image in images)
-        self.images = images
+        self.opening = Opening(config, spec, images, finished, mesh)
         self.below = finished[-1].fingerprint if finished else ""
 
     def train(self, should_stop: Callable[[], bool]) -> FinishedScale:
         directory = self.workdir.checkpoints(self.spec.scale)
         with ScaleCheckpoints(directory, self.observer.warn) as checkpoints:
             found = self._restore(checkpoints)
-            step, states = found if found else (0, self._starting_states())
+            step, states = found if found else (0, self.opening.states())
             fresh = self.spec.scale == 0 and step == 0
             self.observer.restored(None if fresh else self.spec.scale * self.config.train.steps_per_scale + step)
-            inputs = self._inputs()
+            inputs = self.opening.inputs()
             started = time.monotonic()
             group, chunk, memory = self._plan(inputs, states)
             seconds = time.monotonic() - started
@@ -88,56 +79,8 @@ class ScaleRun:
                 f"{self.workdir.checkpoints(self.spec.scale)} was trained on other images"
                 f" ({', '.join(about['images'][:3])} ...): choose another --workdir"
             )
-        stacked = unflatten(self._starting_state(self.images[0], 0), flat)
+        stacked = unflatten(self.opening.state(0), flat)
         return step, [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(self.ids))]
-
-    def _starting_states(self) -> list[ScaleState]:
-        return [self._starting_state(image, index) for index, image in enumerate(self.images)]
-
-    def _starting_state(self, image: TrainingImage, index: int) -> ScaleState:
-        below = None
-        if self.spec.inherits:
-            below_all = self._weights_below
-            below = jax.tree.map(lambda leaf: leaf[index], (below_all["trained"].generator, below_all["critic"]))
-        noise = None
-        if self.spec.scale == 0:
-            noise = np.asarray(handover.starting_noise(self.spec, image_key_data(self.config.seed, image.id)))
-        return handover.starting_state(self.spec, self.config.seed, image.id, noise, below)
-
-    @property
-    def _weights_below(self) -> PyTree:
-        return self.finished[-1].rows(self.ids)
-
-    def _inputs(self) -> list[ScaleInputs]:
-        """The inputs of each image; what needs the device is computed image by image in one program."""
-        reals = np.stack([self.spec.pyramid.level(image.pixels, self.spec.scale)[None] for image in self.images])
-        if self.spec.scale == 0:
-            previous, amplitude = np.zeros_like(reals), np.ones(len(reals), np.float32)
-        else:
-            spec = self.spec
-            program = cohort.parallel(lambda recon, real: handover.open_scale(spec, recon, real), self.mesh)
-            previous, amplitude = self._call(program, self._weights_below["reconstruction"], reals)
-        trained = tuple(scale.rows(self.ids)["trained"] for scale in self.finished)
-        return [
-            ScaleInputs(
-                reals[i],
-                previous[i],
-                image.padding,
-                amplitude[i],
-                image_key_data(self.config.seed, image.id),
-                jax.tree.map(lambda leaf, i=i: leaf[i], trained),
-            )
-            for i, image in enumerate(self.images)
-        ]
-
-    def _call(self, program: Callable[..., Any], *arrays: PyTree) -> PyTree:
-        """Runs a small cohort program on host arrays [n, ...] and returns host arrays [n, ...]."""
-        count = len(jax.tree.leaves(arrays)[0])
-        size = cohort.padded_size(count, self.mesh, 1)
-        index = [min(i, count - 1) for i in range(size)]
-        placed = cohort.place(jax.tree.map(lambda leaf: leaf[index], arrays), self.mesh)
-        compiled = cohort.compile_program(program, *placed, precision=self.config.train.precision)
-        return jax.tree.map(lambda leaf: np.array(leaf)[:count], compiled(*placed))
 
     def _place(self, trees: Sequence[PyTree], group: int, idle: bool = False) -> PyTree:
         size = cohort.padded_size(len(trees), self.mesh, group)
@@ -243,12 +186,20 @@ class ScaleRun:
 
         def finish(inputs, state):
             trained = TrainedScale(state.generator, inputs.amplitude)
-            image = handover.reconstruct(spec, trained, state.reconstruction_noise, inputs.previous, inputs.padding)
+            older = tuple(one.generator for one in state.older)
+            image = handover.reconstruct_through(
+                spec,
+                (*map(TrainedScale, older, inputs.older_amplitudes), trained),
+                state.reconstruction_noise,
+                inputs.previous,
+                inputs.padding,
+            )
             return {
                 "trained": trained,
                 "critic": state.critic,
+                "older": older,
                 "reconstruction": image,
-                "reconstruction_noise": state.reconstruction_noise,
+                "reconstruction_noise": state.reconstruction_noise if spec.scale == 0 else None,
             }
 
         program = cohort.parallel(finish, self.mesh, group)

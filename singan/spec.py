@@ -34,6 +34,12 @@ class ScaleSpec:
         return dataclasses.replace(self, scale=scale)
 
     @property
+    def older(self) -> range:
+        """The scales below whose generators train on together with this scale's; none in the sequential schedule."""
+        together = self.train.concurrent_scales if self.train.schedule == "concurrent" else 1
+        return range(max(self.scale - together + 1, 0), self.scale)
+
+    @property
     def width(self) -> int:
         """Hidden channels of both networks: doubled every few scales, up to a limit."""
         doublings = self.scale // self.network.width_doubles_every

@@ -1,6 +1,11 @@
-"""One step of one scale's training for ONE image: critic updates, then generator updates. No vmap, no mesh."""
+"""One step of one scale's training for ONE image: critic updates, then generator updates. No vmap, no mesh.
+
+There is one generator in the sequential schedule, and a tuple of one is what stands here for it; in the concurrent one
+those of the older scales that train are before it (singan/concurrent.py).
+"""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import no_type_check
 
@@ -9,11 +14,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from singan import losses
-from singan.generation import apply_critic, apply_generator, generator_inputs, random_previous
+from singan.concurrent import entrance, generate, older_noise
+from singan.generation import apply_critic, random_previous
 from singan.noise import Purpose, noise_map, scale_key
 from singan.shapes import Array, Float, PyTree
 from singan.spec import ScaleSpec
-from singan.state import ScaleInputs, ScaleState, adam, alive
+from singan.state import OlderGenerator, ScaleInputs, ScaleState, adam, alive
 
 METRICS = (
     "critic/real",
@@ -33,22 +39,25 @@ class StepNoise:
     """Everything random in one step, k = critic updates. Given from outside in tests, drawn by `draw` otherwise."""
 
     noise: Float[Array, "1 h w c"]  # the generator's noise, one draw per step
-    previous: Float[Array, "k 1 h w c"]  # a fresh pass through the frozen scales for each critic update
+    previous: Float[Array, "k 1 hh ww c"]  # a fresh pass through the frozen scales for each critic update
     epsilon: Float[Array, "k"]  # where between real and fake the penalty is taken
+    older: tuple[Float[Array, "1 ..."], ...] = ()  # the older generators' noise, coarsest first
 
 
 def draw(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> StepNoise:
     """Returns the random numbers of a step, which depend on (seed, image, scale, step) alone."""
     key = lambda purpose: scale_key(inputs.key_data, spec.scale, step, purpose)  # noqa: E731
     updates = jnp.arange(spec.train.critic_updates)
+    coarsest = spec.at(spec.scale - len(inputs.older_amplitudes))
     epsilon = jax.vmap(lambda u: jax.random.uniform(jax.random.fold_in(key(Purpose.INTERPOLATION), u)))(updates)
 
     def previous(update):
-        return random_previous(spec, inputs.trained, inputs.padding, jax.random.fold_in(key(Purpose.PREVIOUS), update))
+        own_key = jax.random.fold_in(key(Purpose.PREVIOUS), update)
+        return random_previous(coarsest, inputs.trained, inputs.padding, own_key)
 
     # All passes of a step in one batch on accelerators, one after another where batching buys nothing (CPU).
     passes = lax.map(previous, updates) if spec.form == "direct" else jax.vmap(previous)(updates)
-    return StepNoise(noise_map(spec, key(Purpose.STEP_NOISE)), passes, epsilon)
+    return StepNoise(noise_map(spec, key(Purpose.STEP_NOISE)), passes, epsilon, older_noise(spec, inputs, step))
 
 
 Draw = Callable[[ScaleSpec, ScaleInputs, Array], StepNoise]
@@ -90,50 +99,59 @@ def update_networks(
     learning_rate = jnp.where(
         state.step < int(spec.train.decay_at * spec.train.steps_per_scale), 1.0, spec.train.learning_rate_decay
     )
+    noises = (*random.older, random.noise)
+    generators = (*(one.generator for one in state.older), state.generator)
+    generator_adams = (*(one.adam for one in state.older), state.generator_adam)
+    ages = reversed(range(len(generators)))
+    generator_rates = [spec.train.generator_learning_rate * spec.train.concurrent_learning_rate**age for age in ages]
 
     def critic_update(carry, update):
-        critic, adam_state, generator = carry
+        critic, adam_state, generators = carry
         previous, epsilon = update
-        x, y = generator_inputs(spec, random.noise, previous, inputs.amplitude, inputs.padding)
-        fake, generator = apply_generator(spec, generator, x, y, frozen=False)
+        fake, generators = generate(spec, generators, entrance(spec, inputs, noises, previous))
         (_, (critic, metrics)), gradient = jax.value_and_grad(_critic_loss, argnums=1, has_aux=True)(
             spec, critic["params"], critic, inputs.real, lax.stop_gradient(fake), epsilon
         )
-        critic, adam_state, norm = _descend(
-            spec, critic, adam_state, gradient, learning_rate * spec.train.critic_learning_rate
-        )
-        return (critic, adam_state, generator), {**metrics, "critic/gradient_norm": norm}
+        rate = learning_rate * spec.train.critic_learning_rate
+        critic, adam_state = _descend(spec, critic, adam_state, gradient, rate)
+        return (critic, adam_state, generators), {**metrics, "critic/gradient_norm": _norm(gradient)}
 
-    (critic, critic_adam, generator), critic_metrics = lax.scan(
+    (critic, critic_adam, generators), critic_metrics = lax.scan(
         critic_update,
-        (state.critic, state.critic_adam, state.generator),
+        (state.critic, state.critic_adam, generators),
         (random.previous, random.epsilon),
         length=spec.train.critic_updates,
     )
 
-    # The generator sees the noise and the previous image of the last critic update: nothing new is drawn.
-    x, y = generator_inputs(spec, random.noise, random.previous[-1], inputs.amplitude, inputs.padding)
-    if state.reconstruction_noise is None:
-        z_star = jnp.zeros_like(random.noise)
-    else:
-        z_star = jnp.broadcast_to(state.reconstruction_noise, random.noise.shape)
-    x_star, y_star = generator_inputs(spec, z_star, inputs.previous, inputs.amplitude, inputs.padding)
+    # The generators see the noise and the previous image of the last critic update: nothing new is drawn.
+    fake_entrance = entrance(spec, inputs, noises, random.previous[-1])
+    star_noises = tuple(jnp.zeros_like(noise) for noise in noises)
+    if state.reconstruction_noise is not None:
+        z_star = jnp.broadcast_to(state.reconstruction_noise, noises[0].shape)
+        star_noises = (z_star, *star_noises[1:])
+    star_entrance = entrance(spec, inputs, star_noises, inputs.previous)
 
     def generator_update(carry, _):
-        generator, adam_state, critic = carry
-        (_, (generator, critic, metrics)), gradient = jax.value_and_grad(_generator_loss, argnums=1, has_aux=True)(
-            spec, generator["params"], generator, critic, (x, y), (x_star, y_star), inputs.real
+        generators, adam_states, critic = carry
+        params = tuple(generator["params"] for generator in generators)
+        (_, (generators, critic, metrics)), gradient = jax.value_and_grad(_generator_loss, argnums=1, has_aux=True)(
+            spec, params, generators, critic, fake_entrance, star_entrance, inputs.real
         )
-        generator, adam_state, norm = _descend(
-            spec, generator, adam_state, gradient, learning_rate * spec.train.generator_learning_rate
-        )
-        return (generator, adam_state, critic), {**metrics, "generator/gradient_norm": norm}
+        rates = [learning_rate * rate for rate in generator_rates]
+        moved = map(functools.partial(_descend, spec), generators, adam_states, gradient, rates)
+        generators, adam_states = zip(*moved, strict=True)
+        return (generators, adam_states, critic), {**metrics, "generator/gradient_norm": _norm(gradient)}
 
-    (generator, generator_adam, critic), generator_metrics = lax.scan(
-        generator_update, (generator, state.generator_adam, critic), length=spec.train.generator_updates
+    (generators, generator_adams, critic), generator_metrics = lax.scan(
+        generator_update, (generators, generator_adams, critic), length=spec.train.generator_updates
     )
     new = dataclasses.replace(
-        state, generator=generator, critic=critic, generator_adam=generator_adam, critic_adam=critic_adam
+        state,
+        generator=generators[-1],
+        critic=critic,
+        generator_adam=generator_adams[-1],
+        critic_adam=critic_adam,
+        older=tuple(map(OlderGenerator, generators[:-1], generator_adams[:-1])),
     )
     return new, {**critic_metrics, **generator_metrics}
 
@@ -153,21 +171,25 @@ def _critic_loss(spec, params, variables, real, fake, epsilon):
     return real_term + fake_term + penalty, (variables, metrics)
 
 
-def _generator_loss(spec, params, variables, critic, inputs, star_inputs, real):
-    """-mean D(fake) + weight * MSE(reconstruction, real)."""
-    fake, variables = apply_generator(spec, {**variables, "params": params}, *inputs, frozen=False)
+def _generator_loss(spec, params, generators, critic, fake_entrance, star_entrance, real):
+    """-mean D(fake) + weight * MSE(reconstruction, real), both at this scale alone; params as generators, a tuple."""
+    with_params = lambda: tuple({**g, "params": p} for g, p in zip(generators, params, strict=True))  # noqa: E731
+    fake, generators = generate(spec, with_params(), fake_entrance)
     scores, critic = apply_critic(spec, critic, fake)
     adversarial = -jnp.mean(scores)
-    image, variables = apply_generator(spec, {**variables, "params": params}, *star_inputs, frozen=False)
+    image, generators = generate(spec, with_params(), star_entrance)
     reconstruction = spec.train.reconstruction_weight * losses.reconstruction_mse(image, real)
     metrics = {"generator/adversarial": adversarial, "generator/reconstruction": reconstruction}
-    return adversarial + reconstruction, (variables, critic, metrics)
+    return adversarial + reconstruction, (generators, critic, metrics)
 
 
 def _descend(
     spec: ScaleSpec, variables: PyTree, adam_state: PyTree, gradient: PyTree, learning_rate: Array
-) -> tuple[PyTree, PyTree, Array]:
+) -> tuple[PyTree, PyTree]:
     direction, adam_state = adam(spec).update(gradient, adam_state)
     params = jax.tree.map(lambda p, d: p - learning_rate * d, variables["params"], direction)
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradient)))
-    return {**variables, "params": params}, adam_state, norm
+    return {**variables, "params": params}, adam_state
+
+
+def _norm(gradient: PyTree) -> Array:
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradient)))

@@ -23,7 +23,7 @@ class FinishedScale:
 
     ids: tuple[str, ...]
     diverged: dict[str, int]  # image id -> the step at which something was not finite
-    weights: PyTree  # {'trained': TrainedScale, 'critic': variables, 'reconstruction', 'reconstruction_noise'}
+    weights: PyTree  # as weights_template describes them
     digests: dict[str, str]
 
     @property
@@ -43,13 +43,36 @@ class FinishedScale:
         return jax.tree.map(lambda leaf: leaf[index], self.weights)
 
 
+def trained_scales(finished: Sequence[FinishedScale], ids: Sequence[str]) -> tuple[TrainedScale, ...]:
+    """Returns the trained scales of the named images, coarsest first, each with its newest generator.
+
+    The only place that knows where that lies. In the sequential schedule a scale's generator is the one that it left
+    itself; in the concurrent one it is that of the last finished scale at which it trained on. A scale's amplitude is
+    always its own.
+
+    Args:
+      finished: scales 0, 1, ... of a run, as many as are wanted of it.
+      ids: images that all of them have; the leading axis of the result is in their order.
+    """
+    rows = [scale.rows(ids) for scale in finished]
+    newest: list[PyTree] = []
+    for scale, weights in enumerate(rows):
+        newest[scale - len(weights["older"]) :] = [*weights["older"], weights["trained"].generator]
+    return tuple(TrainedScale(new, row["trained"].amplitude) for new, row in zip(newest, rows, strict=True))
+
+
 def weights_template(spec: ScaleSpec) -> PyTree:
-    """Returns the tree of one image's weights at a scale, as `FinishedScale.weights` has them, with any values."""
+    """Returns the tree of one image's weights at a scale, as `FinishedScale.weights` has them, with any values.
+
+    trained: the scale's TrainedScale. critic: its variables. older: the variables of the older generators that trained
+    with it, coarsest first. reconstruction: the training image as it makes it. reconstruction_noise: z*, at scale 0.
+    """
     rng = np.random.default_rng(0)
     height, width = spec.size
     return {
         "trained": TrainedScale(initial_variables(spec.generator, spec.channels, rng), np.zeros((), np.float32)),
         "critic": initial_variables(spec.critic, spec.channels, rng),
+        "older": tuple(initial_variables(spec.at(s).generator, spec.channels, rng) for s in spec.older),
         "reconstruction": np.zeros((1, height, width, spec.channels), np.float32),
         "reconstruction_noise": np.zeros((1, height, width, 1), np.float32) if spec.scale == 0 else None,
     }

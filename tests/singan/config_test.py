@@ -5,7 +5,6 @@ import re
 import pytest
 
 from singan.config import (
-    AT_LEAST_ONE,
     CHOICES,
     PRESETS,
     RESUMABLE_KEYS,
@@ -18,6 +17,7 @@ from singan.config import (
     resume_differences,
     to_mapping,
 )
+from singan.config_checks import AT_LEAST_ONE
 from singan.errors import UserError
 
 
@@ -54,7 +54,23 @@ def test_the_presets_differ_in_every_key_of_the_method():
     assert all(PRESETS["corrected"][name] != PRESETS["reference"][name] for name in names)
     for name in names:
         if f"method.{name}" in CHOICES:
-            assert {preset[name] for preset in PRESETS.values()} == set(CHOICES[f"method.{name}"])
+            more = {"uint8_rescaled"}  # which is of imported runs alone
+            assert {preset[name] for preset in PRESETS.values()} == set(CHOICES[f"method.{name}"]) - more
+
+
+def test_the_schedules_number_of_scales_is_filled_in():
+    assert default_mapping()["train"]["schedule"] == "sequential"
+    assert parse({}).pyramid.num_scales == 0
+    concurrent = parse({"train": {"schedule": "concurrent"}})
+    assert concurrent.pyramid.num_scales == 6
+    assert (concurrent.train.concurrent_scales, concurrent.train.concurrent_learning_rate) == (3, 0.1)
+    assert parse(to_mapping(concurrent)) == concurrent
+    for schedule in CHOICES["train.schedule"]:
+        assert parse({"pyramid": {"num_scales": 8}, "train": {"schedule": schedule}}).pyramid.num_scales == 8
+    assert [text.split(":")[0] for text in resume_differences(to_mapping(parse({})), to_mapping(concurrent))] == [
+        "pyramid.num_scales",
+        "train.schedule",
+    ]
 
 
 def test_config_json_holds_what_is_parsed_again():
@@ -154,6 +170,9 @@ def test_counts_are_at_least_one(key, value):
         ("train.decay_at", 1.1),
         ("pyramid.ratio", 1),
         ("pyramid.ratio", 0),
+        ("pyramid.num_scales", 1),
+        ("pyramid.num_scales", -6),
+        ("train.concurrent_learning_rate", -0.1),
         ("network.num_layers", 1),
     ],
 )

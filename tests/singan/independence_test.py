@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from singan.cohort import image_mesh, parallel, place, stack
+from singan.concurrent import Entrance
 from singan.step import _critic_loss, _generator_loss, train_step
 
 QUICKLY_COMPILED = {"xla_backend_optimization_level": 0}
@@ -26,7 +27,7 @@ def test_a_loss_does_not_depend_on_the_weights_of_other_images(tiny_spec, one_im
         return _critic_loss(spec, params, {"params": params}, real, fake, np.float32(0.4))[0]
 
     def generator_loss(params, critic, real, x):
-        return _generator_loss(spec, params, {"params": params}, critic, (x, x), (x, x), real)[0]
+        return _generator_loss(spec, (params,), ({"params": params},), critic, Entrance(x, x), Entrance(x, x), real)[0]
 
     if which == "critic":
         params, rest = state.critic["params"], (inputs.real, inputs.previous, x)

@@ -147,3 +147,53 @@ def test_upsampling_keeps_the_top_left_of_the_enlarged_image():
             assert matrix.dtype == np.float32
             assert matrix.shape == (new, old)
             np.testing.assert_array_equal(matrix, whole[:new].astype(np.float32))
+
+
+def concurrent_pyramid(height, width, border="mirror", **keys):
+    return plan(height, width, PyramidConfig(**{"num_scales": 6, **keys}), border)
+
+
+def test_a_given_number_of_scales_is_spaced_as_consingans():
+    pyramid = concurrent_pyramid(188, 250)
+    assert pyramid.sizes == ((25, 34), (32, 42), (42, 56), (63, 84), (126, 167), (188, 250))
+    np.testing.assert_allclose(pyramid.factor(0), 25 / 188)
+    np.testing.assert_allclose(np.prod([pyramid.growth(scale) for scale in range(1, 6)]), 188 / 25)
+    np.testing.assert_allclose(pyramid.growth(5), 1 / pyramid.ratio)
+    assert concurrent_pyramid(1024, 768).shrunk == concurrent_pyramid(250, 188).sizes[-1] == (250, 188)
+
+
+# 26 is float noise in the ceil, as in the reference.
+@pytest.mark.parametrize(("count", "sizes"), [(2, (25, 240)), (3, (25, 78, 240)), (4, (26, 44, 113, 240))])
+def test_few_scales_lie_between_both_ends(count, sizes):
+    assert concurrent_pyramid(240, 240, num_scales=count).sizes == tuple((size, size) for size in sizes)
+
+
+def test_too_many_scales_and_too_few_pixels_are_refused_with_the_key():
+    with pytest.raises(UserError, match=r"27x27 pixels do not grow .* lower config\.pyramid\.num_scales$"):
+        concurrent_pyramid(27, 27)
+    with pytest.raises(UserError, match=r"25x25 pixels.*config\.pyramid\.min_size"):
+        concurrent_pyramid(25, 25)
+
+
+@pytest.mark.parametrize("border", ["mirror", "reference"])
+@pytest.mark.parametrize("keys", [{}, {"num_scales": 0}])
+def test_each_level_enlarged_is_the_next_one(border, keys):
+    """Of an image of low frequencies, whose levels differ in size alone; a wrong factor would shift them."""
+    pyramid = concurrent_pyramid(188, 250, border, **keys)
+    rows, columns = np.cos(np.linspace(0, 7, 188)), np.sin(np.linspace(0, 9, 250))
+    image = 0.5 * np.stack([np.outer(rows, columns), np.outer(rows, np.ones(250))], -1)
+    for scale in range(1, len(pyramid)):
+        up, across = pyramid.upsampling(scale)
+        enlarged = np.einsum("ph,hwc,qw->pqc", up, pyramid.level(image, scale - 1), across, optimize=True)
+        inside = slice(4, -4)  # where borders, which the reference treats otherwise, have no say
+        np.testing.assert_allclose(enlarged[inside, inside], pyramid.level(image, scale)[inside, inside], atol=0.02)
+
+
+def test_other_sizes_keep_the_growth_between_scales():
+    pyramid = concurrent_pyramid(188, 250)
+    wide = pyramid.scaled(1.0, 2.0)
+    assert wide.sizes == tuple((height, 2 * width) for height, width in pyramid.sizes)
+    for scale in range(1, 6):
+        assert wide.growth(scale) == pyramid.growth(scale)
+        for old, new in zip(pyramid.upsampling(scale)[:1], wide.upsampling(scale)[:1], strict=True):
+            np.testing.assert_array_equal(old, new)

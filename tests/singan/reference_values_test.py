@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from singan import losses
+from singan.concurrent import Entrance
 from singan.config import parse
 from singan.generation import apply_critic, apply_generator, generator_inputs
 from singan.pyramid import Pyramid
@@ -140,9 +141,9 @@ def test_the_generators_first_gradient(case):
     """It follows on the critic's three updates: here with the reference's critic, so that they do not blur it."""
     spec, inputs = case.spec, case.inputs
     star = generator_inputs(spec, 0 * case.random.noise, inputs.previous, inputs.amplitude, inputs.padding)
-    critic = case.weights("D1")
-    arguments = case.generator["params"], case.generator, critic, case.generator_inputs(2), star, inputs.real
-    gradient = jax.jit(jax.grad(lambda *a: _generator_loss(spec, *a)[0]))(*arguments)
+    entrances = Entrance(*case.generator_inputs(2)), Entrance(*star)
+    arguments = (case.generator["params"],), (case.generator,), case.weights("D1"), *entrances, inputs.real
+    (gradient,) = jax.jit(jax.grad(lambda *a: _generator_loss(spec, *a)[0]))(*arguments)
     # At scale 5 it is PyTorch's float32 that takes the other side of a corner: ours agree with each other no better.
     gradients_agree(gradient, case.gradient("G_grad"), 1e-5 if case.scale == 2 else 2e-3)
 

@@ -1,0 +1,83 @@
+"""Which numbers a configuration may hold: the ranges of its keys, and what they demand of each other."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from singan.errors import UserError
+
+AT_LEAST_ONE = (
+    "train.steps_per_scale",
+    "train.chunk",
+    "train.checkpoint_every",
+    "train.critic_updates",
+    "train.generator_updates",
+    "train.concurrent_scales",
+    "network.width",
+    "network.max_width",
+    "network.width_doubles_every",
+    "data.num_crops",
+    "data.crop_size",
+    "data.every",
+    "tracking.num_samples",
+    "tracking.max_grid_images",
+)
+NOT_NEGATIVE = (
+    "train.group_size",
+    "train.gradient_penalty_weight",
+    "train.reconstruction_weight",
+    "train.noise_weight",
+    "train.concurrent_learning_rate",
+    "data.max_images",
+    "data.first_slice",
+    "data.min_nuclei",
+    "seed",
+)
+POSITIVE = ("train.critic_learning_rate", "train.generator_learning_rate", "train.learning_rate_decay")
+
+
+def check_ranges(flat: Mapping[str, Any]) -> None:
+    """Returns where every value of a flat configuration ({'train.chunk': 100, ...}) is in its range.
+
+    Raises:
+      UserError: one is not; the text names its key.
+    """
+    for key, value in flat.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config.{key}={value} must be a finite number")
+    for key in AT_LEAST_ONE:
+        if flat[key] < 1:
+            raise UserError(f"config.{key}={flat[key]} must be at least 1")
+    for key in NOT_NEGATIVE:
+        if flat[key] < 0:
+            raise UserError(f"config.{key}={flat[key]} must not be negative")
+    for key in POSITIVE:
+        if not flat[key] > 0:
+            raise UserError(f"config.{key}={flat[key]} must be positive")
+    if flat["seed"] >= 2**32:
+        raise UserError(f"config.seed={flat['seed']} must be below 2**32")
+    for key in ("train.adam_b1", "train.adam_b2"):
+        if not 0 <= flat[key] < 1:
+            raise UserError(f"config.{key}={flat[key]} must be in [0, 1)")
+    if not 0 < flat["train.decay_at"] <= 1:
+        raise UserError(f"config.train.decay_at={flat['train.decay_at']} must be in (0, 1]")
+    if not 0 <= flat["data.min_brain"] <= 1:
+        raise UserError(f"config.data.min_brain={flat['data.min_brain']} must be in [0, 1]")
+    for key in ("data.last_slice", "data.shuffle_seed"):
+        if flat[key] < -1:
+            raise UserError(f"config.{key}={flat[key]} must be -1 or more")
+    if not 0 < flat["pyramid.ratio"] < 1:
+        raise UserError(f"config.pyramid.ratio={flat['pyramid.ratio']} must be between 0 and 1")
+    if flat["pyramid.num_scales"] != 0 and flat["pyramid.num_scales"] < 2:
+        raise UserError(
+            f"config.pyramid.num_scales={flat['pyramid.num_scales']} must be at least 2, or 0 for as many as"
+            " config.train.schedule takes"
+        )
+    if flat["network.num_layers"] < 2:
+        raise UserError(f"config.network.num_layers={flat['network.num_layers']} must be at least 2")
+    receptive_field = 2 * flat["network.num_layers"] + 1
+    if flat["pyramid.min_size"] < receptive_field:
+        raise UserError(
+            f"config.pyramid.min_size={flat['pyramid.min_size']} is below the critic's receptive field of"
+            f" {receptive_field} pixels: raise it"
+        )
