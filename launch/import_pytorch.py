@@ -1,0 +1,105 @@
+"""Makes a run of a SinGAN that was trained with the reference PyTorch implementation; PyTorch is not needed.
+
+python -m launch.import_pytorch --from=TrainedModels/birds/scale_factor=0.750000,alpha=10 --workdir=runs/birds
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh
+
+from launch import cli, pytorch_replay, pytorch_runs, runtime
+from launch.pytorch_replay import Replay
+from launch.pytorch_runs import PytorchRun
+from launch.records import claim_workdir
+from launch.sources import SourceImage
+from singan import cohort, files
+from singan import workdir as records
+from singan.checkpoints import ScaleCheckpoints
+from singan.config import Config
+from singan.errors import UserError
+from singan.state import TrainedScale
+from singan.trained import FinishedScale
+from singan.workdir import Workdir
+
+FROM = flags.DEFINE_string("from", None, "give --from=DIR, which has reals.pth and 0/netG.pth in it.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=DIR, a new directory for the run.", required=True)
+NAME = flags.DEFINE_string("name", "", "Id of the image; made of the folder's name where not given.")
+CHANNELS = flags.DEFINE_list("channels", [], "Names of the image's channels, such as red,green,blue,mask.")
+BACKGROUND = flags.DEFINE_string(
+    "background", "auto", "Value that surrounds the subject: auto, none, a number, or one per channel (0 to 255)."
+)
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    target = Path(WORKDIR.value)
+    _check_free(target)
+    found = pytorch_runs.read_run(Path(FROM.value))
+    image = pytorch_runs.image_of(found, NAME.value, tuple(CHANNELS.value), BACKGROUND.value)
+    config = pytorch_runs.config_of(found)
+    pytorch_runs.check_weights(found, config)
+    mesh = runtime.start_jax(1)
+    config, replays = pytorch_replay.choose_hop(found, config, image, mesh)
+    if note := pytorch_replay.disagreement(found, replays):
+        print(f"note: {note}", file=sys.stderr)
+    with _made_whole(target) as workdir:
+        _write(found, config, image, replays, workdir, mesh)
+    for scale, (weights, replay) in enumerate(zip(found.scales, replays, strict=True)):
+        real = found.reals[scale]
+        size, error = f"{real.shape[0]}x{real.shape[1]}", np.sqrt(np.mean(np.square(replay.reconstruction[0] - real)))
+        print(f"scale {scale:<2} {size:9}  width {weights.width:<4} RMSE of the reconstruction {error:.4f}")
+    print(f"{len(replays)} of {len(found.reals)} scales of {image.id} are in {target} (RMSE: of values in [-1, 1])")
+    print(f"  samples   python -m launch.sample --workdir={target} --out=samples --start_scales=0,1")
+    return 0
+
+
+def _write(
+    found: PytorchRun, config: Config, image: SourceImage, replays: Sequence[Replay], workdir: Workdir, mesh: Mesh
+) -> None:
+    record = claim_workdir(workdir, config, [image], mesh)
+    below, step = "", config.train.steps_per_scale
+    for scale, (weights, replay) in enumerate(zip(found.scales, replays, strict=True)):
+        tree = {
+            "trained": TrainedScale(weights.generator, weights.amplitude),
+            "critic": weights.critic,
+            "reconstruction": replay.reconstruction,
+            "reconstruction_noise": found.reconstruction_noise if scale == 0 else None,
+        }
+        tree = cohort.stack([tree], 1)
+        extra = {"kind": "weights", "diverged": {}, "below": below}
+        with ScaleCheckpoints(workdir.checkpoints(scale), lambda text: print(text, file=sys.stderr)) as checkpoints:
+            digests = checkpoints.save(step, tree, (image.id,), extra)
+        records.write_done(workdir, scale, digests, {})
+        below = FinishedScale((image.id,), {}, tree, digests).fingerprint
+    whole = len(found.scales) == len(found.reals)
+    record.update(workdir, status="finished" if whole else "imported", diverged={})
+
+
+def _check_free(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"--workdir={target} holds something already: choose another one")
+
+
+@contextlib.contextmanager
+def _made_whole(target: Path) -> Iterator[Workdir]:
+    """A workdir beside `target` that takes its place when the context is left without an error, and else vanishes."""
+    files.make_directory(target.absolute().parent)
+    temporary = target.absolute().parent / f".tmp-{target.name}-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        yield Workdir(files.make_directory(temporary))
+        with files.named_os_errors(target):
+            os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,32 @@
+"""A real training of PyTorch's, read without PyTorch: its reconstructions, and the amplitudes that follow from them."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from launch import pytorch_replay, pytorch_runs
+from singan.cohort import image_mesh
+from singan.config import NetworkConfig
+
+
+@pytest.mark.shared
+def test_a_real_checkpoint(shared_data):
+    found = pytorch_runs.read_run(shared_data / "pytorch_checkpoint")
+    config = pytorch_runs.config_of(found)
+    pytorch_runs.check_weights(found, config)
+    assert (config.pyramid.min_size, config.pyramid.max_size) == (25, 250)
+    assert config.network == NetworkConfig()
+    image = pytorch_runs.image_of(found, "", (), "auto")
+    mesh = image_mesh(jax.devices()[:1])
+    config, replays = pytorch_replay.choose_hop(found, config, image, mesh)
+    errors = [
+        math.sqrt(np.square(replay.reconstruction[0] - real).mean())
+        for replay, real in zip(replays, found.reals, strict=False)
+    ]
+    # z* of scale 0 was redrawn at every step of this training: its reconstruction is none.
+    assert config.method.between_scales == "uint8_rescaled"
+    assert np.all(np.less(errors, [0.16, 0.06, 0.05, 0.04]))
+    stored = [scale.amplitude for scale in found.scales]
+    assert [replay.amplitude for replay in replays] == pytest.approx(stored, rel=1e-3)
