@@ -29,6 +29,7 @@ from singan.state import ScaleInputs, TrainedScale, fresh_state
 from singan.step import Draw, StepNoise, draw
 
 CHUNK = 50  # steps in one device call
+RATE = 0.1  # of the run's learning rates, to fine-tune with: with all of them what was pasted in is soon gone
 
 
 def fine_tune_to_composites(
@@ -39,6 +40,7 @@ def fine_tune_to_composites(
     seed: int = 0,
     mesh: Mesh | None = None,
     told: Callable[[int], None] = lambda step: None,
+    rate: float = RATE,
 ) -> list[tuple[TrainedScale, ...]]:
     """Returns a pyramid for each composite, its finest scale trained further with that composite as its input.
 
@@ -48,6 +50,7 @@ def fine_tune_to_composites(
 
     Args:
       told: called with the steps done, after every chunk.
+      rate: of the run's learning rates.
     """
 
     def drawn(spec: ScaleSpec, given: ScaleInputs, step: Array) -> StepNoise:
@@ -63,7 +66,7 @@ def fine_tune_to_composites(
 
     guides = [entering(run, one, start_scale)[None] for one in inputs]
     finest = len(run.scales) - 1
-    return _train(run, [one.image_id for one in inputs], guides, finest, steps, seed, mesh, drawn, told)
+    return _train(run, [one.image_id for one in inputs], guides, finest, steps, seed, mesh, drawn, told, rate)
 
 
 def quantize(
@@ -136,11 +139,18 @@ def _train(
     mesh: Mesh | None,
     drawn: Draw,
     told: Callable[[int], None],
+    rate: float = 1.0,
     quantised: bool = False,
 ) -> list[tuple[TrainedScale, ...]]:
     mesh = mesh or cohort.image_mesh()
     spec = run.spec.at(scale)
-    spec = dataclasses.replace(spec, train=dataclasses.replace(spec.train, steps_per_scale=steps))
+    train = dataclasses.replace(
+        spec.train,
+        steps_per_scale=steps,
+        critic_learning_rate=rate * spec.train.critic_learning_rate,
+        generator_learning_rate=rate * spec.train.generator_learning_rate,
+    )
+    spec = dataclasses.replace(spec, train=train)
     entered = _reconstructions(run, image_ids, scale, mesh)
     rows = [
         _of_image(run, spec, name, image, guide, seed, quantised)

@@ -1,8 +1,8 @@
 """Super-resolution: the finest generator applied again and again to an image that grows. (SinGAN paper, section 4)
 
 Detail recurs across the scales of natural images, so the generator that adds it at the finest scale adds it beyond.
-It wants a run trained for it: scale ratio 1 / f with f ** k the wanted factor, reconstruction weight 100
-(experiments/super_resolution).
+It wants a run trained for it: a ratio between scales of about 1 / f, with f ** k the wanted factor, and a
+reconstruction weight of 100 (experiments/super_resolution).
 """
 
 import functools
@@ -25,22 +25,33 @@ from singan.sampling import resized_spec
 from singan.spec import ScaleSpec
 
 FACTORS = (2.0, 8.0)
-TOLERANCE = 0.05  # relative, between the ratio of a run's scales and the growth of a step
+LEAST_WEIGHT = 50.0  # of the reconstruction in a run that is meant for this; the reference trains with 100
+TOLERANCE = 0.05  # relative, between the growth of a step and that from scale to scale in training
 CONFIG = "experiments/super_resolution/config.py"
 
 
-def steps_of(factor: float) -> tuple[int, float]:
-    """Returns (number of steps, growth of each) for a super-resolution factor: (6, 1.26) for 4.
-
-    Source: the reference's SR.py: steps of about 2 ** (1 / 3).
-
-    Raises:
-      UserError: the factor is not in FACTORS.
-    """
+def check_factor(factor: float) -> None:
+    """Raises a UserError where a factor is not in FACTORS."""
     if not FACTORS[0] <= factor <= FACTORS[1]:
         raise UserError(f"a super-resolution factor of {factor:g} is not between {FACTORS[0]:g} and {FACTORS[1]:g}")
-    steps = round(math.log(factor) / math.log(2 ** (1 / 3)))
-    return steps, factor ** (1 / steps)
+
+
+def wanted_ratio(factor: float) -> float:
+    """Returns the ratio between scales to train with: 1 / f of about 2 ** (1 / 3) steps; 1 / 1.26 for a factor of 4.
+
+    Source: the reference's SR.py.
+    """
+    check_factor(factor)
+    return factor ** (-1 / round(3 * math.log2(factor)))
+
+
+def steps_of(factor: float, growth: float) -> int:
+    """Returns how many steps lead to a factor by about the `growth` from scale to scale that was trained.
+
+    The reference's pyramid bends the ratio that was asked for, so that the scales meet both sizes; the steps follow
+    the ratio that came of it.
+    """
+    return max(1, round(math.log(factor) / math.log(growth)))
 
 
 def super_resolve(
@@ -59,14 +70,18 @@ def super_resolve(
         one size go through the device in one call.
 
     Raises:
-      UserError: the factor is out of range, or the run's scales were not trained for it.
+      UserError: the factor is out of range, or the run was not trained for it.
     """
-    growth = steps_of(factor)[1]
-    ratio = 1 / run.spec.pyramid.ratio
-    if abs(growth / ratio - 1) > TOLERANCE:
+    check_factor(factor)
+    growth = 1 / run.spec.pyramid.ratio
+    steps = steps_of(factor, growth)
+    advice = f"train one for it with --config={CONFIG}:{factor:g}"
+    if (weight := run.config.train.reconstruction_weight) < LEAST_WEIGHT:
+        raise UserError(f"this run's reconstruction weight of {weight:g} is not made for super-resolution: {advice}")
+    if abs(factor ** (1 / steps) / growth - 1) > TOLERANCE:
         raise UserError(
-            f"super-resolution by {factor:g} grows {growth:.3f} a step, the scales of this run {ratio:.3f}:"
-            f" train one for it with --config={CONFIG}:{factor:g}"
+            f"super-resolution by {factor:g} grows {factor ** (1 / steps):.3f} a step, this run's scales {growth:.3f}:"
+            f" {advice}"
         )
     mesh = mesh or cohort.image_mesh()
     results: list[np.ndarray | None] = [None] * len(images)
@@ -80,15 +95,15 @@ def super_resolve(
         arguments = (run.trained(names)[-1], run.padding(names), keys, pixels)
         placed = cohort.place(jax.tree.map(lambda leaf, rows=filled: np.asarray(leaf)[rows], arguments), mesh)
         last, precision = run.spec.at(len(run.scales) - 1), run.config.train.precision
-        made = np.array(_program(last, mesh, (shape[0], shape[1]), factor, precision)(*placed))
+        made = np.array(_program(last, mesh, (shape[0], shape[1]), factor, steps, precision)(*placed))
         for i, image in zip(index, made, strict=False):
             results[i] = image
     return [image for image in results if image is not None]
 
 
 @functools.lru_cache(maxsize=16)
-def _program(spec: ScaleSpec, mesh: Mesh, size: tuple[int, int], factor: float, precision: str) -> Program:
-    steps, growth = steps_of(factor)
+def _program(spec: ScaleSpec, mesh: Mesh, size: tuple[int, int], factor: float, steps: int, precision: str) -> Program:
+    growth = factor ** (1 / steps)
 
     def of_one(trained, padding, key_data, pixels):
         key = scale_key(key_data, spec.scale, 0, Purpose.SAMPLE)

@@ -8,21 +8,22 @@ Expected: images exactly 4 times as large, beside their cubic interpolation in *
 """
 
 from launch.configs import default_config
-from singan.super_resolution import steps_of
+from singan.errors import UserError
+from singan.super_resolution import wanted_ratio
 
 
 def get_config(variant: str = "4"):
     """Returns the configuration. variant: the factor, and ',small' for a look on a CPU."""
     number, _, size = variant.partition(",")
     try:
-        growth = steps_of(float(number))[1]
-    except ValueError:
+        ratio = wanted_ratio(float(number))
+    except (ValueError, UserError):
         raise ValueError(f"there is no variant {variant!r}: give a factor from 2 to 8, as config.py:4") from None
     if size not in ("", "small"):
         raise ValueError(f"there is no variant {variant!r}: leave {size!r} out, or give config.py:{number},small")
     config = default_config()
     # As the reference's SR.py: scales that differ by as much as a step of enlargement, and a faithful reconstruction.
-    config.pyramid.ratio = 1 / growth
+    config.pyramid.ratio = ratio
     config.pyramid.min_size = 18
     config.train.reconstruction_weight = 100.0
     if size == "small":

@@ -7,25 +7,27 @@ import pytest
 from singan.cohort import image_mesh
 from singan.errors import UserError
 from singan.resizing import resize_to
-from singan.super_resolution import steps_of, super_resolve
+from singan.super_resolution import steps_of, super_resolve, wanted_ratio
 
 CPU = image_mesh(jax.devices("cpu")[:1])
 
 
-def test_steps_grow_by_about_the_cube_root_of_two():
-    assert steps_of(4.0) == (6, pytest.approx(4 ** (1 / 6)))
-    assert steps_of(2.0)[0] == 3
-    assert steps_of(8.0)[0] == 9
-    assert steps_of(3.0) == (5, pytest.approx(3 ** (1 / 5)))
+def test_steps_follow_the_ratio_that_was_trained():
+    assert wanted_ratio(4.0) == pytest.approx(4 ** (-1 / 6))
+    assert wanted_ratio(3.0) == pytest.approx(3 ** (-1 / 5))
+    assert [steps_of(factor, 2 ** (1 / 3)) for factor in (2.0, 4.0, 8.0)] == [3, 6, 9]
+    assert steps_of(4.0, 1.169) == 9
     for factor in (1.9, 8.1):
         with pytest.raises(UserError, match="is not between 2 and 8"):
-            steps_of(factor)
+            wanted_ratio(factor)
 
 
 def for_factor(run, factor):
-    """The run as if its scales had grown by what a step of this factor grows."""
-    pyramid = dataclasses.replace(run.spec.pyramid, ratio=1 / steps_of(factor)[1])
-    return dataclasses.replace(run, spec=dataclasses.replace(run.spec, pyramid=pyramid))
+    """The run as if its scales had grown by what a step of this factor grows, with the weight for it."""
+    pyramid = dataclasses.replace(run.spec.pyramid, ratio=wanted_ratio(factor))
+    train = dataclasses.replace(run.config.train, reconstruction_weight=100.0)
+    config = dataclasses.replace(run.config, train=train)
+    return dataclasses.replace(run, config=config, spec=dataclasses.replace(run.spec, pyramid=pyramid))
 
 
 def silent(run):
@@ -57,7 +59,15 @@ def test_a_generator_that_adds_nothing_leaves_a_smooth_image_enlarged(random_run
     np.testing.assert_allclose(made[4:-4, 4:-4], resize_to(image, (34, 30))[4:-4, 4:-4], atol=0.02)
 
 
-def test_a_run_of_another_ratio_is_told_which_config_to_use(random_run):
+def test_a_run_of_another_training_is_told_which_config_to_use(random_run):
     run = random_run(1)
-    with pytest.raises(UserError, match=r"train one for it with --config=experiments/super_resolution/config\.py:8"):
-        super_resolve(run, ["image0"], [run.finest("image0")], 8.0)
+    image = run.finest("image0")
+    with pytest.raises(
+        UserError, match=r"weight of 10 is not made .*--config=experiments/super_resolution/config\.py:8"
+    ):
+        super_resolve(run, ["image0"], [image], 8.0)
+    large_steps = for_factor(run, 2.0)
+    pyramid = dataclasses.replace(large_steps.spec.pyramid, ratio=1 / 1.6)
+    large_steps = dataclasses.replace(large_steps, spec=dataclasses.replace(large_steps.spec, pyramid=pyramid))
+    with pytest.raises(UserError, match=r"grows 2\.000 a step, this run's scales 1\.600: train one"):
+        super_resolve(large_steps, ["image0"], [image], 2.0)
