@@ -5,9 +5,10 @@ python -m launch.sample --workdir=runs/quickstart --num_samples=16 --start_scale
 
 import sys
 
+import numpy as np
 from absl import flags
 
-from launch import cli, runtime, selection, write_back
+from launch import cli, runtime, selection, styling, write_back
 from singan import files, sampling
 from singan.planning import Memory
 from singan.run import load_run
@@ -21,6 +22,9 @@ SIZE = flags.DEFINE_list("size", ["1"], "Height,width of the samples in multiple
 IMAGES = flags.DEFINE_list("images", [], "Ids of the images to sample; all where not given.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.", lower_bound=0, upper_bound=2**32 - 1)
 BATCH = flags.DEFINE_integer("batch", 64, "Samples drawn in one device call; what bounds the memory.", lower_bound=1)
+STYLE = flags.DEFINE_float(
+    "style", 0.0, "Share of the training image's texture given to samples afterwards.", lower_bound=0, upper_bound=1
+)
 FORMAT = flags.DEFINE_enum(
     "format", "png", list(write_back.FORMATS), "; ".join(f"{name}: {text}" for name, text in write_back.FORMATS.items())
 )
@@ -40,11 +44,13 @@ def main(argv: list[str]) -> int:
     for scale in scales:
         folder = files.make_directory(out / f"start_{scale:02d}")
         with write_back.open_writer(FORMAT.value, folder, records, NUM_SAMPLES.value, scale) as writer:
-            drawn = sampling.draw(
+            batches = sampling.draw(
                 run, ids, NUM_SAMPLES.value, scale, size, SEED.value, BATCH.value, mesh, _tell_memory(scale)
             )
-            for batch in drawn:
-                writer.add(batch.ids, batch.first, batch.pixels)
+            for batch in batches:
+                pairs = zip(batch.ids, batch.pixels, strict=True)
+                pixels = [styling.styled(run, name, drawn, STYLE.value, SEED.value) for name, drawn in pairs]
+                writer.add(batch.ids, batch.first, np.stack(pixels))
     what = f"{NUM_SAMPLES.value} samples, {height}x{width} pixels, of each of {len(ids)} image(s)"
     print(f"{what} from scale(s) {', '.join(map(str, scales))} are in {out}")
     return 0
