@@ -1,0 +1,54 @@
+"""compare.html: runs side by side as a static page, of the same look as report.html."""
+
+from collections.abc import Sequence
+
+from launch.compare_runs import Compared
+from launch.compare_tables import Part, definitions, remarks, summary
+from launch.compare_text import cells
+from launch.report import sections
+from launch.report.markup import Html, picture, table, tag
+from launch.report.page import page
+
+
+def build(runs: Sequence[Compared], tables: Sequence[Part]) -> str:
+    """Returns the text of the page."""
+    kinds = {kind: [part for part in tables if part.key == kind] for kind in ("run", "config", "evaluation", "scale")}
+    same = tag("p", "No value differs." if any(one.config for one in runs) else "No configuration is known.")
+    measured = [_titled(runs, part) for part in kinds["evaluation"]]
+    differences = [_table(runs, part) for part in kinds["config"]]
+    parts = [
+        ("runs", "Runs", "Runs", [_table(runs, part) for part in kinds["run"]]),
+        ("samples", "Samples", "Samples", _grids(runs)),
+        ("configuration", "Configuration", "Configuration, where it differs", differences or same),
+        ("quality", "Quality", "How good the samples are", measured or tag("p", "None of them is evaluated yet.")),
+        ("scales", "Scales", "At the end of each scale", [_titled(runs, part) for part in reversed(kinds["scale"])]),
+        ("definitions", "Definitions", "What these metrics are", sections.definitions(definitions(runs))),
+    ]
+    names = ", ".join(one.name for one in runs)
+    return page(f"{names}: comparison", "Comparison", f"{names}: {summary(runs)}.", remarks(runs), parts)
+
+
+def _table(runs: Sequence[Compared], part: Part) -> Html:
+    head, *rows = cells(runs, part)
+    words = range(1, len(head)) if part.key in ("config", "run") else ()
+    return table(head, rows, part.title, words=words)
+
+
+def _titled(runs: Sequence[Compared], part: Part) -> Html:
+    """Returns a table below its title; what is no headline is folded."""
+    if part.headline:
+        return tag("div", tag("h3", part.title), _table(runs, part))
+    return tag("details", tag("summary", part.title), _table(runs, part))
+
+
+def _grids(runs: Sequence[Compared]) -> list[Html]:
+    drawn, left = [], sections.PICTURE_BYTES
+    for one in runs:
+        if one.grid is None:
+            shown = tag("p", "no picture of samples", class_="quiet")
+        elif (left := left - len(one.grid[1])) < 0:
+            shown = tag("p", f"left out to keep this page small: it is in {one.place}", class_="quiet")
+        else:
+            shown = tag("div", picture(one.grid[1], f"samples of {one.name}"), class_="grid", tabindex="0")
+        drawn.append(tag("figure", tag("h3", one.name, f", {one.grid[0]}" if one.grid else ""), shown))
+    return [tag("div", drawn, class_="grids")]

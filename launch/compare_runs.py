@@ -1,0 +1,132 @@
+"""What launch.compare compares: workdirs, folders of generated images that were evaluated, and runs in wandb."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.report.facts import RunFacts, read_facts
+from launch.report.quality import AT_SCALES, Evaluation, Measured, of_scale, read_evaluation
+from launch.report.sections import STATUS
+from singan.config import flatten, to_mapping
+from singan.errors import UserError
+
+WANDB_PATH = re.compile(r"[\w.-]+/[\w.-]+/[\w.-]+")
+AT_END = ("reconstruction_rmse", "noise_amplitude", *AT_SCALES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """One of the things that are compared; whatever it does not have is empty.
+
+    Attributes:
+      place: as it was given.
+      about: status, devices, commit and the like, as text.
+      config: flat, {'train.chunk': 100}.
+      images: digest by id.
+      sizes: pixels of each scale, (height, width).
+      ends: metrics at the end of each scale.
+      speeds: image-steps/s of each scale.
+      seconds: wall time; 0 where it is not known.
+      diverged: number of images; None where it is not known.
+      grid: (what it shows, PNG).
+      problems: what could not be read, a line each.
+    """
+
+    name: str
+    place: str
+    about: Mapping[str, str]
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    images: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sizes: Sequence[tuple[int, int]] = ()
+    ends: Mapping[int, Mapping[str, Measured]] = dataclasses.field(default_factory=dict)
+    speeds: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    diverged: int | None = None
+    evaluation: Evaluation | None = None
+    grid: tuple[str, bytes] | None = None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def is_workdir(self) -> bool:
+        return bool(self.config) and Path(self.place).is_dir()
+
+
+def load(places: Sequence[str]) -> list[Compared]:
+    """Returns what is to be compared, each with a name of its own.
+
+    Raises:
+      UserError: a place holds nothing to compare, or a wandb run cannot be read.
+    """
+    found = [_load(place) for place in dict.fromkeys(place.rstrip("/") or place for place in places)]
+    names = [one.name for one in found]
+    parents = [f"{Path(one.place).resolve().parent.name}/{one.name}" for one in found]
+    for number, one in enumerate(found):
+        if names.count(one.name) > 1:
+            longer = parents[number] if parents.count(parents[number]) == 1 else one.place
+            found[number] = dataclasses.replace(one, name=longer)
+    return found
+
+
+def _load(place: str) -> Compared:
+    path = Path(place)
+    if (path / "config.json").is_file():
+        return of_workdir(place, read_facts(path))
+    if (path / "evaluation.json").is_file():
+        return of_folder(place)
+    if path.is_dir():
+        inner = sorted(child.parent.name for child in path.glob("*/config.json"))
+        hint = f": give {', '.join(str(path / name) for name in inner[:3])}" if inner else ""
+        raise UserError(f"{place} holds neither a run (config.json) nor an evaluation.json{hint}")
+    if not path.exists() and WANDB_PATH.fullmatch(place):
+        from launch.compare_wandb import of_wandb
+
+        return of_wandb(place)
+    raise UserError(f"{place} is neither a directory nor a wandb run, ENTITY/PROJECT/ID")
+
+
+def of_workdir(place: str, run: RunFacts) -> Compared:
+    """Returns a workdir's run."""
+    last = run.starts[-1] if run.starts else {}
+    said = str(last.get("git_commit") or "")
+    speeds = {scale.scale: scale.image_steps_per_second for scale in run.history if scale.curves}
+    grid = next((scale for scale in reversed(run.finished) if run.grid(scale)), None)
+    picture = run.grid(grid) if grid is not None else None
+    return Compared(
+        run.name,
+        place,
+        {
+            "status": STATUS.get(str(run.record.get("status")), str(run.record.get("status", "unknown"))),
+            "scales done": f"{len(run.finished)} of {len(run.sizes) or '?'}",
+            "devices": str(last.get("devices", "")),
+            "commit, + with changes": said[:10] + ("+" if said.endswith("+") else ""),
+        },
+        flatten(to_mapping(run.config)),
+        {image.id: image.digest for image in run.images},
+        run.sizes,
+        {s.scale: {name: of_scale(s.ends, name) for name in AT_END} for s in run.history if s.ends},
+        speeds,
+        run.seconds,
+        len(run.diverged),
+        run.evaluation,
+        (f"scale {grid}", picture.read_bytes()) if picture else None,
+        run.problems,
+    )
+
+
+def of_folder(place: str) -> Compared:
+    """Returns a folder of generated images, of which evaluation.json alone is known.
+
+    Raises:
+      UserError: evaluation.json is damaged.
+    """
+    path = Path(place)
+    picture = next((p for p in (path / "grid.png", *sorted(path.glob("**/*grid.png"))) if p.is_file()), None)
+    return Compared(
+        path.resolve().name,
+        place,
+        {"status": "generated images, evaluated"},
+        evaluation=read_evaluation(path / "evaluation.json"),
+        grid=(str(picture.relative_to(path)), picture.read_bytes()) if picture else None,
+    )

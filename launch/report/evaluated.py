@@ -1,0 +1,65 @@
+"""The part of report.html that shows evaluation.json: metrics of all start scales, for the cohort and by image."""
+
+import shlex
+from collections.abc import Mapping
+
+from launch.report import quality
+from launch.report.facts import RunFacts
+from launch.report.markup import Html, counted, table, tag
+from launch.report.sections import MOST_LISTED, command, definitions, shown
+
+
+def evaluation(run: RunFacts) -> list[Html]:
+    """Returns the tables, or the command that measures where nothing has been measured yet."""
+    found = run.evaluation
+    if found is None:
+        return [
+            tag("p", "Not evaluated yet. This measures samples of every start scale and writes evaluation.json:"),
+            command(shlex.join(["python", "-m", "launch.evaluate", f"--workdir={run.workdir.path}"])),
+        ]
+    starts = sorted(found.cohort, key=quality.start_order)
+    main, rest = quality.divided(name for start in starts for name in found.cohort[start])
+    rows = [
+        [_name(metric), *(found.cohort[start].get(metric, MISSING).text() for start in starts)]
+        for metric in (*main, *rest)
+    ]
+    head = ["mean over images [10th–90th percentile]", *map(quality.start_name, starts)]
+    settings = ", ".join(f"{key} {shown(found.settings[key])}" for key in SETTINGS if key in found.settings)
+    return [
+        tag("p", f"Measured by launch.evaluate with {settings}." if settings else "Measured by launch.evaluate."),
+        table(head, rows[: len(main)], "Metrics by start scale"),
+        *(tag("p", note) for note in _notes(found.cohort)),
+        tag("details", tag("summary", counted(len(rest), "other metric")), table(head, rows[len(main) :], "Others"))
+        if rest
+        else Html(""),
+        definitions(found.definitions),
+        *(_by_image(start, found.images) for start in starts),
+    ]
+
+
+SETTINGS = ("num_samples", "seed", "finest_scale", "inception", "metrics")
+MISSING = quality.Measured(reason=quality.NOT_MEASURED)
+
+
+def _name(metric: str) -> Html:
+    group = quality.group_of(metric)
+    return tag("span", quality.name_of(metric), " ", tag("small", group, class_="group") if group else None)
+
+
+def _notes(cohort: Mapping[str, Mapping[str, quality.Measured]]) -> list[str]:
+    """Returns what is to be read with care, each once."""
+    said = [
+        f"{quality.name_of(name)} is {value.note}" for of in cohort.values() for name, value in of.items() if value.note
+    ]
+    return list(dict.fromkeys(said))
+
+
+def _by_image(start: str, images: Mapping[str, Mapping[str, Mapping[str, quality.Measured]]]) -> Html:
+    there = {name: of[start] for name, of in images.items() if start in of}
+    metrics, _ = quality.divided(metric for of in there.values() for metric in of)
+    rows = [[name, *(of.get(m, MISSING).text() for m in metrics)] for name, of in list(there.items())[:MOST_LISTED]]
+    head = ["image", *map(quality.name_of, metrics)]
+    title = f"Image by image, {quality.start_name(start)} ({counted(len(there), 'image')})"
+    more = f"{MOST_LISTED} are listed; evaluation.json has all." if len(there) > MOST_LISTED else None
+    listed = table(head, rows, title) if rows else tag("p", "No images.")
+    return tag("details", tag("summary", title), listed, tag("p", more) if more else None)
