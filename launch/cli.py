@@ -70,6 +70,10 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
             return _user_error(str(error))
         except KeyboardInterrupt:
             return _interrupted()
+        except BrokenPipeError:
+            # Whoever read the output, such as `head`, has seen enough; Python's own flush at exit would complain again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except OSError as error:
             if text := _unreadable_config(error):
                 return _user_error(text)

@@ -1,0 +1,46 @@
+"""The one door to other people's command-line programs: found, run, and their failures told in a line."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from singan.errors import UserError
+
+HOW_TO_GET = {
+    "gcloud": "install Google Cloud's command line (https://cloud.google.com/sdk/docs/install), then gcloud init",
+    "sky": "pip install 'medisingan[skypilot]', then sky check",
+}
+
+
+class Runner:
+    """Runs commands on this machine."""
+
+    def require(self, program: str) -> None:
+        """Returns where a program is installed.
+
+        Raises:
+          UserError: it is not; the text says how to get it.
+        """
+        if shutil.which(program) is None:
+            raise UserError(f"{program} is not installed: {HOW_TO_GET[program]}; --dry_run shows the plan without it")
+
+    def run(self, command: Sequence[str], *, check: bool = True) -> str:
+        """Returns what a command printed on stdout.
+
+        Args:
+          check: whether its failing is an error; else a failed command returns ''.
+
+        Raises:
+          UserError: it failed; the text has its last line.
+        """
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout
+        if not check:
+            return ""
+        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it printed nothing")
+        raise UserError(f"{' '.join(command[:5])} ... failed with exit code {done.returncode}: {last}")
+
+    def show(self, command: Sequence[str]) -> None:
+        """Runs a command whose output is for the person at the terminal; its failing is no error."""
+        subprocess.run(command, check=False)

@@ -1,0 +1,205 @@
+"""What has become of a sweep's runs, as their workdirs and logs tell; nothing is written or locked to find out."""
+
+import dataclasses
+import io
+import json
+import signal
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import psutil
+from etils import epath
+
+from launch.sweeps.plan import PlannedRun, Sweep, is_bucket
+from singan.config import parse, resume_differences, to_mapping
+from singan.errors import UserError
+
+DONE, RUNNING, STOPPED, FAILED, WAITING = "done", "running", "stopped", "failed", "waiting"
+TAIL = 2**16  # bytes of a log or of metrics.jsonl that are read
+# How a log tells one start from the next, and what became of it (launch/backends/local.py).
+START_LINE, EXIT_LINE = "--- start ", "--- exit code "
+RESUMABLE = (75, 130)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """Where a run stands."""
+
+    state: str  # done | running | stopped (resumes) | failed (is tried again) | waiting
+    scale: int | None = None
+    step: int | None = None
+    rmse: float | None = None  # of the last reconstruction, mean over the images, in units of [-1, 1]
+    speed: float | None = None  # image-steps per second
+    note: str = ""
+
+
+def read_state(sweep: Sweep, run: PlannedRun) -> RunState:
+    """Returns the state of a run; of metrics.jsonl and the log only the end is read.
+
+    Raises:
+      UserError: the workdir is in a bucket that cannot be read from here, or holds a run of another configuration.
+    """
+    try:
+        root = epath.Path(run.workdir)
+        parts = [root] if not run.config.data.group_by_shape else _cohorts(root)
+        for part in parts:
+            _check_same(part, run)
+        states = [_read(part) for part in parts] or [RunState(WAITING)]
+        log = epath.Path(sweep.log(run))
+        lines = [] if is_bucket(sweep.root) else _tail(log)
+    except Exception as error:
+        if isinstance(error, UserError) or not is_bucket(sweep.root):
+            raise
+        # What a bucket's client raises has no common class; where it is missing, epath's text names what to install.
+        raise UserError(f"{run.workdir} cannot be read from here: {error}") from error
+    order = [RUNNING, FAILED, STOPPED, WAITING, DONE]
+    worst = min(states, key=lambda state: order.index(state.state))
+    return _with_log(worst, lines)
+
+
+def read_states(sweep: Sweep) -> dict[str, RunState]:
+    """Returns the state of each run by its name."""
+    return {run.name: read_state(sweep, run) for run in sweep.runs}
+
+
+def table(states: dict[str, RunState]) -> str:
+    """Returns the states as a table, one run a line."""
+    rows = [("run", "state", "scale", "step", "RMSE", "image-steps/s", "")]
+    for name, s in states.items():
+        numbers = (_cell(s.scale), _cell(s.step), _cell(s.rmse, ".4f"), _cell(s.speed, ".1f"))
+        rows.append((name, s.state, *numbers, s.note))
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    pads = ("<", "<", ">", ">", ">", ">")
+    lines = [
+        "  ".join([*(f"{c:{p}{w}}" for c, p, w in zip(row[:6], pads, widths, strict=True)), row[6]]) for row in rows
+    ]
+    counts = [f"{n} {word}" for word in (DONE, RUNNING, STOPPED, FAILED, WAITING) if (n := _count(states, word))]
+    return "\n".join(line.rstrip() for line in lines) + f"\n{len(states)} runs: {', '.join(counts)}"
+
+
+def _count(states: dict[str, RunState], word: str) -> int:
+    return sum(state.state == word for state in states.values())
+
+
+def _cell(value: float | None, form: str = "d") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _cohorts(root: epath.Path) -> list[epath.Path]:
+    """Returns the workdirs of a run whose image shapes are trained each on its own."""
+    return sorted(path.parent for path in root.glob("*/run.json")) if root.exists() else []
+
+
+def _check_same(workdir: epath.Path, run: PlannedRun) -> None:
+    old = _json(workdir / "config.json")
+    old.pop("format", None)
+    if old and (different := resume_differences(to_mapping(parse(old)), to_mapping(run.config))):
+        raise UserError(
+            f"{workdir} holds a run with another configuration ({'; '.join(different[:3])}): choose another --workdir,"
+            " or plan this sweep with the old values"
+        )
+
+
+def _read(workdir: epath.Path) -> RunState:
+    record, holder = _json(workdir / "run.json"), _json(workdir / ".lock")
+    state, note = WAITING, ""
+    if _may_be_alive(holder):
+        state, note = RUNNING, f"process {holder.get('pid')} on {holder.get('host')}"
+    elif "status" in record:
+        by_status = {"finished": DONE, "failed": FAILED, "diverged": FAILED, "stopped": STOPPED, "running": STOPPED}
+        state = by_status.get(record["status"], STOPPED)
+        note = {"running": "ended without a word; resumes", "stopped": "resumes", "diverged": "diverged"}.get(
+            record["status"], ""
+        )
+        if state == DONE and record.get("diverged"):
+            note = f"{len(record['diverged'])} image(s) diverged"
+    rows = _rows(_tail(workdir / "metrics.jsonl"))
+    place = rows[-1] if rows else {}
+    return RunState(
+        state,
+        place.get("scale"),
+        place.get("scale_step"),
+        _last(rows, "end/reconstruction_rmse", "generator/reconstruction_rmse"),
+        _last(rows, "image_steps_per_second"),
+        note,
+    )
+
+
+def _with_log(found: RunState, lines: Sequence[str]) -> RunState:
+    """Returns the state with what the log of a local run adds: how its last start ended, and the error's line."""
+    code, text = _last_start(lines)
+    if found.state == RUNNING or code is None:
+        return found
+    if code < 0:
+        killed = f"killed by {signal.Signals(-code).name}; resumes"
+        return found if found.state in (DONE, FAILED) else dataclasses.replace(found, state=STOPPED, note=killed)
+    if code in RESUMABLE:
+        return dataclasses.replace(found, state=STOPPED, note="resumes")
+    if found.state == FAILED or code > 0:
+        errors = [line for line in text if line.startswith("error: ")] or text or [f"exit code {code}"]
+        return dataclasses.replace(found, state=FAILED, note=errors[-1])
+    return found
+
+
+def _last_start(lines: Sequence[str]) -> tuple[int | None, list[str]]:
+    """Returns the exit code of the last start in a log, None while there is none, and the lines that it printed."""
+    begins = max((i for i, line in enumerate(lines) if line.startswith(START_LINE)), default=-1)
+    text = [line for line in lines[begins + 1 :] if line.strip()]
+    if text and text[-1].startswith(EXIT_LINE):
+        return int(text[-1].removeprefix(EXIT_LINE).split()[0]), text[:-1]
+    return None, text
+
+
+def _last(rows: Sequence[dict[str, Any]], *keys: str) -> float | None:
+    """Returns the latest value of any of the keys; the mean where there is one for each image."""
+    for row in reversed(rows):
+        for key in keys:
+            value = row.get(key)
+            numbers = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int | float)]
+            if numbers:
+                return sum(numbers) / len(numbers)
+    return None
+
+
+def _rows(lines: Sequence[str]) -> list[dict[str, Any]]:
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the first line of a tail, or the last of a process that was killed
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _tail(path: epath.Path) -> list[str]:
+    """Returns the last lines of a text file, none where there is no file; the first one may be a part of one."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(max(0, size - TAIL))
+            return file.read().decode(errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _json(path: epath.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _may_be_alive(holder: dict[str, Any]) -> bool:
+    """Returns whether the process that a lock names may be alive, as launch.lock judges it."""
+    try:
+        if holder["host"] != socket.gethostname():
+            return True
+        return abs(psutil.Process(holder["pid"]).create_time() - holder["start_time"]) < 2
+    except (KeyError, psutil.NoSuchProcess):
+        return False
+    except psutil.AccessDenied:
+        return True
