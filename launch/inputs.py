@@ -54,14 +54,18 @@ def read_pixels(path: str, record: ImageRecord) -> np.ndarray:
             f"{path} has {pixels.shape[-1]} channels, {record.id} was trained on {len(record.channels)}"
             f" ({', '.join(record.channels)}): give an image with these"
         )
-    if (pixels.dtype == np.uint8) == (value_map.dtype == "uint8"):
-        return value_map.apply(pixels)
-    if set(value_map.rules) != {"type"}:
-        raise UserError(
-            f"{path} holds {pixels.dtype} values, the run {value_map.dtype} of {value_map.low[0]:g} to"
-            f" {value_map.high[0]:g}: give the image in those, as npy or NIfTI"
-        )
-    return fit(pixels, "auto", "none").apply(pixels)
+    as_type = set(value_map.rules) == {"type"}
+    # Numbers of 0 to 1 can hardly be meant as values of a scan that go up to hundreds.
+    fractions = pixels.dtype.kind == "f" and pixels.max() <= 1 and max(value_map.high) > 2
+    if (pixels.dtype == np.uint8) != (value_map.dtype == "uint8") or fractions:
+        if not as_type:
+            raise UserError(
+                f"{path} holds {pixels.dtype} values of {pixels.min():g} to {pixels.max():g}, the run"
+                f" {value_map.dtype} of {value_map.low[0]:g} to {value_map.high[0]:g}: give the image in those, as npy"
+                " or NIfTI"
+            )
+        return fit(pixels, "auto", "none").apply(pixels)
+    return value_map.apply(pixels)
 
 
 def read_mask(path: str, size: tuple[int, int]) -> np.ndarray:

@@ -4,18 +4,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from launch import geometry, pictures
+from launch import geometry, pictures, scale_quality
+from launch.report.page import try_write_report
 from launch.tracking import Writer
-from singan import cohort, files
+from singan import files
 from singan.config import Config
-from singan.noise import image_key_data
 from singan.observer import ChunkResult, ScaleStart
-from singan.sampling import sample_program
 from singan.spec import ScaleSpec
 from singan.trained import FinishedScale
 from singan.workdir import Workdir, read_images
@@ -108,7 +106,12 @@ class Report:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        finished = scales[-1]
+        finished, quality = scales[-1], None
+        shown = finished.surviving[: self._config.tracking.max_grid_images]
+        if finished.surviving:
+            quality = scale_quality.sample_and_measure(
+                self._config, spec, scales, images, self._padding, self._mesh, shown
+            )
         rows = []
         for index, name in enumerate(finished.ids):
             error = finished.weights["reconstruction"][index, 0] - images[name]
@@ -118,6 +121,7 @@ class Report:
                     "reconstruction_rmse": float(np.sqrt(np.mean(np.square(error)))),
                     "noise_amplitude": float(finished.weights["trained"].amplitude[index]),
                     "diverged_at_step": finished.diverged.get(name),
+                    **scale_quality.columns(quality, name),
                 }
             )
         for name, step in finished.diverged.items():
@@ -127,20 +131,25 @@ class Report:
             "end/reconstruction_rmse": [r["reconstruction_rmse"] for r in rows],
             "end/noise_amplitude": [r["noise_amplitude"] for r in rows],
         }
+        if quality is not None:
+            row |= {f"end/{metric}": [r[metric] for r in rows] for metric in scale_quality.METRICS}
+            row["end/metrics_seconds"] = quality.seconds
         self._write(row)
         assert self._writer is not None
         self._writer.table(f"scale_{spec.scale:02d}", rows)
-        if finished.surviving:
-            path = self._draw_grid(spec, scales, images)
+        if quality is not None:
+            path = self._draw_grid(spec, finished, images, quality.samples)
             self._writer.pictures(row, {"samples": path})
         speed = ""
         if self._chunk_clock:
             # The first chunk of a process may still warm up; it counts only where there is no other.
             counted = self._chunk_clock[1:] or self._chunk_clock
             rate = sum(s for s, _ in counted) / max(sum(t for _, t in counted), 1e-9) * len(finished.surviving)
-            speed = f", {rate:.1f} image-steps/s"
+            speed = f"; {rate:.1f} image-steps/s"
         mean = np.mean([r["reconstruction_rmse"] for r in rows])
-        self._say(f"scale {spec.scale} done: reconstruction RMSE {mean:.3f}{speed}")
+        samples = scale_quality.in_words(quality)
+        self._say(f"scale {spec.scale} done: reconstruction RMSE {mean:.3f}{samples}{speed}")
+        try_write_report(self._workdir.path, self.warn)
 
     def warn(self, text: str) -> None:
         self._say(f"warning: {text}")
@@ -164,31 +173,25 @@ class Report:
         self._writer.scalars(row)
         self._told = row["global_step"]
 
-    def _draw_grid(self, spec: ScaleSpec, scales: Sequence[FinishedScale], images: Mapping[str, np.ndarray]):
-        ids = scales[-1].surviving[: self._config.tracking.max_grid_images]
-        count = self._config.tracking.num_samples
-        size = cohort.padded_size(len(ids), self._mesh, 1)
-        names = [ids[min(i, len(ids) - 1)] for i in range(size)]
-        arguments = (
-            tuple(scale.rows(names)["trained"] for scale in scales),
-            scales[0].rows(names)["reconstruction_noise"],
-            np.stack([self._padding[name] for name in names]),
-            np.stack([image_key_data(self._config.seed, name) for name in names]),
-            np.tile(np.arange(count, dtype=np.int32), (size, 1)),
-        )
-        placed = cohort.place(arguments, self._mesh)
-        program = cohort.compile_program(
-            sample_program(spec, self._mesh, 0), *placed, precision=self._config.train.precision
-        )
-        samples = np.array(jax.device_get(program(*placed)))
+    def _draw_grid(
+        self,
+        spec: ScaleSpec,
+        finished: FinishedScale,
+        images: Mapping[str, np.ndarray],
+        samples: Mapping[str, np.ndarray],
+    ):
         details = {record.id: record.details for record in read_images(self._workdir)}
         rows = []
-        for index, name in enumerate(ids):
-            reconstruction = scales[-1].rows([name])["reconstruction"][0, 0]
-            shown = (images[name], reconstruction, *samples[index])
+        for name, drawn in samples.items():
+            reconstruction = finished.rows([name])["reconstruction"][0, 0]
+            shown = (images[name], reconstruction, *drawn)
             turned = [geometry.upright(image, details[name]) for image in shown]
             rows += pictures.image_rows(name, turned, self._channels)
-        columns = ["training image", "reconstruction", *(f"sample {i}" for i in range(count))]
+        columns = [
+            "training image",
+            "reconstruction",
+            *(f"sample {i}" for i in range(self._config.tracking.num_samples)),
+        ]
         directory = files.make_directory(self._workdir.scale_samples(spec.scale))
         path = directory / "grid.png"
         files.write_bytes(path, pictures.encode_png(pictures.grid(rows, columns)))

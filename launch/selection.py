@@ -52,9 +52,9 @@ def chosen_scales(run: Run, wanted: Sequence[str], least: int = 0) -> list[int]:
 def chosen_size(wanted: Sequence[str]) -> tuple[float, float]:
     """Returns (height, width) in multiples of the image's, from one number for both or two."""
     try:
-        numbers = tuple(float(text) for text in wanted)
+        numbers = [float(text) for text in wanted]
     except ValueError:
-        numbers = ()
+        numbers = []
     if len(numbers) not in (1, 2):
         raise UserError(f"--size={','.join(wanted)} must be height,width in multiples of the image's, such as 1.0,1.5")
     return numbers[0], numbers[-1]

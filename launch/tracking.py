@@ -6,6 +6,7 @@ new wandb run.
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -176,10 +177,46 @@ def open_writer(
     lines = JsonLines(workdir / "metrics.jsonl")
     lines.trim_after(-1 if resume_global_step is None else resume_global_step)
     kept = lines.rows()
-    wandb = None
-    if tracking.wandb != "off":
-        try:
-            wandb = open_wandb(tracking, workdir, run_id, config_mapping, kept, online_timeout)
-        except Exception as error:
-            print_warning(f"wandb cannot be used ({one_line(error)}); this run is recorded in metrics.jsonl alone")
+    wandb = _wandb(tracking, workdir, run_id, config_mapping, kept, online_timeout)
     return _Both(lines, wandb, [row for row in kept if row.get("global_step") == resume_global_step])
+
+
+def open_writer_to_append(
+    tracking: TrackingConfig,
+    workdir: str | os.PathLike,
+    run_id: str,
+    config_mapping: Mapping[str, Any],
+    *,
+    online_timeout: float = 30.0,
+) -> Writer:
+    """Returns the writer for what is found out about a run while nobody trains it: see `open_writer`.
+
+    No row is dropped, and every new one is written, also at a step that has rows. Give a row the step of the weights
+    that it speaks of, so that a resumed training keeps it where it keeps them.
+    """
+    workdir = files.make_directory(workdir).absolute()
+    lines = JsonLines(workdir / "metrics.jsonl")
+    lines.trim_after(sys.maxsize)  # only what is not whole
+    kept = lines.rows()
+    wandb = _wandb(tracking, workdir, run_id, config_mapping, kept, online_timeout)
+    if wandb is not None:
+        tables = {path.stem: files.read_json(path) for path in sorted((workdir / "tables").glob("*.json"))}
+        wandb.append_to(tables)
+    return _Both(lines, wandb, [])
+
+
+def _wandb(
+    tracking: TrackingConfig,
+    workdir: Path,
+    run_id: str,
+    config_mapping: Mapping[str, Any],
+    kept: list[dict[str, Any]],
+    online_timeout: float,
+) -> Wandb | None:
+    if tracking.wandb == "off":
+        return None
+    try:
+        return open_wandb(tracking, workdir, run_id, config_mapping, kept, online_timeout)
+    except Exception as error:
+        print_warning(f"wandb cannot be used ({one_line(error)}); this run is recorded in metrics.jsonl alone")
+        return None

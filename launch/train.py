@@ -13,6 +13,7 @@ from launch import cli, runtime
 from launch.configs import load_config
 from launch.lock import WorkdirLock
 from launch.records import claim_workdir
+from launch.report.page import try_write_report
 from launch.reporting import Report
 from launch.sources import SourceImage, group_by_shape, load_images
 from launch.tracking import open_writer
@@ -94,6 +95,7 @@ def _train_cohort(
                 report.close(code)
             with contextlib.suppress(UserError) if code == FAILED else contextlib.nullcontext():
                 record.update(workdir, status=status)
+            try_write_report(workdir.path, report.warn)
     if code == DONE:
         print(f"done\n{_where(workdir, len(pyramid))}")
     return code
@@ -115,6 +117,7 @@ def _where(workdir: Workdir, scales: int) -> str:
     wandb = workdir.path / "wandb"
     lines = [
         f"  samples   {workdir.scale_samples(scales - 1) / 'grid.png'} (finest scale; each scale has one)",
+        f"  report    {workdir.path / 'report.html'}",
         f"  metrics   {workdir.metrics}",
     ]
     if wandb.is_dir():

@@ -52,6 +52,13 @@ class Wandb:
             else:
                 self.scalars(values)
 
+    def append_to(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Sends the run's tables, unless the run is continued where it has them, and from here on rows of any step."""
+        if self._logged_through < 0:
+            for name, rows in tables.items():
+                self.table(name, rows)
+        self._logged_through = -1
+
     def scalars(self, row: Row) -> None:
         self._log(row, dict)
 

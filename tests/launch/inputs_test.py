@@ -73,11 +73,14 @@ def test_values_of_another_type_are_not_guessed_at(run, files):
     Image.fromarray(np.zeros((17, 15), np.uint8)).save("grey.png")
     with pytest.raises(UserError, match="1 channels, image0 was trained on 2"):
         read_inputs(run, ["image0"], ["grey.png"], [])
-    np.save("bytes.npy", np.random.default_rng(0).integers(0, 255, (17, 15, 2)).astype(np.uint8))
-    with pytest.raises(
-        UserError, match=r"bytes\.npy holds uint8 values, the run int16 of 0 to 1000: give the image in those"
-    ):
-        read_inputs(run, ["image0"], ["bytes.npy"], [])
+    rng = np.random.default_rng(0)
+    np.save("bytes.npy", rng.integers(0, 255, (17, 15, 2)).astype(np.uint8))
+    np.save("fractions.npy", rng.uniform(0, 1, (17, 15, 2)).astype(np.float32))
+    for name, dtype in (("bytes", "uint8"), ("fractions", "float32")):
+        with pytest.raises(
+            UserError, match=rf"{name}\.npy holds {dtype} values of 0.* the run int16 of 0 to 1000"
+        ):
+            read_inputs(run, ["image0"], [f"{name}.npy"], [])
 
 
 def test_scales_and_sizes_of_flags(run, capsys):

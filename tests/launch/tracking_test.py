@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from launch import wandb_runs
-from launch.tracking import JsonLines, open_writer
+from launch.tracking import JsonLines, open_writer, open_writer_to_append
 from launch.wandb_runs import Wandb
 from singan.config import TrackingConfig
 from singan.errors import UserError
@@ -141,6 +141,21 @@ def test_a_start_from_nothing_drops_what_an_unsaved_start_left(tmp_path):
     assert len(strict(tmp_path / "metrics.jsonl")) == 1
 
 
+def test_what_is_appended_later_keeps_every_row_and_is_kept_where_its_step_is(tmp_path):
+    writer = open_writer(OFF, tmp_path, "id0", {}, None)
+    for step in range(1, 6):
+        writer.scalars(row(step))
+    writer.close(0)
+    for loss in (1.0, 2.0):  # the same names at the same step: both count
+        writer = open_writer_to_append(OFF, tmp_path, "id0", {})
+        writer.scalars(row(3, loss=loss))
+        writer.close(0)
+    told = [(each["global_step"], each["loss"]) for each in strict(tmp_path / "metrics.jsonl")]
+    assert told == [(1, 0.5), (2, 1), (3, 1.5), (4, 2), (5, 2.5), (3, 1), (3, 2)]
+    open_writer(OFF, tmp_path, "id0", {}, 3).close(0)
+    assert [each["global_step"] for each in strict(tmp_path / "metrics.jsonl")] == [1, 2, 3, 3, 3]
+
+
 # wandb, a stand-in
 
 
@@ -186,6 +201,16 @@ def test_rows_that_the_server_has_are_not_sent_again(tmp_path):
     wandb.scalars(row(2))
     wandb.scalars(row(4))
     assert [values["global_step"] for values in run.logged] == [3, 4]
+
+
+def test_what_is_appended_to_a_finished_run_is_sent_whatever_its_step(tmp_path):
+    run = FakeRun()
+    wandb = Wandb(run, tmp_path, logged_through=9)
+    wandb.replay([{**row(9), "time": 1.0}])
+    wandb.append_to({"t": [{"image": "a"}]})  # the server has the tables too
+    wandb.scalars(row(9, evaluated=1))
+    (logged,) = run.logged
+    assert logged["scale_00/evaluated"] == 1
 
 
 def test_one_failure_is_one_warning_and_three_in_a_row_end_wandb(tmp_path, monkeypatch):
@@ -317,6 +342,41 @@ def test_an_offline_run_reads_back_whole_and_stays_in_the_workdir(tmp_path, home
     assert sorted(os.listdir(tmp_path)) == ["home", "run"]
     for path in workdir.rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+
+
+APPEND = """
+import sys
+from launch.tracking import open_writer_to_append
+from singan.config import TrackingConfig
+
+writer = open_writer_to_append(TrackingConfig(wandb="offline", project="p"), sys.argv[1], "id0", {})
+writer.scalars({"global_step": 12, "scale": 1, "scale_step": 2, "evaluation/swd": 0.5})
+writer.table("evaluation", [{"image": "a", "swd": 0.5}])
+writer.summary({"evaluation/swd": 0.5})
+writer.close(0)
+"""
+
+
+@pytest.mark.processes
+def test_what_is_appended_joins_the_offline_run_with_its_rows_and_tables(tmp_path, home):
+    workdir = tmp_path / "run"
+    assert run_python(TRAIN, workdir, "offline", "none", 12, 0, home=home).returncode == 0
+    done = run_python(APPEND, workdir, home=home)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (folder,) = (workdir / "wandb").glob("offline-run-*-id0")
+    records = inspect(folder)
+    assert steps(records, "/loss") == list(range(1, 13))
+    assert steps(records, "/samples.path") == [4, 8, 12]
+    assert steps(records, "/evaluation/swd") == [12]
+    items = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert [name for name in ("t", "evaluation") if any(item.get(f"{name}._type") for item in items)] == [
+        "t",
+        "evaluation",
+    ]
+    summary = {}
+    for record in records:
+        summary |= record.get("summary", {}).get("update", {})
+    assert summary["evaluation/swd"] == 0.5
 
 
 @pytest.mark.processes

@@ -113,7 +113,7 @@ def save_npy(path: Path, array: np.ndarray) -> None:
 
 def rows(workdir: Path) -> list[dict]:
     """The rows of metrics.jsonl without what differs from run to run: time and speed."""
-    varying = {"time", "steps_per_second", "image_steps_per_second"}
+    varying = {"time", "steps_per_second", "image_steps_per_second", "end/metrics_seconds"}
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return [{key: value for key, value in line.items() if key not in varying} for line in lines]
 
