@@ -129,7 +129,8 @@ def seam_energy(images: Float[Array, "n h w c"], mask: Bool[Array, "h w"], band:
     """
     distance = signed_distance(mask)
     near = np.abs(distance) < band
-    normal = np.stack(np.gradient(ndimage.gaussian_filter(distance, NORMAL_SIGMA)), axis=-1)
+    slopes = np.gradient(np.asarray(ndimage.gaussian_filter(distance, NORMAL_SIGMA)))
+    normal = np.stack([np.asarray(slope) for slope in slopes], axis=-1)
     length = np.sqrt(np.square(normal).sum(-1, keepdims=True))
     normal = normal / np.where(length > 0, length, 1)
     down, across = (np.gradient(np.asarray(images, np.float64), axis=axis)[:, near] for axis in (1, 2))
