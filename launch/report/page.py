@@ -1,6 +1,5 @@
 """report.html of a run, written at the end of each scale and by python -m launch.report."""
 
-import datetime
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -71,7 +70,6 @@ def page(
             "problems": tag("div", lines, class_="problem") if lines else "",
             "links": [(tag("a", link, href=f"#{name}"), " ") for name, link, _, _ in parts],
             "sections": [tag("section", tag("h2", heading), content, id=name) for name, _, heading, content in parts],
-            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )
 

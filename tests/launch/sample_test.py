@@ -93,9 +93,6 @@ def test_png_holds_the_same_samples_and_a_grid_and_leaves_the_run_alone(commands
 def test_bad_flags_are_refused_and_nothing_is_written(commands, tmp_path, flag, words):
     workdir = commands.finished_run()
     result = commands.run("sample", f"--workdir={workdir}", f"--out={tmp_path / 'out'}", flag)
-    notes = [line for line in result.stderr.splitlines(keepends=True) if line.startswith("note: ")]
-    assert len(notes) == (flag == "--start_scales=2,7")
-    result.stderr = result.stderr.removeprefix("".join(notes))
     assert_refused(result, *words)
     assert not (tmp_path / "out").exists()
 

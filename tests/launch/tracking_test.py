@@ -337,7 +337,8 @@ def test_an_offline_run_reads_back_whole_and_stays_in_the_workdir(tmp_path, home
     metrics = {m.get("name") or m["glob_name"]: m for m in (r["metric"] for r in records if r["type"] == "metric")}
     assert metrics["scale_01/*"]["step_metric"] == "scale_01/scale_step"
     assert "global_step" in metrics
-    assert records[-1] == {"num": records[-1]["num"], "type": "exit", "exit": {"exit_code": 0}}
+    assert records[-1]["type"] == "exit"
+    assert records[-1]["exit"]["exit_code"] == 0  # a run of a second or more has its runtime beside it
     assert list(home.iterdir()) == []
     assert sorted(os.listdir(tmp_path)) == ["home", "run"]
     for path in workdir.rglob("*"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from singan import losses, step
+from singan.concurrent import Entrance
 from singan.convolution import conv3x3
 from singan.generation import apply_critic, apply_generator, generator_inputs
 
@@ -119,7 +120,7 @@ def test_the_generator_wants_a_high_score_and_a_faithful_reconstruction(without_
     x = np.pad(image(8, 1, *spec.size, 2), ((0, 0), (5, 5), (5, 5), (0, 0)))
     zero = jax.tree.map(np.zeros_like, state.generator)
     loss, (_, _, metrics) = step._generator_loss(
-        spec, zero["params"], zero, state.critic, (x, 0 * x), (x, 0 * x), inputs.real
+        spec, (zero["params"],), (zero,), state.critic, Entrance(x, 0 * x), Entrance(x, 0 * x), inputs.real
     )
     np.testing.assert_allclose(metrics["generator/reconstruction"], 7 * np.mean(inputs.real**2), rtol=1e-5)
     score = np.mean(apply_critic(spec, state.critic, np.zeros_like(inputs.real))[0])
