@@ -77,9 +77,7 @@ def test_values_of_another_type_are_not_guessed_at(run, files):
     np.save("bytes.npy", rng.integers(0, 255, (17, 15, 2)).astype(np.uint8))
     np.save("fractions.npy", rng.uniform(0, 1, (17, 15, 2)).astype(np.float32))
     for name, dtype in (("bytes", "uint8"), ("fractions", "float32")):
-        with pytest.raises(
-            UserError, match=rf"{name}\.npy holds {dtype} values of 0.* the run int16 of 0 to 1000"
-        ):
+        with pytest.raises(UserError, match=rf"{name}\.npy holds {dtype} values of 0.* the run int16 of 0 to 1000"):
             read_inputs(run, ["image0"], [f"{name}.npy"], [])
 
 
