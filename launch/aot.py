@@ -1,0 +1,121 @@
+"""Compiles every scale's training for a TPU slice, on a machine without one, and tells what it takes of each chip.
+
+python -m launch.aot --config=experiments/multimodal_mri/config.py --topology=v5e-8 --images=64
+
+Reads no data. --topology=here plans for the devices of this machine. Exit code 1: a program has collectives.
+"""
+
+import dataclasses
+import sys
+
+import jax
+from absl import flags
+from jax.sharding import Mesh
+
+from launch import cli, records, runtime
+from launch.configs import load_config
+from singan import files
+from singan.cohort import image_mesh
+from singan.config import to_mapping
+from singan.convolution import form_for
+from singan.errors import UserError
+from singan.planning import ScaleCost, scale_cost
+from singan.pyramid import plan
+from singan.spec import make_spec
+from singan.topologies import devices_of, find_topology
+
+CONFIG = cli.config_flag()
+TOPOLOGY = flags.DEFINE_string("topology", "v5e-8", "Such as v5e-8, v6e-16 or v4-32; here: this machine's devices.")
+IMAGES = flags.DEFINE_integer("images", 64, "Images trained at once.", lower_bound=1)
+HEIGHT = flags.DEFINE_integer("height", 240, "Of the images, pixels.", lower_bound=1)
+WIDTH = flags.DEFINE_integer("width", 240, "Of the images, pixels.", lower_bound=1)
+CHANNELS = flags.DEFINE_integer("channels", 3, "Of the images.", lower_bound=1)
+SCALES = flags.DEFINE_list("scales", [], "Such as 0,4,9; all where not given.")
+OUT = flags.DEFINE_string("out", "", "JSON file to write the table to.")
+
+DONE, TALKING = 0, 1
+HEAD = (
+    "|||images|at|MiB|MiB|MiB|MiB|MiB|would|GFLOP|as|GB||compile",
+    "scale|size|width|a chip|once|args|temp|out|code|total|fit|a step|asked|a step|coll.|s",
+)
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    config = load_config(CONFIG.value)
+    pyramid = plan(HEIGHT.value, WIDTH.value, config.pyramid, str(config.method.resize_border))
+    scales = _chosen_scales(len(pyramid))
+    mesh = _mesh(TOPOLOGY.value, IMAGES.value)
+    device = mesh.devices.flat[0]
+    first = make_spec(config, pyramid, CHANNELS.value, form_for(device.platform))
+    height, width, channels = shape = HEIGHT.value, WIDTH.value, CHANNELS.value
+    print(
+        f"{IMAGES.value} images of {height}x{width}x{channels} on {mesh.size} x {device.device_kind} ({TOPOLOGY.value})"
+        f", precision {config.train.precision}\n{_lines(line.split('|') for line in HEAD)}",
+        flush=True,
+    )
+    costs = []
+    for scale in scales:
+        costs.append(scale_cost(first.at(scale), mesh, IMAGES.value))
+        print(_lines([_cells(costs[-1])]), flush=True)
+    print(_totals(costs, config.train.steps_per_scale))
+    if OUT.value:
+        asked = {"topology": TOPOLOGY.value, "images": IMAGES.value, "shape": shape, "config": to_mapping(config)}
+        rows = [dataclasses.asdict(cost) for cost in costs]
+        files.write_json(OUT.value, {**records._start(mesh), **asked, "scales": rows})
+        print(f"wrote {OUT.value}")
+    if talking := [cost.scale for cost in costs if cost.collectives]:
+        print(f"error: devices talk to each other at scales {talking}, and images never should", file=sys.stderr)
+        return TALKING
+    return DONE
+
+
+def _mesh(topology: str, images: int) -> Mesh:
+    if topology == "here":
+        mesh = runtime.start_jax(images)
+        jax.config.update("jax_enable_compilation_cache", False)  # what is told is how long compiling takes
+        return mesh
+    found = find_topology(topology)
+    jax.config.update("jax_platforms", "cpu")  # a TPU that is there is left to whoever uses it
+    return image_mesh(devices_of(found)[:images])
+
+
+def _chosen_scales(count: int) -> list[int]:
+    known = {str(scale): scale for scale in range(count)}
+    for text in SCALES.value:
+        if text.strip() not in known:
+            raise UserError(f"--scales: there is no scale {text!r}: these images have scales 0 to {count - 1}")
+    return sorted({known[text.strip()] for text in SCALES.value}) or list(known.values())
+
+
+def _cells(cost: ScaleCost) -> tuple[str, ...]:
+    memory = cost.memory
+    parts = (memory.arguments, memory.temporary, memory.output, memory.code, memory.total)
+    sizes = [f"{part / 2**20:.{0 if part > 2**27 else 1}f}" for part in parts]
+    most = "-" if cost.most is None else str(cost.most)
+    more = f"x{cost.flops / cost.asked_flops:.2f}" if cost.flops > 0 else "-"
+    numbers = [f"{cost.asked_flops / 1e9:.4g}", more, f"{cost.bytes / 1e9:.4g}", str(cost.collectives)]
+    size = "x".join(map(str, cost.size))
+    cells = (str(cost.scale), size, str(cost.width), str(cost.images), str(cost.group), *sizes, most, *numbers)
+    return (*cells, f"{cost.compile_seconds:.1f}")
+
+
+def _lines(rows) -> str:
+    widths = (5, 7, 5, 6, 4, 6, 6, 5, 5, 6, 5, 8, 5, 7, 5, 7)
+    return "\n".join(" ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _totals(costs: list[ScaleCost], steps: int) -> str:
+    largest = max(costs, key=lambda cost: cost.memory.total)
+    image = sum(cost.asked_flops / cost.images for cost in costs) * steps
+    fit = [cost.most for cost in costs if cost.most is not None]
+    return (
+        f"at most {largest.memory.total / 2**20:.1f} MiB per chip, at scale {largest.scale}"
+        + (f"; {min(fit)} images per chip would fit at once at each of these scales" if fit else "")
+        + f"\none image, {steps} steps a scale: {image:.3g} FLOP as asked; collectives:"
+        f" {sum(cost.collectives for cost in costs)}; compiled in {sum(cost.compile_seconds for cost in costs):.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
