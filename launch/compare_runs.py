@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.report.facts import RunFacts, read_facts
+from launch.report.history import ScaleHistory
 from launch.report.quality import AT_SCALES, Evaluation, Measured, of_scale, read_evaluation
 from launch.report.sections import STATUS
 from singan.config import flatten, to_mapping
@@ -32,6 +33,8 @@ class Compared:
       diverged: number of images; None where it is not known.
       grid: (what it shows, PNG).
       problems: what could not be read, a line each.
+      history: what was said while it trained, of each scale.
+      run_id: of the run, in wandb too.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Compared:
     evaluation: Evaluation | None = None
     grid: tuple[str, bytes] | None = None
     problems: tuple[str, ...] = ()
+    history: Sequence[ScaleHistory] = ()
+    run_id: str = ""
 
     @property
     def is_workdir(self) -> bool:
@@ -54,12 +59,12 @@ class Compared:
 
 
 def load(places: Sequence[str]) -> list[Compared]:
-    """Returns what is to be compared, each with a name of its own.
+    """Returns what is to be compared, each with a name of its own; for the root of a sweep, its runs.
 
     Raises:
       UserError: a place holds nothing to compare, or a wandb run cannot be read.
     """
-    found = [_load(place) for place in dict.fromkeys(place.rstrip("/") or place for place in places)]
+    found = [_load(place) for place in dict.fromkeys(inner for place in places for inner in _inside(place))]
     names = [one.name for one in found]
     parents = [f"{Path(one.place).resolve().parent.name}/{one.name}" for one in found]
     for number, one in enumerate(found):
@@ -69,6 +74,13 @@ def load(places: Sequence[str]) -> list[Compared]:
     return found
 
 
+def _inside(place: str) -> list[str]:
+    place = place.rstrip("/") or place
+    if any((Path(place) / name).is_file() for name in ("config.json", "evaluation.json")):
+        return [place]
+    return sorted(str(path.parent) for path in Path(place).glob("*/config.json")) or [place]
+
+
 def _load(place: str) -> Compared:
     path = Path(place)
     if (path / "config.json").is_file():
@@ -76,9 +88,7 @@ def _load(place: str) -> Compared:
     if (path / "evaluation.json").is_file():
         return of_folder(place)
     if path.is_dir():
-        inner = sorted(child.parent.name for child in path.glob("*/config.json"))
-        hint = f": give {', '.join(str(path / name) for name in inner[:3])}" if inner else ""
-        raise UserError(f"{place} holds neither a run (config.json) nor an evaluation.json{hint}")
+        raise UserError(f"{place} holds no run (config.json), no sweep of runs and no evaluation.json")
     if not path.exists() and WANDB_PATH.fullmatch(place):
         from launch.compare_wandb import of_wandb
 
@@ -112,6 +122,8 @@ def of_workdir(place: str, run: RunFacts) -> Compared:
         run.evaluation,
         (f"scale {grid}", picture.read_bytes()) if picture else None,
         run.problems,
+        run.history,
+        str(run.record.get("id", "")),
     )
 
 

@@ -64,6 +64,7 @@ def of_run(place: str, run: Any) -> Compared:
         seconds=float(summary.get("_runtime") or 0.0),
         evaluation=Evaluation(settings, {}, cohort, {}) if cohort else None,
         grid=_picture(run, pictures),
+        run_id=place.rsplit("/", 1)[-1],
     )
 
 

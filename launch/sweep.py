@@ -80,6 +80,7 @@ def main(argv: list[str]) -> int:
     code = where.start(left) if left else DONE
     if backend == "local":
         print(state.table({run.name: state.read_state(sweep, run) for run in chosen}))
+        print(f"side by side: python -m launch.compare {root}{_report_flag(sweep)}")
     return code
 
 
@@ -89,6 +90,11 @@ def _chosen(sweep: Sweep) -> list[PlannedRun]:
         if name not in names:
             raise UserError(f"--only={name}: the sweep has no run of that name{nearest(name, names)}")
     return [run for run in sweep.runs if not ONLY.value or {run.name, run.id} & set(ONLY.value)]
+
+
+def _report_flag(sweep: Sweep) -> str:
+    tracking = sweep.runs[0].config.tracking
+    return f" --wandb_report={tracking.project}" if tracking.wandb == "online" else ""
 
 
 def _overview(sweep: Sweep, runs: list[PlannedRun]) -> str:

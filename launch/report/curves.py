@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 360, 210  # of the drawing's own units, which are pixels on a ph
 LEFT, RIGHT, TOP, BOTTOM = 48, 6, 8, 24
 LOG_FROM = 10.0  # times: positive values that span more are drawn on a logarithmic axis
 STEP = "steps of training; each part is one scale, coarsest first"
+LINES = 8  # that can be told apart, by colour and dashes; more runs are drawn over and over in these
 
 
 class Series(NamedTuple):
@@ -70,6 +71,45 @@ def ends_by_scale(scales: Sequence[ScaleHistory], name: str, title: str, unit: s
     return _figure(title, unit, [Series(title, [parts])], bands, "scale, at its end")
 
 
+def side_by_side(runs: Mapping[str, Sequence[ScaleHistory]], steps: Mapping[str, int]) -> list[Html]:
+    """Returns panels with a line for each run, against the scale and the share of its steps that is done.
+
+    Args:
+      runs: what was said of each run's scales, by the run's name.
+      steps: of a whole scale of each run.
+    """
+    last = max((scale.scale for scales in runs.values() for scale in scales), default=-1)
+    bands = [(str(scale), float(scale), scale + 1.0) for scale in range(last + 1)]
+    drawn = []
+    for panel in PANELS:
+        for name, label in panel.series.items():
+            lines = [Series(run, [_placed(scale, name, steps[run]) for scale in runs[run]]) for run in runs]
+            if any(any(line.parts) for line in lines):
+                title = panel.title if len(panel.series) == 1 else f"{panel.title}: {label}"
+                drawn.append(_figure(title, panel.unit, lines, bands, STEP))
+    return drawn
+
+
+def ends_side_by_side(ends: Mapping[str, Mapping[int, float]], title: str, unit: str) -> Html | None:
+    """Returns a panel with a line for each run: what its scales ended with, {run: {scale: mean over images}}."""
+    lines = [
+        Series(run, [[Point(scale, of[scale], of[scale], of[scale]) for scale in sorted(of)]] if of else [])
+        for run, of in ends.items()
+    ]
+    scales = [scale for of in ends.values() for scale in of]
+    if not scales:
+        return None
+    bands = [(str(scale), scale - 0.5, scale + 0.5) for scale in range(max(scales) + 1)]
+    return _figure(title, unit, lines, bands, "scale, at its end")
+
+
+def _placed(scale: ScaleHistory, name: str, steps: int) -> list[Point]:
+    """Returns a curve's means, from the scale's number to the next one as its steps are done."""
+    points = scale.curves.get(name, [])
+    begin = max((p.step for p in points), default=0.0) - scale.steps
+    return [Point(scale.scale + min((p.step - begin) / steps, 1.0), p.mean, p.mean, p.mean) for p in points]
+
+
 def _bands(scales: Sequence[ScaleHistory]) -> list[tuple[str, float, float]]:
     """Returns the name and the global steps of each scale."""
     found = []
@@ -102,15 +142,15 @@ def _figure(
         for part in filter(None, line.parts):
             if any(point.high > point.low for point in part):
                 edge = [(p.step, p.high) for p in part] + [(p.step, p.low) for p in reversed(part)]
-                drawn.append(tag("path", d=_path(edge, x, y) + "Z", class_=f"spread s{order}"))
+                drawn.append(tag("path", d=_path(edge, x, y) + "Z", class_=f"spread s{order % LINES}"))
             if len(part) == 1 or axis != STEP:
                 spots = [(f"{x(p.step):.1f}", f"{y(p.mean):.1f}") for p in part]
-                drawn += [tag("circle", cx=cx, cy=cy, r="2.5", class_=f"s{order}") for cx, cy in spots]
-            drawn.append(tag("path", d=_path([(p.step, p.mean) for p in part], x, y), class_=f"line s{order}"))
+                drawn += [tag("circle", cx=cx, cy=cy, r="2.5", class_=f"s{order % LINES}") for cx, cy in spots]
+            drawn.append(tag("path", d=_path([(p.step, p.mean) for p in part], x, y), class_=f"line s{order % LINES}"))
     spread = any(point.high > point.low for point in points)
     said = [unit, "logarithmic" if log else "", "line: mean over images, band: 10th to 90th percentile" * spread]
     svg = tag("svg", drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title} against {axis}")
-    keys = tag("p", [tag("span", line.name, class_=f"s{i}") for i, line in enumerate(lines)], class_="keys")
+    keys = tag("p", [tag("span", line.name, class_=f"s{i % LINES}") for i, line in enumerate(lines)], class_="keys")
     caption = tag("figcaption", tag("b", title), " ", tag("span", ", ".join(filter(None, said))))
     return tag("figure", caption, keys if len(lines) > 1 else None, svg, class_="chart")
 

@@ -392,7 +392,9 @@ def test_a_sweep_goes_on_past_failures_and_finishes_when_started_again(commands,
 
     status = commands.run("sweep", *given_flags, "--status")
     assert (status.returncode, status.stderr) == (0, "")
-    assert status.stdout == out[out.index("run  ") :]
+    table, _, after = out[out.index("run  ") :].partition("side by side: ")
+    assert status.stdout == table
+    assert after == f"python -m launch.compare {root}\n"
 
     before = {n: contents(root / f"seed={n}") for n in (0, 1, 3, 4)}
     again = commands.run("sweep", *given_flags)
