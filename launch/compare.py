@@ -8,8 +8,6 @@ Takes workdirs, roots of sweeps (all their runs), folders with an evaluation.jso
 --generated wrote, and wandb run paths.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from launch import cli, compare_page, compare_report, compare_runs, compare_tables, compare_text
@@ -34,7 +32,7 @@ def main(argv: list[str]) -> int:
     if REPORT.value:
         compare_report.project_of(REPORT.value)
     tables = compare_tables.parts(runs)
-    out = files.make_directory(Path(OUT.value))
+    out = files.make_directory(OUT.value)
     lines = compare_page.write(runs, tables, out)
     if FORMAT.value == "csv":
         print(lines, end="")
@@ -42,7 +40,7 @@ def main(argv: list[str]) -> int:
         print({"table": compare_text.terminal, "markdown": compare_text.markdown}[FORMAT.value](runs, tables))
         print(f"\nthe page is {out / 'compare.html'}, all numbers are in {out / 'compare.csv'}")
     if REPORT.value:
-        title = f"Comparison of {Path(argv[1]).resolve().name if len(argv) == 2 else f'{len(runs)} runs'}"
+        title = f"Comparison of {files.absolute(argv[1]).resolve().name if len(argv) == 2 else f'{len(runs)} runs'}"
         print(f"the report is {compare_report.make_report(runs, tables, REPORT.value, title)}")
     return 0
 

@@ -3,13 +3,13 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from launch.report.facts import RunFacts, read_facts
 from launch.report.history import ScaleHistory
 from launch.report.quality import AT_SCALES, Evaluation, Measured, of_scale, read_evaluation
 from launch.report.sections import STATUS
+from singan import files
 from singan.config import flatten, to_mapping
 from singan.errors import UserError
 
@@ -55,7 +55,7 @@ class Compared:
 
     @property
     def is_workdir(self) -> bool:
-        return bool(self.config) and Path(self.place).is_dir()
+        return bool(self.config) and files.as_path(self.place).is_dir()
 
 
 def load(places: Sequence[str]) -> list[Compared]:
@@ -66,7 +66,7 @@ def load(places: Sequence[str]) -> list[Compared]:
     """
     found = [_load(place) for place in dict.fromkeys(inner for place in places for inner in _inside(place))]
     names = [one.name for one in found]
-    parents = [f"{Path(one.place).resolve().parent.name}/{one.name}" for one in found]
+    parents = [f"{files.absolute(one.place).resolve().parent.name}/{one.name}" for one in found]
     for number, one in enumerate(found):
         if names.count(one.name) > 1:
             longer = parents[number] if parents.count(parents[number]) == 1 else one.place
@@ -76,13 +76,13 @@ def load(places: Sequence[str]) -> list[Compared]:
 
 def _inside(place: str) -> list[str]:
     place = place.rstrip("/") or place
-    if any((Path(place) / name).is_file() for name in ("config.json", "evaluation.json")):
+    if any((files.as_path(place) / name).is_file() for name in ("config.json", "evaluation.json")):
         return [place]
-    return sorted(str(path.parent) for path in Path(place).glob("*/config.json")) or [place]
+    return sorted(str(path.parent) for path in files.as_path(place).glob("*/config.json")) or [place]
 
 
 def _load(place: str) -> Compared:
-    path = Path(place)
+    path = files.as_path(place)
     if (path / "config.json").is_file():
         return of_workdir(place, read_facts(path))
     if (path / "evaluation.json").is_file():
@@ -133,8 +133,9 @@ def of_folder(place: str) -> Compared:
     Raises:
       UserError: evaluation.json is damaged.
     """
-    path = Path(place)
-    picture = next((p for p in (path / "grid.png", *sorted(path.glob("**/*grid.png"))) if p.is_file()), None)
+    path = files.as_path(place)
+    grids = path.glob("*/*grid.png" if files.is_bucket(path) else "**/*grid.png")
+    picture = next((p for p in (path / "grid.png", *sorted(grids)) if p.is_file()), None)
     return Compared(
         path.resolve().name,
         place,

@@ -7,8 +7,6 @@ Fidelity, diversity and distance to the training image, always together, for eac
 definitions, in WORKDIR/evaluation.json, metrics.jsonl and wandb. What is there of the same settings is kept.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from launch import cli, evaluation_folders, evaluation_runs, evaluation_table, runtime, selection
@@ -75,8 +73,9 @@ def of_folders() -> int:
     runtime.start_jax(1)
     comparison = evaluation_folders.compare(REAL.value, GENERATED.value, LAYOUT.value, note)
     inception = metrics.load_inception(INCEPTION.value, note) if "inception" in families else None
-    files.make_directory(Path(OUT.value).parent)
-    found = Evaluation(Path(OUT.value), comparison.settings(families, inception), lambda text: note(f"note: {text}"))
+    out = files.as_path(OUT.value)
+    files.make_directory(out.parent)
+    found = Evaluation(out, comparison.settings(families, inception), lambda text: note(f"note: {text}"))
     comparison.evaluate(found, families, inception, note)
     _show(found, f"{comparison.summary}; means over the real images")
     return 0

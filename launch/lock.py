@@ -1,20 +1,18 @@
-"""The lock that keeps a workdir to one process."""
+"""The lock that keeps a workdir to one process; that of a workdir in a bucket is in launch/bucket_lock.py."""
 
 import contextlib
 import errno
 import fcntl
 import json
 import os
-import socket
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
-
+from launch.bucket_lock import Lease
+from launch.holders import may_be_alive, parse_holder, refusal, this_process
 from singan.errors import UserError
-from singan.files import make_directory, named_os_errors
+from singan.files import as_path, is_bucket, make_directory, named_os_errors, remove_leftovers
+from singan.workdir import Workdir
 
 _Lock = TypeVar("_Lock", bound="WorkdirLock")
 
@@ -22,15 +20,16 @@ _Lock = TypeVar("_Lock", bound="WorkdirLock")
 class WorkdirLock:
     """Context manager: while it is held, no second process can hold the same workdir.
 
-    Two guards, as each has a hole: flock is race-free and ends with its process, but some network file systems keep it
-    to one host; the file's content (host, pid, start time of the process) names the holder and is seen by all hosts.
+    In a directory there are two guards, as each has a hole: flock is race-free and ends with its process, but some
+    network file systems keep it to one host; the file's content (launch/holders.py) is seen by all hosts.
     """
 
     NAME = ".lock"
 
     def __init__(self, workdir: str | os.PathLike):
-        self.path = Path(workdir) / self.NAME
+        self.path = as_path(workdir) / self.NAME
         self._fd: int | None = None
+        self._lease = Lease(self.path) if is_bucket(workdir) else None
 
     def __enter__(self: _Lock) -> _Lock:
         """Makes the workdir if needed and takes its lock; that of a process that is gone is taken over.
@@ -38,24 +37,30 @@ class WorkdirLock:
         Raises:
           UserError: another process holds it (host and pid are named), or the workdir cannot be written.
         """
+        if self._lease is not None:
+            self._lease.take()
+            return self
         make_directory(self.path.parent)
         with named_os_errors(self.path):
             fd = self._open_locked()
             try:
                 holder = _read_holder(fd)
-                if holder and _may_be_alive(holder):
-                    raise UserError(self._refusal(holder))
-                content = json.dumps(_this_process()).encode()
+                if holder and may_be_alive(holder):
+                    raise UserError(refusal(self.path, holder))
+                content = json.dumps(this_process()).encode()
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, content, 0)
             except BaseException:
                 os.close(fd)
                 raise
         self._fd = fd
+        remove_leftovers(Workdir(self.path.parent).folders())
         return self
 
     def __exit__(self, *_: object) -> None:
         """Gives the lock back."""
+        if self._lease is not None:
+            self._lease.give_back()
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)  # before the flock ends: whoever opened this file sees that it is gone
@@ -71,7 +76,7 @@ class WorkdirLock:
                 if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                     holder = _wait_for_holder(fd)
                     os.close(fd)
-                    raise UserError(self._refusal(holder)) from None
+                    raise UserError(refusal(self.path, holder)) from None
                 if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                     os.close(fd)
                     raise
@@ -81,27 +86,9 @@ class WorkdirLock:
                     return fd
             os.close(fd)  # the holder removed this file between our open and our flock: take the new one
 
-    def _refusal(self, holder: Mapping[str, Any] | None) -> str:
-        workdir = self.path.parent
-        if not holder:
-            return f"{workdir} is in use by another process: wait for it, or choose another --workdir"
-        who = f"process {holder['pid']} on host {holder['host']}"
-        text = f"{workdir} is in use by {who}: wait for it, stop it, or choose another --workdir"
-        if holder["host"] != socket.gethostname():
-            text += f" (if it is gone, delete {self.path})"
-        return text
-
-
-def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "start_time": psutil.Process().create_time()}
-
 
 def _read_holder(fd: int) -> dict[str, Any] | None:
-    try:
-        holder = json.loads(os.pread(fd, 4096, 0))
-        return {"host": str(holder["host"]), "pid": int(holder["pid"]), "start_time": float(holder["start_time"])}
-    except (ValueError, KeyError, TypeError):
-        return None  # empty or half-written: its writer died between making and filling it
+    return parse_holder(os.pread(fd, 4096, 0))
 
 
 def _wait_for_holder(fd: int) -> dict[str, Any] | None:
@@ -110,15 +97,3 @@ def _wait_for_holder(fd: int) -> dict[str, Any] | None:
             return holder
         time.sleep(0.05)
     return None
-
-
-def _may_be_alive(holder: Mapping[str, Any]) -> bool:
-    if holder["host"] != socket.gethostname():
-        return True  # cannot be known from here
-    try:
-        # psutil derives the start from the boot time, which clock corrections move a little.
-        return abs(psutil.Process(holder["pid"]).create_time() - holder["start_time"]) < 2
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True

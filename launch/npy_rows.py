@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ class NpyRows:
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any):
         self._path, self._shape, self._dtype = path, shape, np.dtype(dtype).newbyteorder("<")
-        self._temporary = path.parent / f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._in_bucket = files.is_bucket(path)
+        parent = Path(tempfile.gettempdir()) if self._in_bucket else path.parent
+        self._temporary = parent / f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}"
         self._file: Any = None
 
     def __enter__(self) -> "NpyRows":
@@ -38,7 +41,10 @@ class NpyRows:
         """Gives the file its name."""
         with files.named_os_errors(self._path):
             self._file.close()
-            os.replace(self._temporary, self._path)
+            if self._in_bucket:
+                files.write_bytes(self._path, self._temporary.read_bytes())
+            else:
+                os.replace(self._temporary, self._path)
 
     def __exit__(self, *error: Any) -> None:
         self._file.close()

@@ -14,11 +14,12 @@ from launch.backends import choice
 from launch.backends.runner import Runner
 from launch.sweeps import state
 from launch.sweeps.files import load_sweep
-from launch.sweeps.plan import PlannedRun, Sweep, is_bucket, plan_sweep
+from launch.sweeps.plan import PlannedRun, Sweep, plan_sweep
 from launch.sweeps.wandb_file import wandb_sweep
 from singan import files
 from singan.config import nearest
 from singan.errors import UserError
+from singan.files import is_bucket
 
 CONFIG = cli.config_flag()
 SWEEP = flags.DEFINE_string(

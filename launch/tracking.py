@@ -1,7 +1,7 @@
 """Where a run's numbers and pictures go: metrics.jsonl always, wandb when asked (launch/wandb_runs.py).
 
-metrics.jsonl is the truth. On resume it is cut back to the restored step, and what is left of it is played into the
-new wandb run.
+metrics.jsonl (in a bucket its parts, launch/row_files.py) is the truth. On resume it is cut back to the restored step,
+and what is left of it is played into the new wandb run.
 """
 
 import json
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from launch import row_files
 from launch.rows import ROW_KEYS, Row, place
 from launch.wandb_runs import Wandb, one_line, open_wandb, print_warning
 from singan import files
@@ -41,18 +42,14 @@ class Writer(Protocol):
 class JsonLines:
     """Appends rows to WORKDIR/metrics.jsonl, one strict JSON object a line (NaN and infinities as null).
 
-    Tables go to WORKDIR/tables/NAME.json, the summary to WORKDIR/summary.json. What cannot be written raises UserError.
+    In a bucket these are the parts of launch/row_files.py. Tables go to WORKDIR/tables/NAME.json, the summary to
+    WORKDIR/summary.json. What cannot be written raises UserError.
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+        self.path = files.as_path(path)
         self._summary: dict[str, Any] = {}
-        self._open()
-
-    def _open(self) -> None:
-        with files.named_os_errors(self.path):
-            # Unbuffered: what a full disk refused must not be written again, or raise again, when the file is closed.
-            self._file = self.path.open("ab", buffering=0)
+        self._file = row_files.open_row_file(self.path)
 
     def scalars(self, row: Row) -> None:
         self._append(row)
@@ -71,46 +68,34 @@ class JsonLines:
 
     def sync(self) -> None:
         """Makes the rows written so far survive a power cut: call it before the checkpoint that they belong to."""
-        with files.named_os_errors(self.path):
-            os.fsync(self._file.fileno())
+        self._file.sync()
 
     def close(self, exit_code: int = 0) -> None:
-        with files.named_os_errors(self.path):
-            self._file.close()
+        self._file.close()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns the rows of the file; lines that are not whole are left out."""
-        parsed = (_parse(line) for line in self.path.read_bytes().split(b"\n"))
-        return [row for row in parsed if row is not None]
+        """Returns the rows that were written; lines that are not whole are left out."""
+        self._file.sync()
+        return row_files.read_rows(self.path)
 
     def trim_after(self, global_step: int) -> None:
-        """Drops the rows whose global_step is larger, and lines that are not whole, by an atomic rewrite."""
-        self._file.close()
-        kept = [row for row in self.rows() if row.get("global_step", 0) <= global_step]
-        data = b"".join(_line(row) for row in kept)
-        if data != self.path.read_bytes():
-            files.write_bytes(self.path, data)
-        self._open()
+        """Drops the rows whose global_step is larger, and lines that are not whole; see RowFile.keep."""
+
+        def wanted(line: bytes) -> bytes | None:
+            row = row_files.parse_row(line)
+            step = None if row is None else row.get("global_step", 0)
+            return _line(row) if row is not None and isinstance(step, int) and step <= global_step else None
+
+        self._file.keep(wanted)
 
     def _append(self, row: Mapping[str, Any]) -> None:
         if missing := [key for key in ROW_KEYS if key not in row]:
             raise ValueError(f"a row needs {', '.join(ROW_KEYS)}; this one lacks {', '.join(missing)}")
-        with files.named_os_errors(self.path):
-            rest = memoryview(_line({**row, "time": row.get("time", time.time())}))
-            while rest:
-                rest = rest[self._file.write(rest) :]
+        self._file.append(_line({**row, "time": row.get("time", time.time())}))
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
     return json.dumps(files.plain(row), allow_nan=False).encode() + b"\n"
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
 
 
 class _Both:
@@ -173,7 +158,7 @@ def open_writer(
     Raises:
       UserError: the workdir cannot be written.
     """
-    workdir = files.make_directory(workdir).absolute()
+    workdir = files.absolute(files.make_directory(workdir))
     lines = JsonLines(workdir / "metrics.jsonl")
     lines.trim_after(-1 if resume_global_step is None else resume_global_step)
     kept = lines.rows()
@@ -194,7 +179,7 @@ def open_writer_to_append(
     No row is dropped, and every new one is written, also at a step that has rows. Give a row the step of the weights
     that it speaks of, so that a resumed training keeps it where it keeps them.
     """
-    workdir = files.make_directory(workdir).absolute()
+    workdir = files.absolute(files.make_directory(workdir))
     lines = JsonLines(workdir / "metrics.jsonl")
     lines.trim_after(sys.maxsize)  # only what is not whole
     kept = lines.rows()

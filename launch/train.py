@@ -5,7 +5,6 @@ python -m launch.train --config=experiments/quickstart/config.py --workdir=runs/
 
 import contextlib
 import sys
-from pathlib import Path
 
 from absl import flags
 
@@ -17,7 +16,7 @@ from launch.report.page import try_write_report
 from launch.reporting import Report
 from launch.sources import SourceImage, group_by_shape, load_images
 from launch.tracking import open_writer
-from singan import trainer
+from singan import files, trainer
 from singan.config import Config, to_mapping
 from singan.convolution import form_for
 from singan.errors import UserError
@@ -39,7 +38,7 @@ def main(argv: list[str]) -> int:
     del argv
     config = load_config(CONFIG.value)
     images = load_images(config.data)
-    root = Path(WORKDIR.value)
+    root = files.as_path(WORKDIR.value)
     if not config.data.group_by_shape:
         cohorts = {root: images}
     else:

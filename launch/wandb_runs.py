@@ -4,8 +4,10 @@
 - Offline, wandb begins a new folder at each start. Earlier folders that were not synced are replaced by the new one,
   which holds their rows, and move to WORKDIR/wandb/superseded, where `wandb sync WORKDIR/wandb` does not look; they
   may be deleted. Folders that were synced stay, and the new one holds only the rows after theirs; its sync appends.
+- Of a workdir in a bucket, wandb's own files stay on this machine, in ~/.cache/medisingan/runs/RUN_ID/wandb.
 """
 
+import io
 import json
 import math
 import os
@@ -137,7 +139,7 @@ def _statistics(values: list) -> dict[str, float]:
 def _pixels(path: Path) -> np.ndarray:
     from PIL import Image
 
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(files.as_path(path).read_bytes())) as image:
         return np.asarray(image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB"), dtype=np.uint8)
 
 
@@ -149,12 +151,13 @@ def open_wandb(
     kept: list[dict[str, Any]],
     online_timeout: float,
 ) -> Wandb:
-    earlier = [path for path in (workdir / "wandb").glob(f"*run-*-{run_id}") if path.is_dir()]
+    home = local_home(workdir, run_id)
+    earlier = [path for path in (home / "wandb").glob(f"*run-*-{run_id}") if path.is_dir()]
     uploaded = [path for path in earlier if path.name.startswith("run-") or any(path.glob("*.wandb.synced"))]
     run, logged_through = None, -1
-    _keep_inside(workdir)
+    _keep_inside(home)
     start = {
-        "dir": str(workdir),
+        "dir": str(home),
         "id": run_id,
         "project": tracking.project,
         "group": tracking.group or None,
@@ -169,9 +172,9 @@ def open_wandb(
         except Exception as error:
             print_warning(
                 f"wandb is not reachable ({one_line(error)}); going on offline;"
-                f" `wandb sync {workdir / 'wandb'}` uploads the run later"
+                f" `wandb sync {home / 'wandb'}` uploads the run later"
             )
-            _forget_attempt(set((workdir / "wandb").glob(f"run-*-{run_id}")) - set(earlier))
+            _forget_attempt(set((home / "wandb").glob(f"run-*-{run_id}")) - set(earlier))
     if run is None:
         logged_through = max((_last_step(path) for path in uploaded), default=-1)
         run = _start(start, mode="offline", resume="allow")  # so that its sync asks the server where to go on
@@ -181,9 +184,17 @@ def open_wandb(
     # that was started within the same second.
     current = Path(run.dir).parent
     for path in set(earlier) - {*uploaded, current}:
-        superseded = files.make_directory(workdir / "wandb" / "superseded")
+        superseded = files.make_directory(home / "wandb" / "superseded")
         shutil.move(path, superseded / path.name)
     return writer
+
+
+def local_home(workdir: Path, run_id: str) -> Path:
+    """Returns where the run's folder wandb/ lies: the workdir, or for a bucket a folder here."""
+    if not files.is_bucket(workdir):
+        return workdir
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return files.make_directory(cache / "medisingan" / "runs" / run_id)
 
 
 def _last_step(folder: Path) -> int:

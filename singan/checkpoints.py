@@ -11,13 +11,13 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from singan import files
 from singan.errors import UserError
 from singan.shapes import PyTree
 
@@ -65,9 +65,9 @@ def digests(flat: Mapping[str, np.ndarray], ids: tuple[str, ...]) -> dict[str, s
 class ScaleCheckpoints:
     """The checkpoints of one scale. A context manager: leaving it waits for the last save to be complete."""
 
-    def __init__(self, directory: Path, warn: Callable[[str], None]):
+    def __init__(self, directory: files.AnyPath, warn: Callable[[str], None]):
         """Args: warn: told, in one line, of each damaged checkpoint that is passed over."""
-        self._directory = directory.absolute()
+        self._directory = files.absolute(directory)
         self._warn = warn
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True)
         self._manager = self._guarded(lambda: ocp.CheckpointManager(self._directory, options=options))
@@ -95,7 +95,8 @@ class ScaleCheckpoints:
         about = {"images": list(ids), "digests": sums, **extra}
         self.wait()
         # Asked first, because Orbax answers a disk that fills up while it writes with a flood of tracebacks.
-        if shutil.disk_usage(self._directory).free < 2 * sum(leaf.nbytes for leaf in flat.values()) + SPARE_BYTES:
+        needed = 2 * sum(leaf.nbytes for leaf in flat.values()) + SPARE_BYTES
+        if not files.is_bucket(self._directory) and shutil.disk_usage(self._directory).free < needed:
             raise UserError(f"{self._directory}: {DISK_FULL}")
         arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(flat), about=ocp.args.JsonSave(about))
         self._guarded(lambda: self._manager.save(step, args=arguments, force=True))

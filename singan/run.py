@@ -3,11 +3,11 @@
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
 
+from singan import files
 from singan import workdir as records
 from singan.config import Config
 from singan.convolution import form_for
@@ -68,7 +68,7 @@ def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None
     Raises:
       UserError: there is no run, it is damaged, or no scale is finished yet.
     """
-    workdir = Workdir(Path(path))
+    workdir = Workdir(files.as_path(path))
     config = records.read_config(workdir)
     images = tuple(records.read_images(workdir))
     height, width, channels = images[0].shape

@@ -5,10 +5,8 @@ config.json  run.json  images.json  images/<id>.npy  metrics.jsonl  scales/03/{c
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import numpy as np
 from singan import files
 from singan.config import Config, parse, to_mapping
 from singan.errors import UserError
+from singan.files import AnyPath
 from singan.value_map import ValueMap
 
 FORMAT = 1  # of the whole directory; raised when an older version of this code could misread a newer one
@@ -37,40 +36,50 @@ class ImageRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """Paths of one run."""
+    """Paths of one run, in a directory or in a bucket."""
 
-    path: Path
+    path: AnyPath
 
     @property
-    def config(self) -> Path:
+    def config(self) -> AnyPath:
         return self.path / "config.json"
 
     @property
-    def run(self) -> Path:
+    def run(self) -> AnyPath:
         return self.path / "run.json"
 
     @property
-    def images(self) -> Path:
+    def images(self) -> AnyPath:
         return self.path / "images.json"
 
     @property
-    def metrics(self) -> Path:
+    def metrics(self) -> AnyPath:
         return self.path / "metrics.jsonl"
 
-    def image(self, image_id: str) -> Path:
+    def image(self, image_id: str) -> AnyPath:
         return self.path / "images" / f"{image_id}.npy"
 
-    def scale(self, scale: int) -> Path:
+    def scale(self, scale: int) -> AnyPath:
         return self.path / "scales" / f"{scale:02d}"
 
-    def checkpoints(self, scale: int) -> Path:
+    def checkpoints(self, scale: int) -> AnyPath:
         return self.scale(scale) / "checkpoints"
 
-    def scale_samples(self, scale: int) -> Path:
+    def scale_samples(self, scale: int) -> AnyPath:
         return self.scale(scale) / "samples"
 
-    def done(self, scale: int) -> Path:
+    def done(self, scale: int) -> AnyPath:
         return self.scale(scale) / "DONE"
+
+    def folders(self) -> list[AnyPath]:
+        """Returns the folders that there are and that files are written to, the checkpoints' own left out."""
+        inner = [
+            self.path / "images",
+            self.path / "tables",
+            *self.path.glob("scales/*"),
+            *self.path.glob("scales/*/samples"),
+        ]
+        return [folder for folder in (self.path, *inner) if folder.is_dir()]
 
 
 def pixel_digest(pixels: np.ndarray) -> str:
@@ -134,7 +143,7 @@ def read_image(workdir: Workdir, record: ImageRecord) -> np.ndarray:
     """Returns a training image, float32 [H, W, C] in [-1, 1]. Raises UserError where it is missing or damaged."""
     path = workdir.image(record.id)
     try:
-        pixels = np.load(path, allow_pickle=False)
+        pixels = files.read_npy(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"{path} cannot be read ({error}): start the training command again, which writes it anew"
@@ -165,13 +174,10 @@ def read_done(workdir: Workdir, scale: int) -> dict[str, str] | None:
     return {row[1]: row[2] for row in rows if row}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
+def _read(path: AnyPath) -> dict[str, Any]:
+    if not files.exists(path):
         raise UserError(f"{path} does not exist: --workdir must be a directory that launch.train has trained in")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
+    content = files.read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object")
     return content

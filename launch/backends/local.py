@@ -18,9 +18,10 @@ from typing import Any
 
 from launch.backends.devices import Slot, share_out
 from launch.sweeps import state
-from launch.sweeps.plan import PlannedRun, Sweep, is_bucket, train_flags
+from launch.sweeps.plan import PlannedRun, Sweep, train_flags
 from singan import files
 from singan.errors import UserError
+from singan.files import is_bucket
 
 DONE, FAILED, RESUMABLE = 0, 1, 75
 POLL = 0.2  # seconds

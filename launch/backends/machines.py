@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from launch.backends.accelerators import Accelerator, find_accelerator
-from launch.sweeps.plan import REPOSITORY, PlannedRun, Sweep, is_bucket, train_flags
+from launch.sweeps.plan import REPOSITORY, PlannedRun, Sweep, train_flags
 from singan.config import nearest
 from singan.errors import UserError
+from singan.files import is_bucket
 
 CODE = "medisingan"  # where the code lies on a machine, in the home directory
 DATA = "/tmp/medisingan-data"
@@ -149,7 +150,7 @@ def setup_script(accelerator: Accelerator) -> str:
 export PATH="$HOME/.local/bin:$PATH"
 command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
 [ -x {PYTHON} ] || uv venv --python 3.11 $HOME/{CODE}-venv
-uv pip install --python {PYTHON} -c constraints.txt -e . '{jax}' gcsfs
+uv pip install --python {PYTHON} -c constraints.txt -e . '{jax}' gcsfs google-cloud-storage
 """
 
 

@@ -8,8 +8,9 @@ from launch.backends import machines
 from launch.backends.accelerators import find_accelerator
 from launch.backends.machines import CODE, CloudSettings, Data, Machine
 from launch.backends.runner import Runner
-from launch.sweeps.plan import REPOSITORY, PlannedRun, Sweep, is_bucket
+from launch.sweeps.plan import REPOSITORY, PlannedRun, Sweep
 from singan.errors import UserError
+from singan.files import is_bucket
 
 DONE = 0
 POLL = 20.0  # seconds between two looks at the queue

@@ -1,7 +1,6 @@
 """metrics.jsonl read in one pass, in bounded memory: curves thinned out for drawing, and what each scale ended with."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from launch.row_files import parse_row, read_lines
 from launch.rows import ROW_KEYS
 
 MOST_ROWS = 6000  # rows of chunks that are parsed; of a longer file every k-th
@@ -51,16 +51,15 @@ class ScaleHistory:
 
 
 def read_history(path: Path, starts: Sequence[float] = ()) -> list[ScaleHistory]:
-    """Returns the scales that have rows, coarsest first; [] where there is no file.
+    """Returns the scales that have rows, coarsest first; [] where there are none.
 
     Args:
+      path: metrics.jsonl, or where it would be.
       starts: when the run was started or resumed, in seconds since 1970.
 
     Raises:
       OSError: the file cannot be read.
     """
-    if not path.exists():
-        return []
     scales: dict[int, ScaleHistory] = {}
     before = -math.inf
     for row in _rows(path):
@@ -91,25 +90,20 @@ def values(of: Any) -> np.ndarray:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yields the rows that count; broken lines, such as one that is being written, are left out."""
-    with path.open("rb") as file:
-        chunks = sum(_CHUNK in line for line in file)
-        every, number = -(-chunks // MOST_ROWS), 0
-        file.seek(0)
-        for line in file:
-            if _CHUNK in line:
-                number += 1
-                if (number - 1) % every:
-                    continue
-            try:
-                row = json.loads(line)
-            except ValueError:
+    chunks = sum(_CHUNK in line for line in read_lines(path))
+    every, number = -(-chunks // MOST_ROWS), 0
+    for line in read_lines(path):
+        if _CHUNK in line:
+            number += 1
+            if (number - 1) % every:
                 continue
-            if (
-                isinstance(row, dict)
-                and not any(name.startswith(EVALUATION) for name in row)
-                and all(isinstance(row.get(key), int | float) for key in ROW_KEYS)
-            ):
-                yield row
+        row = parse_row(line)
+        if (
+            row is not None
+            and not any(name.startswith(EVALUATION) for name in row)
+            and all(isinstance(row.get(key), int | float) for key in ROW_KEYS)
+        ):
+            yield row
 
 
 def _point(step: float, value: Any) -> Point | None:

@@ -19,8 +19,8 @@ def write_report(workdir: str | os.PathLike) -> Path:
     Raises:
       UserError: there is no run in the workdir, or the page cannot be written.
     """
-    path = Path(workdir) / NAME
-    files.write_text(path, build(read_facts(Path(workdir))))
+    path = files.as_path(workdir) / NAME
+    files.write_text(path, build(read_facts(files.as_path(workdir))))
     return path
 
 
@@ -33,7 +33,8 @@ def try_write_report(workdir: str | os.PathLike, warn: Callable[[str], None]) ->
     try:
         write_report(workdir)
     except Exception as error:  # whatever it is, training goes on
-        warn(f"{Path(workdir) / NAME} could not be written ({' '.join(f'{type(error).__name__}: {error}'.split())})")
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        warn(f"{os.path.join(workdir, NAME)} could not be written ({text})")
 
 
 def build(run: RunFacts) -> str:

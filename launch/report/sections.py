@@ -26,6 +26,7 @@ from launch.report.markup import (
     tag,
 )
 from singan import config as configs
+from singan import files
 from singan.workdir import ImageRecord
 
 MOST_THUMBNAILS, THUMBNAIL = 12, 128  # pictures; pixels of the longer side
@@ -132,13 +133,14 @@ def sample_grids(run: RunFacts) -> list[Html]:
     for scale in sorted(run.finished, reverse=True):
         if (path := run.grid(scale)) is None:
             continue
-        left -= path.stat().st_size
+        png = path.read_bytes()
+        left -= len(png)
         size = run.sizes[scale] if scale < len(run.sizes) else None
         name = f"Scale {scale}" + (f", {size[0]}×{size[1]} pixels" if size else "")
         if left < 0:
             shown = tag("p", "left out to keep this page small: ", tag("code", path.relative_to(run.workdir.path)))
         else:
-            shown = tag("div", picture(path.read_bytes(), f"samples, {name}"), class_="grid", tabindex="0")
+            shown = tag("div", picture(png, f"samples, {name}"), class_="grid", tabindex="0")
         drawn.append(tag("details", tag("summary", name), shown, open=not drawn))
     return drawn or [tag("p", "No scale is finished yet.")]
 
@@ -280,7 +282,7 @@ def _value_map(image: ImageRecord) -> Sequence[str]:
 def _thumbnails(run: RunFacts, image: ImageRecord) -> list[tuple[str, bytes]]:
     """Returns small pictures of an image's channel groups as (name, PNG); [] where its file cannot be read."""
     try:
-        pixels = np.load(run.workdir.image(image.id), mmap_mode="r", allow_pickle=False)
+        pixels = files.read_npy(run.workdir.image(image.id))
     except (OSError, ValueError):
         return []
     every = max(1, max(pixels.shape[:2]) // (2 * THUMBNAIL))

@@ -12,10 +12,10 @@ from launch.configs import load_config
 from singan import files
 from singan.config import Config, default_mapping, flatten, nearest, resume_differences
 from singan.errors import UserError
+from singan.files import is_bucket
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONGEST_NAME = 100
-BUCKETS = ("gs://", "s3://")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +41,6 @@ class Sweep:
     def log(self, run: PlannedRun) -> str:
         """Returns where a local run's output goes: beside its workdir, which stays launch.train's alone."""
         return f"{self.root}/{run.name}.log"
-
-
-def is_bucket(path: str) -> bool:
-    return path.startswith(BUCKETS)
 
 
 def plan_sweep(

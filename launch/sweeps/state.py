@@ -4,16 +4,17 @@ import dataclasses
 import io
 import json
 import signal
-import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import psutil
-from etils import epath
-
-from launch.sweeps.plan import PlannedRun, Sweep, is_bucket
+from launch.holders import may_be_alive
+from launch.row_files import last_rows
+from launch.sweeps.plan import PlannedRun, Sweep
+from singan import files
 from singan.config import parse, resume_differences, to_mapping
 from singan.errors import UserError
+from singan.files import is_bucket
 
 DONE, RUNNING, STOPPED, FAILED, WAITING = "done", "running", "stopped", "failed", "waiting"
 TAIL = 2**16  # bytes of a log or of metrics.jsonl that are read
@@ -41,12 +42,12 @@ def read_state(sweep: Sweep, run: PlannedRun) -> RunState:
       UserError: the workdir is in a bucket that cannot be read from here, or holds a run of another configuration.
     """
     try:
-        root = epath.Path(run.workdir)
+        root = files.as_path(run.workdir)
         parts = [root] if not run.config.data.group_by_shape else _cohorts(root)
         for part in parts:
             _check_same(part, run)
         states = [_read(part) for part in parts] or [RunState(WAITING)]
-        log = epath.Path(sweep.log(run))
+        log = files.as_path(sweep.log(run))
         lines = [] if is_bucket(sweep.root) else _tail(log)
     except Exception as error:
         if isinstance(error, UserError) or not is_bucket(sweep.root):
@@ -86,12 +87,12 @@ def _cell(value: float | None, form: str = "d") -> str:
     return "-" if value is None else format(value, form)
 
 
-def _cohorts(root: epath.Path) -> list[epath.Path]:
+def _cohorts(root: Path) -> list[Path]:
     """Returns the workdirs of a run whose image shapes are trained each on its own."""
     return sorted(path.parent for path in root.glob("*/run.json")) if root.exists() else []
 
 
-def _check_same(workdir: epath.Path, run: PlannedRun) -> None:
+def _check_same(workdir: Path, run: PlannedRun) -> None:
     old = _json(workdir / "config.json")
     old.pop("format", None)
     if old and (different := resume_differences(to_mapping(parse(old)), to_mapping(run.config))):
@@ -101,10 +102,10 @@ def _check_same(workdir: epath.Path, run: PlannedRun) -> None:
         )
 
 
-def _read(workdir: epath.Path) -> RunState:
+def _read(workdir: Path) -> RunState:
     record, holder = _json(workdir / "run.json"), _json(workdir / ".lock")
     state, note = WAITING, ""
-    if _may_be_alive(holder):
+    if may_be_alive(holder):
         state, note = RUNNING, f"process {holder.get('pid')} on {holder.get('host')}"
     elif "status" in record:
         by_status = {"finished": DONE, "failed": FAILED, "diverged": FAILED, "stopped": STOPPED, "running": STOPPED}
@@ -114,7 +115,7 @@ def _read(workdir: epath.Path) -> RunState:
         )
         if state == DONE and record.get("diverged"):
             note = f"{len(record['diverged'])} image(s) diverged"
-    rows = _rows(_tail(workdir / "metrics.jsonl"))
+    rows = last_rows(workdir / "metrics.jsonl", TAIL)
     place = rows[-1] if rows else {}
     return RunState(
         state,
@@ -162,19 +163,7 @@ def _last(rows: Sequence[dict[str, Any]], *keys: str) -> float | None:
     return None
 
 
-def _rows(lines: Sequence[str]) -> list[dict[str, Any]]:
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # the first line of a tail, or the last of a process that was killed
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
-
-
-def _tail(path: epath.Path) -> list[str]:
+def _tail(path: Path) -> list[str]:
     """Returns the last lines of a text file, none where there is no file; the first one may be a part of one."""
     try:
         with path.open("rb") as file:
@@ -185,21 +174,9 @@ def _tail(path: epath.Path) -> list[str]:
         return []
 
 
-def _json(path: epath.Path) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _may_be_alive(holder: dict[str, Any]) -> bool:
-    """Returns whether the process that a lock names may be alive, as launch.lock judges it."""
-    try:
-        if holder["host"] != socket.gethostname():
-            return True
-        return abs(psutil.Process(holder["pid"]).create_time() - holder["start_time"]) < 2
-    except (KeyError, psutil.NoSuchProcess):
-        return False
-    except psutil.AccessDenied:
-        return True
