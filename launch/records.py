@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from launch.sources import SourceImage
@@ -19,6 +18,7 @@ from singan import files
 from singan import workdir as records
 from singan.config import Config, resume_differences, to_mapping
 from singan.errors import UserError
+from singan.processes import Processes
 from singan.workdir import ImageRecord, Workdir
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "wandb")
@@ -30,11 +30,13 @@ class RunRecord:
 
     id: str
     content: dict[str, Any]
+    writes: bool = True  # whether this process is the one that keeps it
 
     def update(self, workdir: Workdir, **changes: Any) -> None:
         """Changes entries of run.json."""
         self.content.update(changes)
-        files.write_json(workdir.run, self.content)
+        if self.writes:
+            files.write_json(workdir.run, self.content)
 
     def is_finished(self, workdir: Workdir, scales: int) -> bool:
         """Returns whether the run has ended well and every scale's mark is there."""
@@ -42,34 +44,71 @@ class RunRecord:
         return done and self.content.get("status") == "finished"
 
 
-def claim_workdir(workdir: Workdir, config: Config, images: Sequence[SourceImage], mesh: Mesh) -> RunRecord:
+def claim_workdir(
+    workdir: Workdir,
+    config: Config,
+    images: Sequence[SourceImage],
+    mesh: Mesh,
+    processes: Processes | None = None,
+    rows: Sequence[ImageRecord] = (),
+) -> RunRecord:
     """Makes the workdir that of this run, or finds that it is; returns its run record, marked as running.
+
+    Args:
+      images: those of this process, which writes their pixels.
+      processes: all of which call this, where a training has several; the first one writes the records.
+      rows: of the images of all processes.
 
     Raises:
       UserError: the workdir holds a run with another training configuration (the keys are named) or other images.
     """
-    rows = [record_of(image) for image in images]
-    if workdir.config.exists():
-        old = records.read_config(workdir)
-        if different := resume_differences(to_mapping(old), to_mapping(config)):
+    all_processes = processes or Processes()
+    rows = rows or [record_of(image) for image in images]
+
+    def check() -> None:
+        if workdir.config.exists():
+            old = records.read_config(workdir)
+            if different := resume_differences(to_mapping(old), to_mapping(config)):
+                raise UserError(
+                    f"{workdir.path} holds a run with another configuration ({'; '.join(different)}): choose another"
+                    " --workdir, or give the old values to go on with it"
+                )
+            _check_images(workdir, records.read_images(workdir), rows)
+        else:
+            # images.json before config.json: whoever finds config.json finds both.
+            records.write_images(workdir, rows)
+
+    def write_pixels() -> None:
+        if not workdir.images.exists():
             raise UserError(
-                f"{workdir.path} holds a run with another configuration ({'; '.join(different)}): choose another"
-                " --workdir, or give the old values to go on with it"
+                f"{workdir.path} is not the same folder as on process 0: where a training has several hosts, --workdir"
+                " must be a folder that all of them see"
             )
-        _check_images(workdir, records.read_images(workdir), rows)
-    else:
-        # images.json before config.json: whoever finds config.json finds both.
-        records.write_images(workdir, rows)
-    for image in images:
-        if not workdir.image(image.id).exists():
-            records.write_image(workdir, image.id, image.pixels)
-    records.write_config(workdir, config)
-    content = files.read_json(workdir.run) if workdir.run.exists() else {"id": secrets.token_hex(4), "starts": []}
-    if content.get("status") != "finished":
-        content["status"] = "running"
-        content["starts"].append(_start(mesh))
-        files.write_json(workdir.run, content)
-    return RunRecord(content["id"], content)
+        for image in images:
+            if not workdir.image(image.id).exists():
+                records.write_image(workdir, image.id, image.pixels)
+
+    content: dict[str, Any] = {}
+
+    def write_run() -> None:
+        records.write_config(workdir, config)
+        content.update(files.read_json(workdir.run) if workdir.run.exists() else _new_run())
+        if content.get("status") != "finished":
+            content["status"] = "running"
+            content["starts"].append(_start(mesh, all_processes))
+            files.write_json(workdir.run, content)
+
+    all_processes.only_first(check)
+    all_processes.together(write_pixels)
+    hosts = all_processes.hosts  # asked for by all, used by the first
+    del hosts
+    all_processes.only_first(write_run)
+    content = all_processes.share(content)
+    return RunRecord(content["id"], content, writes=all_processes.first)
+
+
+def _new_run() -> dict[str, Any]:
+    return {"id": secrets.token_hex(4), "starts": []}
 
 
 def record_of(image: SourceImage) -> ImageRecord:
@@ -96,17 +135,22 @@ def _check_images(workdir: Workdir, old: Sequence[ImageRecord], new: Sequence[Im
             raise UserError(f"{workdir.path} was started with other images ({what}: {shown}): choose another --workdir")
 
 
-def _start(mesh: Mesh) -> dict[str, Any]:
+def code_version() -> dict[str, Any]:
+    """Returns which code this is: the commit and the packages' versions."""
+    return {"git_commit": _git_commit(), "versions": {name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def _start(mesh: Mesh, processes: Processes) -> dict[str, Any]:
     devices = list(mesh.devices.flat)
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "git_commit": _git_commit(),
+        **code_version(),
         "host": platform.node(),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
-        "processes": jax.process_count(),
+        "processes": processes.count,
+        **({"hosts": processes.hosts} if processes.count > 1 else {}),
     }
 
 

@@ -5,15 +5,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jax.sharding import Mesh
 from tqdm import tqdm
 
-from launch import geometry, pictures, scale_quality
+from launch import geometry, pictures, scale_end, scale_quality
 from launch.report.page import try_write_report
 from launch.tracking import Writer
 from singan import files
 from singan.config import Config
 from singan.observer import ChunkResult, ScaleStart
+from singan.processes import Team
 from singan.spec import ScaleSpec
 from singan.trained import FinishedScale
 from singan.workdir import Workdir, read_images
@@ -28,13 +28,16 @@ class Report:
         self,
         config: Config,
         workdir: Workdir,
-        mesh: Mesh,
+        team: Team,
         channels: Sequence[str],
         padding: Mapping[str, np.ndarray],
         open_writer: Callable[[int | None], Writer],
     ):
-        """Args: open_writer: given the restored global step, or None for a run that starts."""
-        self._config, self._workdir, self._mesh = config, workdir, mesh
+        """Args:
+        padding: of the images that this process trains.
+        open_writer: given the restored global step, or None for a run that starts.
+        """
+        self._config, self._workdir, self._team = config, workdir, team
         self._channels, self._padding, self._open_writer = channels, padding, open_writer
         self._writer: Writer | None = None
         self._told = -1  # the last global step with a row
@@ -59,7 +62,7 @@ class Report:
         memory = f"{max(start.memory.total / 2**20, 0.1):.{0 if start.memory.total > 2**23 else 1}f} MiB per device"
         self._say(
             f"scale {start.spec.scale} of {len(start.spec.pyramid) - 1}: {height}x{width} pixels, width"
-            f" {start.spec.width}, {len(start.ids)} images on {self._mesh.size} device(s), {start.group} at a time on"
+            f" {start.spec.width}, {len(start.ids)} images on {self._devices()}, {start.group} at a time on"
             f" each, {memory}, compiled in {start.compile_seconds:.1f} s"
         )
         if sys.stderr.isatty():
@@ -106,24 +109,9 @@ class Report:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        finished, quality = scales[-1], None
-        shown = finished.surviving[: self._config.tracking.max_grid_images]
-        if finished.surviving:
-            quality = scale_quality.sample_and_measure(
-                self._config, spec, scales, images, self._padding, self._mesh, shown
-            )
-        rows = []
-        for index, name in enumerate(finished.ids):
-            error = finished.weights["reconstruction"][index, 0] - images[name]
-            rows.append(
-                {
-                    "image": name,
-                    "reconstruction_rmse": float(np.sqrt(np.mean(np.square(error)))),
-                    "noise_amplitude": float(finished.weights["trained"].amplitude[index]),
-                    "diverged_at_step": finished.diverged.get(name),
-                    **scale_quality.columns(quality, name),
-                }
-            )
+        finished = scales[-1]
+        end = scale_end.measure(self._config, spec, scales, images, self._padding, self._team)
+        rows, quality = end.rows, end.quality
         for name, step in finished.diverged.items():
             self.warn(f"image {name} diverged at step {step} of scale {spec.scale}: it is left out from here on")
         row = self._row(spec.scale, self._config.train.steps_per_scale)
@@ -138,7 +126,7 @@ class Report:
         assert self._writer is not None
         self._writer.table(f"scale_{spec.scale:02d}", rows)
         if quality is not None:
-            path = self._draw_grid(spec, finished, images, quality.samples)
+            path = self._draw_grid(spec, end.pictures)
             self._writer.pictures(row, {"samples": path})
         speed = ""
         if self._chunk_clock:
@@ -173,19 +161,11 @@ class Report:
         self._writer.scalars(row)
         self._told = row["global_step"]
 
-    def _draw_grid(
-        self,
-        spec: ScaleSpec,
-        finished: FinishedScale,
-        images: Mapping[str, np.ndarray],
-        samples: Mapping[str, np.ndarray],
-    ):
+    def _draw_grid(self, spec: ScaleSpec, shown: Mapping[str, np.ndarray]):
         details = {record.id: record.details for record in read_images(self._workdir)}
         rows = []
-        for name, drawn in samples.items():
-            reconstruction = finished.rows([name])["reconstruction"][0, 0]
-            shown = (images[name], reconstruction, *drawn)
-            turned = [geometry.upright(image, details[name]) for image in shown]
+        for name, images in shown.items():
+            turned = [geometry.upright(image, details[name]) for image in images]
             rows += pictures.image_rows(name, turned, self._channels)
         columns = [
             "training image",
@@ -197,8 +177,36 @@ class Report:
         files.write_bytes(path, pictures.encode_png(pictures.grid(rows, columns)))
         return path
 
+    def _devices(self) -> str:
+        count, of = self._team.mesh.size, self._team.processes.count
+        return f"{count} device(s)" + (f" of {of} processes" if of > 1 else "")
+
     def _say(self, text: str) -> None:
         tqdm.write(text, file=sys.stderr) if self._bar is not None else print(text, file=sys.stderr, flush=True)
+
+
+class Follower:
+    """The observer in all processes but the first: it has its part in what the Report tells, and tells nothing."""
+
+    def __init__(self, config: Config, team: Team, padding: Mapping[str, np.ndarray]):
+        self._config, self._team, self._padding = config, team, padding
+
+    def restored(self, global_step: int | None) -> None: ...
+
+    def scale_started(self, start: ScaleStart) -> None: ...
+
+    def chunk_done(self, result: ChunkResult) -> None: ...
+
+    def checkpointing(self) -> None: ...
+
+    def scale_finished(
+        self, spec: ScaleSpec, scales: Sequence[FinishedScale], images: Mapping[str, np.ndarray]
+    ) -> None:
+        scale_end.measure(self._config, spec, scales, images, self._padding, self._team)
+
+    def warn(self, text: str) -> None: ...
+
+    def close(self, exit_code: int) -> None: ...
 
 
 def _mean(values: np.ndarray) -> float:

@@ -12,19 +12,25 @@ from singan.cohort import image_mesh
 
 
 def start_jax(images: int) -> Mesh:
-    """Returns the mesh that a cohort of `images` images is trained on: all devices of this machine, at most one each.
+    """Returns the mesh that a cohort of `images` images is trained on: all devices, at most one for each image.
+
+    Of several processes (launch/joining.py) `images` counts those of the process that has the most; every process has
+    as many devices in the mesh, next to each other.
 
     A CPU is one device, whose cores share each image's operations. Making every core a device of its own would be a
     quarter faster at the coarsest scales, but jaxlib 0.10.2's multi-threaded convolutions of two CPU devices in one
     process disturb each other: from 64 channels on the same run gave other weights each time, and visibly wrong
     first rows. Fake CPU devices are for tests of small networks. Must be called before any other use of JAX.
     """
-    _use_compilation_cache()
-    devices = jax.devices()
-    return image_mesh(devices[: max(1, min(len(devices), images))])
+    use_compilation_cache()
+    by_process: dict[int, list] = {}
+    for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
+        by_process.setdefault(device.process_index, []).append(device)
+    each = max(1, min(images, *map(len, by_process.values())))
+    return image_mesh([device for devices in by_process.values() for device in devices[:each]])
 
 
-def _use_compilation_cache() -> None:
+def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, so that only the first run of a shape compiles."""
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(home / "medisingan" / "compiled"))

@@ -61,6 +61,19 @@ class SourceImage:
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class FoundImages:
+    """The images that the configuration names, sorted by id, none of which is read yet.
+
+    Attributes:
+      ids: one per image.
+      read: given positions among them, returns these images.
+    """
+
+    ids: tuple[str, ...]
+    read: Callable[[Sequence[int]], list[SourceImage]]
+
+
 def load_images(data: DataConfig) -> list[SourceImage]:
     """Returns the images that `data` names, sorted by id, of one channel list and one shape.
 
@@ -72,30 +85,42 @@ def load_images(data: DataConfig) -> list[SourceImage]:
     Raises:
       UserError: with one line that names the file or the key and says what to do.
     """
+    found = find_images(data)
+    images = found.read(range(len(found.ids)))
+    check_alike(data, [(image.source, image.pixels.shape, image.channels) for image in images])
+    return images
+
+
+def find_images(data: DataConfig) -> FoundImages:
+    """Returns what `load_images` would read, for whoever reads a part of it. Raises UserError likewise."""
     _check_channel_names(data.channels)
     if data.source.startswith(TFDS):
         from launch import tfds_source  # imported here: TFDS takes a second, and only its sources need it
 
-        images = tfds_source.load(data)
-    elif unused := selection_keys(data):
+        return tfds_source.find(data)
+    if unused := selection_keys(data):
         raise UserError(
             f"config.data.{unused[0]} chooses among the records of a TFDS source, such as"
             f" --config.data.source=tfds:brats/slices; config.data.source={data.source!r} does not know it"
         )
-    elif data.path:
-        images = _load_files(data)
-    elif data.source == EXAMPLE:
+    if data.path:
+        return _find_files(data)
+    if data.source == EXAMPLE:
         images = _load_example(data)
-    else:
-        raise UserError(
-            f"config.data.source={data.source!r} is not one of {', '.join(SOURCES)}{nearest(data.source, SOURCES)};"
-            " images of your own are given with --config.data.path=FOLDER"
-        )
-    _check_alike(images, lambda image: _count(image.pixels.shape[-1]), "number of channels", _SAME_NUMBER)
-    _check_alike(images, lambda image: ", ".join(image.channels), "channels", _SAME_NAMES)
+        return FoundImages(tuple(image.id for image in images), lambda some: [images[i] for i in some])
+    raise UserError(
+        f"config.data.source={data.source!r} is not one of {', '.join(SOURCES)}{nearest(data.source, SOURCES)};"
+        " images of your own are given with --config.data.path=FOLDER"
+    )
+
+
+def check_alike(data: DataConfig, images: Sequence[tuple[str, tuple[int, ...], Sequence[str]]]) -> None:
+    """Raises UserError where images, given as (source, shape, channels), cannot be trained as one cohort."""
+    _check_alike([(source, _count(shape[-1])) for source, shape, _ in images], "number of channels", _SAME_NUMBER)
+    _check_alike([(source, ", ".join(channels)) for source, _, channels in images], "channels", _SAME_NAMES)
     if not data.group_by_shape:
-        _check_alike(images, lambda image: f"{_shape_key(image)} (height x width)", "shape", _SAME_SHAPE)
-    return images
+        sizes = [(source, f"{shape_key(shape)} (height x width)") for source, shape, _ in images]
+        _check_alike(sizes, "shape", _SAME_SHAPE)
 
 
 def selection_keys(data: DataConfig) -> list[str]:
@@ -109,7 +134,7 @@ def group_by_shape(images: Sequence[SourceImage]) -> dict[str, list[SourceImage]
     """Returns the images by shape, as {'256x248': [...]} for height x width, smallest height first, in their order."""
     groups: dict[str, list[SourceImage]] = {}
     for image in sorted(images, key=lambda image: image.pixels.shape[:2]):  # stable: the order within a shape stays
-        groups.setdefault(_shape_key(image), []).append(image)
+        groups.setdefault(shape_key(image.pixels.shape), []).append(image)
     return groups
 
 
@@ -118,15 +143,20 @@ _SAME_NUMBER = "give each kind a run of its own, with --config.data.path"
 _SAME_NAMES = "give each kind a run of its own, or, where they mean the same, name them with --config.data.channels"
 
 
-def _load_files(data: DataConfig) -> list[SourceImage]:
+def _find_files(data: DataConfig) -> FoundImages:
     root, paths = _find(data.path)
     named = sorted(zip(unique_ids([path.relative_to(root).as_posix() for path in paths]), paths, strict=True))
-    images = []
-    for image_id, path in named[: data.max_images or None]:
-        name = printable(path.relative_to(root).as_posix())
-        picture = readers.read(path, name, data.layout)
-        images.append(_image(image_id, name + picture.part, picture, data))
-    return images
+    named = named[: data.max_images or None]
+
+    def read(some: Sequence[int]) -> list[SourceImage]:
+        images = []
+        for image_id, path in [named[i] for i in some]:
+            name = printable(path.relative_to(root).as_posix())
+            picture = readers.read(path, name, data.layout)
+            images.append(_image(image_id, name + picture.part, picture, data))
+        return images
+
+    return FoundImages(tuple(image_id for image_id, _ in named), read)
 
 
 def _image(image_id: str, source: str, picture: readers.Picture, data: DataConfig) -> SourceImage:
@@ -255,14 +285,16 @@ def _count(channels: int) -> str:
     return "1 channel" if channels == 1 else f"{channels} channels"
 
 
-def _shape_key(image: SourceImage) -> str:
-    return f"{image.pixels.shape[0]}x{image.pixels.shape[1]}"
+def shape_key(shape: Sequence[int]) -> str:
+    """Returns '256x248' for an image of height 256 and width 248."""
+    return f"{shape[0]}x{shape[1]}"
 
 
-def _check_alike(images: Sequence[SourceImage], trait: Callable[[SourceImage], str], word: str, remedy: str) -> None:
+def _check_alike(traits: Sequence[tuple[str, str]], word: str, remedy: str) -> None:
+    """Args: traits: (source, trait) of each image."""
     groups: dict[str, list[str]] = {}
-    for image in images:
-        groups.setdefault(trait(image), []).append(image.source)
+    for source, trait in traits:
+        groups.setdefault(trait, []).append(source)
     if len(groups) < 2:
         return
     shown = sorted(groups.items(), key=lambda item: -len(item[1]))

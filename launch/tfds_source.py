@@ -20,7 +20,7 @@ from absl import logging
 
 from launch import record_images
 from launch.image_ids import printable
-from launch.sources import TFDS, SourceImage, selection_keys
+from launch.sources import TFDS, FoundImages, SourceImage, selection_keys
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
 
@@ -65,14 +65,17 @@ class Prepared:
     builder: Any
 
 
-def load(data: DataConfig) -> list[SourceImage]:
+def find(data: DataConfig) -> FoundImages:
     """Returns the images that `data` names, sorted by id.
 
     Raises:
       UserError: the data set is not there, or a key names what it does not have.
     """
     prepared = open_prepared(data)
-    return read(prepared, choose(prepared, data), data)
+    records = choose(prepared, data)
+    return FoundImages(
+        tuple(record.id for record in records), lambda some: read(prepared, [records[i] for i in some], data)
+    )
 
 
 def open_prepared(data: DataConfig) -> Prepared:

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from singan import files
+from singan.cohort import own_rows
 from singan.errors import UserError
+from singan.processes import Homes, Processes
 from singan.shapes import PyTree
 
 KEPT = 2  # checkpoints of one scale: the newest, and the one before it in case the newest is damaged
@@ -27,9 +29,16 @@ DISK_FULL = "disk full: free space and start the same command again, which resum
 
 
 def flatten(tree: PyTree) -> dict[str, np.ndarray]:
-    """Returns {path: array} with host copies of a tree's arrays (copies: device buffers may be donated meanwhile)."""
+    """Returns {path: array} with host copies of a tree's arrays (copies: device buffers may be donated meanwhile).
+
+    Of arrays that are spread over several processes, the rows of this one.
+    """
+    return {path: own_rows(leaf) for path, leaf in _leaves(tree).items()}
+
+
+def _leaves(tree: PyTree) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.array(leaf) for path, leaf in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def unflatten(template: PyTree, flat: Mapping[str, np.ndarray]) -> PyTree:
@@ -63,14 +72,29 @@ def digests(flat: Mapping[str, np.ndarray], ids: tuple[str, ...]) -> dict[str, s
 
 
 class ScaleCheckpoints:
-    """The checkpoints of one scale. A context manager: leaving it waits for the last save to be complete."""
+    """The checkpoints of one scale. A context manager: leaving it waits for the last save to be complete.
 
-    def __init__(self, directory: files.AnyPath, warn: Callable[[str], None]):
+    Several processes share one directory. Each writes the rows of its own images and checks them when they are read;
+    what is found damaged by one is damaged for all. All processes call the same methods in the same order.
+    """
+
+    def __init__(self, directory: files.AnyPath, warn: Callable[[str], None], processes: Processes | None = None):
         """Args: warn: told, in one line, of each damaged checkpoint that is passed over."""
         self._directory = files.absolute(directory)
         self._warn = warn
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True)
-        self._manager = self._guarded(lambda: ocp.CheckpointManager(self._directory, options=options))
+        self._processes = processes or Processes()
+        self._manager = self._guarded(self._open)
+
+    def _open(self) -> ocp.CheckpointManager:
+        if self._processes.count == 1:
+            options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True)
+            return ocp.CheckpointManager(self._directory, options=options)
+        self._processes.only_first(lambda: files.make_directory(self._directory))
+        # Named processes wait for each other by messages; without, it would be by a program on their devices, sent
+        # from the thread that writes, and so in another order on each process than the training's own.
+        everyone = ocp.options.MultiprocessingOptions(active_processes=set(range(self._processes.count)))
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=False, multiprocessing_options=everyone)
+        return ocp.CheckpointManager(self._directory, options=options)
 
     def __enter__(self) -> "ScaleCheckpoints":
         return self
@@ -85,48 +109,82 @@ class ScaleCheckpoints:
             self._warn(f"{self._directory}: the last checkpoint was not completed ({_first_line(second)})")
 
     def save(self, step: int, tree: PyTree, ids: tuple[str, ...], extra: Mapping[str, Any]) -> dict[str, str]:
-        """Saves a cohort's tree (leading axis: the images `ids`, then any filling up, which is not saved).
+        """Saves a cohort's tree (leading axis: the images `ids` of this process, then any filling up; likewise for
+        the other processes).
 
-        Returns the digests as soon as the arrays are copied; writing goes on in the background until `wait`, the next
-        save or the end of the context.
+        Returns the digests of all as soon as the arrays are copied; writing goes on in the background until `wait`,
+        the next save or the end of the context.
         """
-        flat = {path: leaf[: len(ids)] for path, leaf in flatten(tree).items()}
-        sums = digests(flat, ids)
-        about = {"images": list(ids), "digests": sums, **extra}
+        rows = flatten(tree)
+        own = {path: leaf[: len(ids)] for path, leaf in rows.items()}
         self.wait()
-        # Asked first, because Orbax answers a disk that fills up while it writes with a flood of tracebacks.
-        needed = 2 * sum(leaf.nbytes for leaf in flat.values()) + SPARE_BYTES
-        if not files.is_bucket(self._directory) and shutil.disk_usage(self._directory).free < needed:
-            raise UserError(f"{self._directory}: {DISK_FULL}")
-        arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(flat), about=ocp.args.JsonSave(about))
+        self._processes.together(lambda: self._check_space(own))
+        parts = self._processes.gather(digests(own, ids))
+        sums = {name: digest for part in parts for name, digest in part.items()}
+        about, arrays = {"images": list(sums), "digests": sums, **extra}, own
+        if self._processes.count > 1:  # Orbax writes what lies on the devices, so what only fills the cohort up too
+            homes = Homes(tuple(tuple(part) for part in parts))
+            about, arrays = {**about, "rows": homes.rows(len(next(iter(rows.values()))))}, _leaves(tree)
+        arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
         self._guarded(lambda: self._manager.save(step, args=arguments, force=True))
         return sums
+
+    def _check_space(self, flat: Mapping[str, np.ndarray]) -> None:
+        """Asked first, because Orbax answers a disk that fills up while it writes with a flood of tracebacks."""
+        wanted = 2 * self._processes.count * sum(leaf.nbytes for leaf in flat.values()) + SPARE_BYTES
+        if not files.is_bucket(self._directory) and shutil.disk_usage(self._directory).free < wanted:
+            raise UserError(f"{self._directory}: {DISK_FULL}")
 
     def wait(self) -> None:
         """Returns when the last save is complete on disk."""
         self._guarded(self._manager.wait_until_finished)
 
-    def latest(self) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
+    def latest(self, own: Sequence[str] | None = None) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
         """Returns (step, {path: array}, about) of the newest checkpoint that is whole, or None where there is none.
 
         Damaged ones are named to `warn` and removed, so that they are neither counted nor written over later.
+
+        Args:
+          own: the images whose rows are wanted, in their order, and checked; those that the checkpoint does not have
+            are left out. None: all, in the order of about["images"].
         """
-        with _silent_leftovers():
-            for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in self._processes.share(sorted(self._manager.all_steps(), reverse=True)):
+            found, error = None, ""
+            with _silent_leftovers():
                 try:
-                    arguments = ocp.args.Composite(arrays=ocp.args.StandardRestore(), about=ocp.args.JsonRestore())
-                    restored = self._manager.restore(step, args=arguments)
-                    about = restored["about"]
-                    flat = {path: np.array(leaf) for path, leaf in restored["arrays"].items()}
-                    if digests(flat, tuple(about["images"])) != about["digests"]:
-                        raise ValueError("the digest of its arrays does not hold")
-                    return step, flat, about
-                except Exception as error:  # whatever a damaged file makes of the reader
-                    path = self._directory / str(step)
-                    self._warn(f"checkpoint {path} is damaged and passed over: {_first_line(error)}")
-                    self._manager.delete(step)
+                    found = self._read(step, own)
+                except Exception as raised:  # whatever a damaged file makes of the reader
+                    error = _first_line(raised) or "unknown"
                     gc.collect()
-            return None
+            errors = list(filter(None, self._processes.gather(error)))
+            if found and not errors:
+                return step, *found
+            self._warn(f"checkpoint {self._directory / str(step)} is damaged and passed over: {errors[0]}")
+            self._manager.delete(step)
+            gc.collect()
+        return None
+
+    def _read(self, step: int, own: Sequence[str] | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Returns ({path: array}, about). This process reads by itself: one that fails must not keep the others."""
+        folder: Any = self._directory / str(step)
+        about: Any = ocp.JsonCheckpointHandler().restore(folder / "about", args=ocp.args.JsonRestore())
+        place = dict(zip(about["images"], about.get("rows", range(len(about["images"]))), strict=True))
+        names = tuple(place) if own is None else tuple(name for name in own if name in place)
+        whole = self._read_arrays(folder / "arrays")
+        flat = {path: leaf[[place[name] for name in names]] for path, leaf in whole.items()}
+        if digests(flat, names) != {name: about["digests"][name] for name in names}:
+            raise ValueError("the digest of its arrays does not hold")
+        return flat, about
+
+    def _read_arrays(self, folder: Any) -> dict[str, np.ndarray]:
+        """Returns whole NumPy arrays, whatever number of devices and processes wrote them."""
+        index = self._processes.index
+        alone = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        names = handler.metadata(folder).tree
+        wanted = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names)
+        restored = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=wanted))
+        return {path: np.array(leaf) for path, leaf in restored.items()}
 
     def delete(self, step: int) -> None:
         """Removes one checkpoint."""

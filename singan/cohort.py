@@ -15,6 +15,7 @@ On a CPU a group is one image: mapping images one after another keeps each image
 vmap would turn them into grouped ones, which are several times slower there.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,9 +51,36 @@ def padded_size(images: int, mesh: Mesh, group: int) -> int:
 
 
 def place(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Returns the tree with its leading axis spread over the mesh; the host's arrays are copied, never shared."""
+    """Returns the tree with its leading axis spread over the mesh; the host's arrays are copied, never shared.
+
+    Where the mesh spans several processes, the tree holds this process's rows, and every process has as many.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     # XLA:CPU may adopt a NumPy buffer as it is, and a donated buffer is written over: hence the copy.
-    return jax.device_put(jax.tree.map(lambda leaf: np.array(leaf), tree), NamedSharding(mesh, PartitionSpec(AXIS)))
+    copies = jax.tree.map(lambda leaf: np.array(leaf), tree)
+    if not mesh.is_multi_process:
+        return jax.device_put(copies, sharding)
+    count = len({device.process_index for device in mesh.devices.flat})
+    whole = lambda leaf: (len(leaf) * count, *leaf.shape[1:])  # noqa: E731
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf, whole(leaf)), copies)
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Returns global arrays whole on every device: the one program in which devices talk to each other."""
+    return _replicator(mesh)(tree)
+
+
+@functools.lru_cache
+def _replicator(mesh: Mesh) -> Callable[..., Any]:
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def own_rows(array: Any) -> np.ndarray:
+    """Returns a host copy of the rows of an array that lie on this process's devices; all of them for a NumPy array."""
+    if isinstance(array, np.ndarray) or array.is_fully_addressable:
+        return np.array(array)
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.array(shard.data) for shard in shards])
 
 
 def abstract(tree: PyTree, size: int, mesh: Mesh) -> PyTree:

@@ -39,6 +39,7 @@ class Opening:
         finished: Sequence[FinishedScale],
         mesh: Mesh,
     ):
+        """Args: mesh: over devices of this process, whose images these are."""
         self._config, self._spec, self._images, self._finished, self._mesh = config, spec, images, finished, mesh
         self._ids = tuple(image.id for image in images)
         self._coarsest = spec.scale - len(spec.older)  # of the scales that train
@@ -65,6 +66,8 @@ class Opening:
     def inputs(self) -> list[ScaleInputs]:
         """Returns the inputs of each image; what needs the device is computed image by image in one program."""
         spec, images = self._spec, self._images
+        if not images:  # of this process, of several
+            return []
         reals = np.stack([spec.pyramid.level(image.pixels, spec.scale)[None] for image in images])
         if spec.scale == 0:
             previous, amplitude = np.zeros_like(reals), np.ones(len(reals), np.float32)

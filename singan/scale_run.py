@@ -1,6 +1,7 @@
 """One scale of one cohort: restore or start, plan, run the chunks, save, finish."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from singan import cohort, handover, planning
 from singan.checkpoints import ScaleCheckpoints, unflatten
@@ -16,6 +16,7 @@ from singan.config import Config
 from singan.errors import UserError
 from singan.observer import ChunkResult, Observer, ScaleStart
 from singan.opening import Opening, TrainingImage
+from singan.processes import Team
 from singan.shapes import PyTree
 from singan.spec import ScaleSpec
 from singan.state import ScaleInputs, ScaleState, TrainedScale
@@ -42,24 +43,26 @@ class ScaleRun:
         finished: Sequence[FinishedScale],
         workdir: Workdir,
         observer: Observer,
-        mesh: Mesh,
+        team: Team,
     ):
+        """Args: images: those of this process, in the order of team.homes.own."""
         self.config, self.spec = config, spec
-        self.workdir, self.observer, self.mesh = workdir, observer, mesh
-        self.ids = tuple(image.id for image in images)
-        self.opening = Opening(config, spec, images, finished, mesh)
+        self.workdir, self.observer, self.team = workdir, observer, team
+        self.mesh, self.processes, self.homes = team.mesh, team.processes, team.homes
+        self.ids = self.homes.ids
+        self.opening = Opening(config, spec, images, finished, team.own_mesh)
         self.below = finished[-1].fingerprint if finished else ""
 
     def train(self, should_stop: Callable[[], bool]) -> FinishedScale:
         directory = self.workdir.checkpoints(self.spec.scale)
-        with ScaleCheckpoints(directory, self.observer.warn) as checkpoints:
+        with ScaleCheckpoints(directory, self.observer.warn, self.processes) as checkpoints:
             found = self._restore(checkpoints)
             step, states = found if found else (0, self.opening.states())
             fresh = self.spec.scale == 0 and step == 0
             self.observer.restored(None if fresh else self.spec.scale * self.config.train.steps_per_scale + step)
             inputs = self.opening.inputs()
             started = time.monotonic()
-            group, chunk, memory = self._plan(inputs, states)
+            group, chunk, memory = self._plan()
             seconds = time.monotonic() - started
             self.observer.scale_started(ScaleStart(self.spec, self.ids, step, group, memory, seconds))
             placed, state = self._place(inputs, group), self._place(states, group, idle=True)
@@ -67,10 +70,10 @@ class ScaleRun:
             return self._finish(checkpoints, placed, state, group)
 
     def _restore(self, checkpoints: ScaleCheckpoints) -> tuple[int, list[ScaleState]] | None:
-        found = checkpoints.latest()
+        found = checkpoints.latest(self.homes.own)
         while found and (found[2].get("kind") != "state" or found[2].get("below") != self.below):
             checkpoints.delete(found[0])  # of another training than the one that is now below
-            found = checkpoints.latest()
+            found = checkpoints.latest(self.homes.own)
         if found is None:
             return None
         step, flat, about = found
@@ -79,28 +82,37 @@ class ScaleRun:
                 f"{self.workdir.checkpoints(self.spec.scale)} was trained on other images"
                 f" ({', '.join(about['images'][:3])} ...): choose another --workdir"
             )
-        stacked = unflatten(self.opening.state(0), flat)
-        return step, [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(self.ids))]
+        stacked = unflatten(self._example[1], flat)
+        return step, [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(self.homes.own))]
+
+    @functools.cached_property
+    def _example(self) -> tuple[ScaleInputs, ScaleState]:
+        """Shapes of one image, also where this process has none (left)."""
+        return planning.example(self.spec)
+
+    def _rows(self, group: int) -> int:
+        """Returns how many rows every process has, images and filling."""
+        return cohort.padded_size(self.homes.most, self.team.own_mesh, group)
 
     def _place(self, trees: Sequence[PyTree], group: int, idle: bool = False) -> PyTree:
-        size = cohort.padded_size(len(trees), self.mesh, group)
-        stacked = cohort.stack(trees, size)
+        filling = trees or [self._example[1] if idle else self._example[0]]
+        stacked = cohort.stack(filling, self._rows(group))
         if idle:  # what only fills the cohort up is marked as diverged, so that it is passed over
             marked = np.array(stacked.diverged_at)
             marked[len(trees) :] = 0
             stacked = dataclasses.replace(stacked, diverged_at=marked)
         return cohort.place(stacked, self.mesh)
 
-    def _plan(self, inputs: Sequence[ScaleInputs], states: Sequence[ScaleState]) -> tuple[int, Any, planning.Memory]:
+    def _plan(self) -> tuple[int, Any, planning.Memory]:
         """Returns the group size, the compiled chunk of that size, and its memory."""
-        per_device = -(-len(self.ids) // self.mesh.size)
+        per_device = -(-self.homes.most // self.team.own_mesh.size)
         device = self.mesh.devices.flat[0]
         compiled: dict[int, Any] = {}
 
         def memory_of(group: int) -> planning.Memory:
             steps = min(self.config.train.chunk, self.config.train.steps_per_scale)
-            arguments = self._shapes(inputs[0], group), self._shapes(states[0], group)
-            compiled[group] = self._compile(group, steps, arguments)
+            inputs, state = self._example
+            compiled[group] = self._compile(group, steps, (self._shapes(inputs, group), self._shapes(state, group)))
             return planning.compiled_memory(compiled[group])
 
         group = min(self.config.train.group_size, per_device)
@@ -108,12 +120,12 @@ class ScaleRun:
             group = 1
         elif group == 0:
             group = planning.largest_group(per_device, planning.memory_budget(device), memory_of)
+            group = min(self.processes.gather(group))
         memory = memory_of(group) if group not in compiled else planning.compiled_memory(compiled[group])
         return group, compiled[group], memory
 
     def _shapes(self, tree: PyTree, group: int) -> PyTree:
-        size = cohort.padded_size(len(self.ids), self.mesh, group)
-        return cohort.abstract(tree, size, self.mesh)
+        return cohort.abstract(tree, self._rows(group) * self.processes.count, self.mesh)
 
     def _compile(self, group: int, steps: int, arguments: tuple[PyTree, PyTree]) -> Any:
         program = cohort.chunk_program(self.spec, self.mesh, group, steps)
@@ -134,14 +146,16 @@ class ScaleRun:
         waiting: tuple[int, int, float, Future] | None = None
         ended = 0.0
 
-        def tell() -> None:
+        def tell() -> bool:
+            """Tells of the chunk that is waited for; returns whether any process had been asked to stop before it."""
             nonlocal waiting, ended
-            if waiting is not None:
-                after, steps, sent, future = waiting
-                waiting = None
-                results, now = future.result()
-                seconds, ended = now - max(sent, ended), now
-                self._tell(after, steps, results, seconds)
+            if waiting is None:
+                return False
+            after, steps, sent, future = waiting
+            waiting = None
+            results, now = future.result()
+            seconds, ended = now - max(sent, ended), now
+            return self._tell(after, steps, results, seconds)
 
         # One thread waits for each chunk's metrics, so that its end is known to the moment whatever this one does.
         with ThreadPoolExecutor(1) as pool:
@@ -150,34 +164,50 @@ class ScaleRun:
                 run = chunk
                 if steps != min(train.chunk, train.steps_per_scale):  # the rest at a scale's end
                     run = self._compile(group, steps, (inputs, state))
+                asked = self.processes.count > 1 and should_stop()
                 sent = time.monotonic()
                 state, metrics = run(inputs, state)
                 # A copy: the state's buffers are given to the next chunk.
-                diverged_at = jax.numpy.copy(state.diverged_at)
-                future = pool.submit(_fetch, (metrics, diverged_at))
-                tell()
+                results = self._everywhere((metrics, jax.numpy.copy(state.diverged_at)), group, asked)
+                future = pool.submit(_fetch, results)
+                stop = tell()
                 step += steps
                 waiting = step, steps, sent, future
-                stop = should_stop()
+                # Several processes stop where all of them know of it: after the chunk that was sent meanwhile.
+                stop = stop if self.processes.count > 1 else should_stop()
                 if step < train.steps_per_scale and (stop or step % every == 0):
                     tell()
                     self.observer.checkpointing()
-                    checkpoints.save(step, state, self.ids, {"kind": "state", "below": self.below})
+                    checkpoints.save(step, state, self.homes.own, {"kind": "state", "below": self.below})
                     if stop:
                         checkpoints.wait()
                         raise Stopped(f"stopped at scale {self.spec.scale}, step {step}")
             tell()
         return state
 
-    def _tell(self, step: int, steps: int, results: Any, seconds: float) -> None:
-        metrics, diverged_at = jax.tree.map(lambda leaf: leaf[: len(self.ids)], results)
-        diverged = {name: int(at) for name, at in zip(self.ids, diverged_at, strict=True) if at >= 0}
+    def _everywhere(self, results: tuple[PyTree, Any], group: int, asked: bool) -> tuple[PyTree, Any, Any]:
+        """Returns the results of all images for every process, and who was asked to stop.
+
+        Sent right behind its chunk and from this thread alone, so that every process sends the same programs in the
+        same order; in another one they would wait for each other for ever.
+        """
+        if self.processes.count == 1:
+            return *results, np.zeros(1, bool)
+        flags = cohort.place(np.full(self._rows(group), asked), self.mesh)
+        return cohort.replicate((*results, flags), self.mesh)
+
+    def _tell(self, step: int, steps: int, results: Any, seconds: float) -> bool:
+        metrics, diverged_at, asked = results
+        rows = self.homes.rows(len(diverged_at) // self.processes.count)
+        metrics, diverged_at = jax.tree.map(lambda leaf: leaf[rows], (metrics, diverged_at))
+        diverged = _diverged(self.ids, diverged_at)
         self.observer.chunk_done(ChunkResult(self.spec, self.ids, step, metrics, diverged, steps, seconds))
         if len(diverged) == len(self.ids):
             raise Diverged(
                 f"every image has diverged at scale {self.spec.scale} by step {step}: lower"
                 " config.train.generator_learning_rate and critic_learning_rate, or check the images"
             )
+        return bool(asked.any())
 
     def _finish(
         self, checkpoints: ScaleCheckpoints, inputs: ScaleInputs, state: ScaleState, group: int
@@ -204,16 +234,20 @@ class ScaleRun:
 
         program = cohort.parallel(finish, self.mesh, group)
         weights = cohort.compile_program(program, inputs, state, precision=self.config.train.precision)(inputs, state)
-        weights = jax.tree.map(lambda leaf: np.array(leaf)[: len(self.ids)], weights)
-        at = np.array(state.diverged_at)[: len(self.ids)]
-        diverged = {name: int(step) for name, step in zip(self.ids, at, strict=True) if step >= 0}
+        _, diverged_at, _ = jax.tree.map(np.array, self._everywhere(({}, state.diverged_at), group, False))
+        diverged = _diverged(self.ids, diverged_at[self.homes.rows(self._rows(group))])
         self.observer.checkpointing()
         step = self.config.train.steps_per_scale
         extra = {"kind": "weights", "diverged": diverged, "below": self.below}
-        digests = checkpoints.save(step, weights, self.ids, extra)
+        digests = checkpoints.save(step, weights, self.homes.own, extra)
         checkpoints.wait()
         checkpoints.keep_only(step)
-        return FinishedScale(self.ids, diverged, weights, digests)
+        own = jax.tree.map(lambda leaf: cohort.own_rows(leaf)[: len(self.homes.own)], weights)
+        return FinishedScale(self.ids, diverged, own, digests, self.homes.own)
+
+
+def _diverged(ids: Sequence[str], diverged_at: np.ndarray) -> dict[str, int]:
+    return {name: int(at) for name, at in zip(ids, diverged_at, strict=True) if at >= 0}
 
 
 def _fetch(results: PyTree) -> tuple[PyTree, float]:

@@ -10,6 +10,7 @@ import numpy as np
 from singan.checkpoints import ScaleCheckpoints, unflatten
 from singan.config import Config
 from singan.networks import initial_variables
+from singan.processes import Processes, Team
 from singan.shapes import PyTree
 from singan.spec import ScaleSpec
 from singan.state import TrainedScale
@@ -19,12 +20,16 @@ from singan.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True)
 class FinishedScale:
-    """What a cohort leaves at a scale; every array has a leading axis, one entry per id. All arrays are NumPy's."""
+    """What a cohort leaves at a scale. All arrays are NumPy's, with one entry per id along their leading axis.
+
+    Where several processes train the cohort, each has the arrays of its own images.
+    """
 
     ids: tuple[str, ...]
     diverged: dict[str, int]  # image id -> the step at which something was not finite
     weights: PyTree  # as weights_template describes them
     digests: dict[str, str]
+    held: tuple[str, ...] | None = None  # the ids whose arrays are here, in their order; None: all
 
     @property
     def surviving(self) -> tuple[str, ...]:
@@ -39,7 +44,8 @@ class FinishedScale:
 
     def rows(self, ids: Sequence[str]) -> PyTree:
         """Returns the weights of the named images, in their order."""
-        index = [self.ids.index(name) for name in ids]
+        held = self.ids if self.held is None else self.held
+        index = [held.index(name) for name in ids]
         return jax.tree.map(lambda leaf: leaf[index], self.weights)
 
 
@@ -78,23 +84,30 @@ def weights_template(spec: ScaleSpec) -> PyTree:
     }
 
 
-def read_finished(spec: ScaleSpec, workdir: Workdir, below: str, warn: Callable[[str], None]) -> FinishedScale | None:
+def read_finished(
+    spec: ScaleSpec, workdir: Workdir, below: str, warn: Callable[[str], None], team: Team | None = None
+) -> FinishedScale | None:
     """Returns a scale whose final weights are there and whole, or None; what is damaged is warned of and removed.
 
     Args:
       below: the fingerprint of the scale below (`FinishedScale.fingerprint`, '' at scale 0); weights that were trained
         on other ones do not count.
+      team: of a training over several processes, all of which read: each gets the arrays of its own images.
     """
     directory = workdir.checkpoints(spec.scale)
-    if not directory.is_dir():
+    processes = team.processes if team else Processes()
+    if not processes.share(directory.is_dir()):
         return None
-    with ScaleCheckpoints(directory, warn) as checkpoints:
-        found = checkpoints.latest()
+    own = team.homes.own if team else None
+    with ScaleCheckpoints(directory, warn, processes) as checkpoints:
+        found = checkpoints.latest(own)
     if found is None or found[2].get("kind") != "weights" or found[2].get("below") != below:
         return None
     _, flat, about = found
     weights = unflatten(weights_template(spec), flat)
-    return FinishedScale(tuple(about["images"]), dict(about["diverged"]), weights, dict(about["digests"]))
+    ids = tuple(about["images"])
+    held = None if own is None else tuple(name for name in own if name in ids)
+    return FinishedScale(ids, dict(about["diverged"]), weights, dict(about["digests"]), held)
 
 
 def image_padding(config: Config, value_map: ValueMap) -> np.ndarray:

@@ -5,6 +5,7 @@ The order of the loop is law:
   2. chunk k + 1 is sent to the device, then chunk k's metrics are fetched and told, while k + 1 runs
   3. a checkpoint is due after a chunk: the metrics up to it are told first, then the state is saved
   4. the scale ends: reconstruction, weights saved, the observer draws its pictures, DONE is written last
+Several processes do all of this in step: what is read from disk to decide on is read by one, or gathered.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +15,10 @@ from jax.sharding import Mesh
 from singan import workdir as records
 from singan.config import Config
 from singan.observer import Observer, Repair
+from singan.processes import Processes, Team, make_team
 from singan.pyramid import Pyramid
 from singan.scale_run import Diverged, ScaleRun, TrainingImage
-from singan.spec import make_spec
+from singan.spec import ScaleSpec, make_spec
 from singan.trained import FinishedScale, read_finished
 from singan.workdir import Workdir
 
@@ -30,46 +32,57 @@ def train(
     mesh: Mesh,
     form: str,
     should_stop: Callable[[], bool] = lambda: False,
+    team: Team | None = None,
 ) -> tuple[FinishedScale, ...]:
     """Trains or goes on training all scales of all images; returns the finished scales, coarsest first.
 
     Args:
-      images: of one shape; ids are unique. Order does not matter to any image's training.
+      images: of one shape; ids are unique. Order does not matter to any image's training. Of several processes, each
+        gives its own, which may be none.
       form: of the convolution (convolution.form_for(platform)).
       should_stop: asked after every chunk.
+      team: where several processes train; `images` are then those of team.homes.own, in their order.
 
     Raises:
       Diverged: no image is left.
       Stopped: should_stop said so; the state is saved.
       UserError: files cannot be written or read.
     """
-    first = make_spec(config, pyramid, images[0].pixels.shape[-1], form)
     by_id = {image.id: image for image in images}
+    team = team or make_team(Processes(), mesh, [list(by_id)])
+    tell = team.processes
+    channels = max(tell.gather(images[0].pixels.shape[-1] if images else 0))
+    first = make_spec(config, pyramid, channels, form)
     steps = config.train.steps_per_scale
-    last = max((s for s in range(len(pyramid)) if workdir.checkpoints(s).is_dir()), default=0)
+    last = tell.share(max((s for s in range(len(pyramid)) if workdir.checkpoints(s).is_dir()), default=0))
     finished: list[FinishedScale] = []
     for scale in range(len(pyramid)):
         spec = first.at(scale)
-        ids = finished[-1].surviving if finished else tuple(by_id)
+        here = team.of(finished[-1].surviving) if finished else team
         below = finished[-1].fingerprint if finished else ""
-        done = read_finished(spec, workdir, below, observer.warn)
+        done = read_finished(spec, workdir, below, observer.warn, here)
         repairing = scale < last
         if done is None:
             if repairing:
                 observer.warn(f"scale {scale} has no whole weights, though later scales are there: it is trained again")
             told = Repair(observer) if repairing else observer
-            run = ScaleRun(config, spec, [by_id[name] for name in ids], finished, workdir, told, mesh)
+            own = [by_id[name] for name in here.homes.own]
+            run = ScaleRun(config, spec, own, finished, workdir, told, here)
             done = run.train(should_stop)
-            if repairing and read_finished(first.at(scale + 1), workdir, done.fingerprint, observer.warn) is None:
+            if repairing and not _is_whole_above(first.at(scale + 1), workdir, done, observer, here):
                 last = scale  # what follows was trained on other weights, or is in progress: it is told of again
         elif scale == last:
             observer.restored((scale + 1) * steps)
         finished.append(done)
-        if records.read_done(workdir, scale) != done.digests:
+        if tell.share(records.read_done(workdir, scale) != done.digests):
             if not repairing:
-                levels = {name: pyramid.level(by_id[name].pixels, scale) for name in ids}
+                levels = {name: pyramid.level(by_id[name].pixels, scale) for name in here.homes.own}
                 observer.scale_finished(spec, finished, levels)
-            records.write_done(workdir, scale, done.digests, done.diverged)
+            tell.only_first(lambda s=scale, d=done: records.write_done(workdir, s, d.digests, d.diverged))
         if not done.surviving:
             raise Diverged(f"every image has diverged by scale {scale}: lower the learning rates or check the images")
     return tuple(finished)
+
+
+def _is_whole_above(spec: ScaleSpec, workdir: Workdir, done: FinishedScale, observer: Observer, team: Team) -> bool:
+    return read_finished(spec, workdir, done.fingerprint, observer.warn, team.of(done.surviving)) is not None

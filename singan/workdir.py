@@ -108,26 +108,32 @@ def read_config(workdir: Workdir) -> Config:
 
 def write_images(workdir: Workdir, records: Sequence[ImageRecord]) -> None:
     """Writes images.json."""
-    rows = [{**dataclasses.asdict(record), "value_map": record.value_map.to_json()} for record in records]
-    files.write_json(workdir.images, {"format": FORMAT, "images": rows})
+    files.write_json(workdir.images, {"format": FORMAT, "images": [image_to_json(record) for record in records]})
+
+
+def image_to_json(record: ImageRecord) -> dict[str, Any]:
+    """Returns an image's entry in images.json."""
+    return {**dataclasses.asdict(record), "value_map": record.value_map.to_json()}
+
+
+def image_from_json(row: Mapping[str, Any]) -> ImageRecord:
+    """Returns the record of an entry in images.json. Raises KeyError or TypeError where it is none."""
+    return ImageRecord(
+        row["id"],
+        row["source"],
+        tuple(row["shape"]),
+        tuple(row["channels"]),
+        ValueMap.from_json(row["value_map"]),
+        row["digest"],
+        row.get("details", {}),
+    )
 
 
 def read_images(workdir: Workdir) -> list[ImageRecord]:
     """Returns the cohort of a run in its order. Raises UserError where images.json is missing or damaged."""
     content = _read(workdir.images)
     try:
-        return [
-            ImageRecord(
-                row["id"],
-                row["source"],
-                tuple(row["shape"]),
-                tuple(row["channels"]),
-                ValueMap.from_json(row["value_map"]),
-                row["digest"],
-                row.get("details", {}),
-            )
-            for row in content["images"]
-        ]
+        return [image_from_json(row) for row in content["images"]]
     except (KeyError, TypeError) as error:
         raise UserError(f"{workdir.images} is damaged ({error!r}): start the training command again") from None
 

@@ -1,0 +1,319 @@
+"""Joining the processes of one training, and what becomes of the others when one of them ends or is lost.
+
+JAX's distributed runtime finds the processes and joins them. Beside it, each process says every few seconds, in that
+runtime's own store of keys and values, that it is there, or how it ended: so the others can say who it was.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from absl import flags
+
+from launch.native_output import NativeOutput
+from singan.errors import UserError
+from singan.processes import Agreed, Processes
+
+COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of process 0, where the processes of one training meet. Not needed on a TPU pod or under Slurm.",
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes train together.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", lower_bound=0)
+JOIN_TIMEOUT = flags.DEFINE_integer(
+    "join_timeout", 300, "Seconds to wait until all processes are there.", lower_bound=1
+)
+PEER_TIMEOUT = flags.DEFINE_integer(
+    "peer_timeout", 30, "Seconds without a sign of a process after which the others end.", lower_bound=2
+)
+
+RESUMABLE = 75
+_KEYS = "medisingan/peers/"
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[tuple[Processes, "Peers | None"]]:
+    """Context of a training over all processes that run this command; alone, it is (Processes(), None).
+
+    An error that not all processes have agreed on ends them all: it is told to the others before this one ends.
+
+    Raises:
+      UserError: the flags do not fit together, or the others cannot be reached within --join_timeout.
+    """
+    place = _place()
+    if place is None:
+        yield Processes(), None
+        return
+    peers = Peers(*place)
+    index, count = peers.index, peers.count
+    output = NativeOutput(peers.on_fatal)
+    if index:  # what happens is told by process 0; of the others one hears only what is wrong
+        sys.stderr = _Prefixed(sys.stderr, f"process {index}: ")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    try:
+        peers.meet()
+        yield Processes(count, index), peers
+    except Agreed:
+        raise
+    except BaseException as error:
+        peers.end_all(error)
+    finally:
+        peers.stop()
+        with contextlib.suppress(Exception):
+            jax.distributed.shutdown()
+        output.close()
+
+
+class Peers:
+    """The other processes, as this one sees them."""
+
+    def __init__(self, address: str, count: int, index: int, detected: bool):
+        self._address, self.count, self.index, self._detected = address, count, index, detected
+        self._hosts = {index: platform.node()}
+        self._stopped = threading.Event()
+        self._client: Any = None
+        self._beat, self._limit, self._lock = 0, float(PEER_TIMEOUT.value), threading.Lock()
+        self._at_end: list[Callable[[], Any]] = []
+        self._period = min(2.0, PEER_TIMEOUT.value / 5)
+
+    def meet(self) -> None:
+        """Joins the processes.
+
+        Raises:
+          UserError: the coordinator cannot be reached, or its port is taken.
+        """
+        deadline = time.monotonic() + JOIN_TIMEOUT.value
+        if self.index == 0:
+            _check_port(self._address)
+        else:
+            _wait_for(self._address, deadline)
+        jax.distributed.initialize(
+            self._address,
+            self.count,
+            self.index,
+            cluster_detection_method=None if self._detected else "deactivate",
+            initialization_timeout=max(int(deadline - time.monotonic()), 1),
+            # Twice as long: who was lost is better known here than there.
+            heartbeat_timeout_seconds=2 * PEER_TIMEOUT.value,
+            shutdown_timeout_seconds=PEER_TIMEOUT.value,
+        )
+        from jax._src import distributed  # JAX's own store of keys and values has no public name
+
+        self._client = distributed.global_state.client
+        self._say({})
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def at_end(self, action: Callable[[], Any]) -> None:
+        """Has something done, quickly, when this process ends because another one did."""
+        self._at_end.append(action)
+
+    def stop(self) -> None:
+        """Ends the watch: the processes part."""
+        self._stopped.set()
+
+    def on_fatal(self) -> tuple[str, int]:
+        """Returns the last line and the exit code for when JAX's runtime aborts this process."""
+        self._clean_up()
+        if self._client is None:
+            return (
+                f"error: not all of the {self.count} processes came to {self._address} within {JOIN_TIMEOUT.value} s:"
+                " start the same command on every host, with another --process_id each"
+            ), 2
+        return self._gone(0 if self.index else None, f"no answer from {self._address}"), RESUMABLE
+
+    def end_all(self, error: BaseException) -> None:
+        """Tells the others how this process ends, and ends it. An error in what processes do together is theirs."""
+        if self._client is None:  # not met yet
+            raise error
+        if isinstance(error, jax.errors.JaxRuntimeError) and _is_of_another(str(error)):
+            self._limit = 4 * self._period  # it is known that one is gone; the watch says which
+            self._stopped.wait(PEER_TIMEOUT.value)
+            self._end(self._gone(None, str(error).splitlines()[0][:150]), RESUMABLE)
+        if isinstance(error, UserError):
+            code, text = 2, " ".join(str(error).split())
+            print(f"error: {text}", file=sys.stderr, flush=True)
+        elif isinstance(error, KeyboardInterrupt):
+            code, text = 130, "interrupted"
+            print("interrupted: run the same command again to go on", file=sys.stderr, flush=True)
+        else:
+            code, text = 1, f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            traceback.print_exception(error)
+        with contextlib.suppress(Exception):
+            self._say({"end": text, "code": code})
+            time.sleep(2.5 * self._period)  # process 0 holds the store that the others read it from
+        self._exit(code)
+
+    def _say(self, more: dict[str, Any]) -> None:
+        with self._lock:
+            self._beat += 1
+            said = json.dumps({"beat": self._beat, "host": platform.node(), **more})
+            self._client.key_value_set(f"{_KEYS}{self.index}", said, allow_overwrite=True)
+
+    def _watch(self) -> None:
+        seen: dict[int, tuple[str, float]] = {}
+        answered = time.monotonic()
+        while not self._stopped.wait(self._period):
+            try:
+                self._say({})
+                said = {int(key.rsplit("/", 1)[1]): text for key, text in self._client.key_value_dir_get(_KEYS)}
+            except Exception:
+                if time.monotonic() - answered > self._limit and not self._stopped.is_set():
+                    self._end(self._gone(0 if self.index else None, f"no answer from {self._address}"), RESUMABLE)
+                continue
+            now = answered = time.monotonic()
+            for index, text in said.items():
+                before = seen.get(index)
+                if before is None or before[0] != text:
+                    seen[index] = text, now
+                content = json.loads(text)
+                self._hosts[index] = content["host"]
+                if index == self.index or self._stopped.is_set():
+                    continue
+                if "end" in content:
+                    self._end(f"error: {self._name(index)} has ended: {content['end']}", content["code"])
+                elif now - seen[index][1] > self._limit:
+                    since = f"no sign of it for {now - seen[index][1]:.0f} s"
+                    self._end(self._gone(index, since), RESUMABLE)
+
+    def _name(self, index: int | None) -> str:
+        if index is None:
+            return f"another process of {self.count}"
+        host = f" (host {self._hosts[index]})" if index in self._hosts else ""
+        return f"process {index} of {self.count}{host}"
+
+    def _gone(self, index: int | None, why: str) -> str:
+        return f"{self._name(index)} is gone: {why}; the same command resumes"
+
+    def _end(self, text: str, code: int) -> None:
+        print(text, file=sys.stderr, flush=True)
+        self._exit(code)
+
+    def _exit(self, code: int) -> None:
+        self._clean_up()
+        sys.stderr.flush()
+        os._exit(code)  # not sys.exit: JAX would wait at the end for those who are gone
+
+    def _clean_up(self) -> None:
+        actions, self._at_end = self._at_end, []
+        for action in actions:
+            with contextlib.suppress(Exception):
+                action()
+
+
+class _Prefixed:
+    """A text stream that says at each line whose it is."""
+
+    def __init__(self, stream: Any, prefix: str):
+        self._stream, self._prefix, self._begun = stream, prefix, False
+
+    def write(self, text: str) -> int:
+        for piece in text.splitlines(keepends=True):
+            self._stream.write(piece if self._begun else self._prefix + piece)
+            self._begun = not piece.endswith("\n")
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _place() -> tuple[str, int, int, bool] | None:
+    """Returns (address of process 0, processes, which one this is, whether JAX found that), or None for one alone."""
+    address = COORDINATOR.value or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    count = NUM_PROCESSES.value or _number("JAX_NUM_PROCESSES")
+    index = PROCESS_ID.value if PROCESS_ID.value is not None else _number("JAX_PROCESS_ID")
+    if count == 1:
+        return None
+    detected = None in (address, count, index)
+    if detected:
+        found = _detect()
+        if found is None:
+            given = {"--coordinator=HOST:PORT": address, "--num_processes": count, "--process_id": index}
+            missing = [flag for flag, value in given.items() if value is None]
+            if len(missing) == len(given):
+                return None
+            raise UserError(f"{', '.join(missing)}: needed as well, where a training has several processes")
+        address, count, index = address or found[0], count or found[1], found[2] if index is None else index
+    assert address is not None
+    assert count is not None
+    assert index is not None
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UserError(f"--coordinator={address!r} is not HOST:PORT, such as 10.0.0.2:8476")
+    if index >= count:
+        raise UserError(f"--process_id={index}: there are {count} processes, the last one is {count - 1}")
+    return address, count, index, detected
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else None
+
+
+def _detect() -> tuple[str, int, int] | None:
+    """Returns the same as `_place` by JAX's own detection of TPU pods, Slurm, Open MPI and Kubernetes.
+
+    Not left to jax.distributed.initialize, which joins a TPU VM of one host to itself.
+    """
+    from jax._src import clusters
+
+    for kind in clusters.ClusterEnv._cluster_types:
+        try:
+            if kind.opt_in_only_method or not kind.is_env_present():
+                continue
+        except Exception:  # what it would be found by is half there
+            continue
+        try:
+            if (count := kind.get_process_count()) == 1:
+                return None
+            port = os.environ.get("JAX_COORDINATOR_PORT")
+            address = kind.get_coordinator_address(timeout_secs=JOIN_TIMEOUT.value, override_coordinator_port=port)
+            return address, count, kind.get_process_id()
+        except Exception as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+            raise UserError(
+                f"{kind.name}: the other processes cannot be found out ({text}): give --coordinator, --num_processes"
+                " and --process_id, or --num_processes=1 to train alone"
+            ) from error
+    return None
+
+
+def _check_port(address: str) -> None:
+    """Raises UserError where the port is taken: JAX's service would crash."""
+    port = int(address.rpartition(":")[2])
+    try:
+        with socket.create_server(("", port), family=socket.AF_INET, reuse_port=False):
+            pass
+    except OSError as error:
+        raise UserError(f"--coordinator={address}: port {port} cannot be used here ({error.strerror})") from error
+
+
+def _wait_for(address: str, deadline: float) -> None:
+    """Returns when the coordinator takes a connection."""
+    host, _, port = address.rpartition(":")
+    reason = ""
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=max(min(left, 5), 0.1)):
+                return
+        except OSError as error:
+            reason = error.strerror or str(error)
+            time.sleep(min(0.2, max(left, 0)))
+    raise UserError(
+        f"the coordinator {address} cannot be reached within {JOIN_TIMEOUT.value} s ({reason}): is process 0 started,"
+        " and does a firewall let its port through?"
+    )
+
+
+def _is_of_another(text: str) -> bool:
+    """Whether an error that JAX raised speaks of another process."""
+    return any(word in text for word in ("Gloo", "onnection closed", "onnection reset", "UNAVAILABLE", "arrier"))

@@ -1,0 +1,117 @@
+"""The training of one cohort as a command does it: its workdir claimed, everything told, an exit code at the end."""
+
+import contextlib
+import sys
+
+import jax
+from jax.sharding import Mesh
+
+from launch.cohorts import Cohort
+from launch.joining import Peers
+from launch.lock import WorkdirLock
+from launch.records import RunRecord, claim_workdir
+from launch.report.page import try_write_report
+from launch.reporting import Follower, Report
+from launch.runtime import StopRequest
+from launch.tracking import open_writer
+from singan import trainer
+from singan.config import Config, to_mapping
+from singan.convolution import form_for
+from singan.errors import UserError
+from singan.processes import Processes, Team, make_team
+from singan.scale_run import Diverged, Stopped, TrainingImage
+from singan.trained import image_padding
+from singan.workdir import Workdir
+
+DONE, FAILED, RESUMABLE = 0, 1, 75
+
+
+def train_cohort(
+    config: Config, cohort: Cohort, mesh: Mesh, stop: StopRequest, processes: Processes, peers: Peers | None
+) -> int:
+    """Trains a cohort, or goes on with it, and returns the exit code. All processes call it."""
+    if any(processes.gather(stop())):
+        return RESUMABLE
+    workdir, scales = cohort.workdir, len(cohort.pyramid)
+    with contextlib.ExitStack() as stack:
+        lock = WorkdirLock(workdir.path)
+        processes.only_first(lambda: stack.enter_context(lock))
+        record = claim_workdir(workdir, config, cohort.images, mesh, processes, cohort.rows)
+        if processes.share(record.is_finished(workdir, scales)):
+            print(f"the run in {workdir.path} is finished\n{_where(workdir, scales)}")
+            return DONE
+        if peers is not None and processes.first:
+            peers.at_end(lambda: record.update(workdir, status="stopped"))
+            peers.at_end(lambda: lock.__exit__(None, None, None))
+        code = _train(config, cohort, make_team(processes, mesh, cohort.by_process), record, stop)
+        processes.wait()  # the lock is held until no process is at work any more
+    if code == DONE:
+        print(f"done\n{_where(workdir, scales)}")
+    return code
+
+
+def _train(config: Config, cohort: Cohort, team: Team, record: RunRecord, stop: StopRequest) -> int:
+    workdir, images = cohort.workdir, cohort.images
+    padding = {image.id: image_padding(config, image.value_map) for image in images}
+    report: Report | Follower = Follower(config, team, padding)
+    if team.processes.first:
+        report = Report(
+            config,
+            workdir,
+            team,
+            cohort.channels,
+            padding,
+            lambda step: open_writer(config.tracking, workdir.path, record.id, to_mapping(config), step),
+        )
+    own = [TrainingImage(image.id, image.pixels, padding[image.id]) for image in images]
+    form = form_for(team.mesh.devices.flat[0].platform)
+    code, status = FAILED, "failed"
+    try:
+        scales = trainer.train(config, own, cohort.pyramid, workdir, report, team.mesh, form, stop, team)
+        code, status = DONE, "finished"
+        lost = {n: f"scale {i}, step {at}" for i, s in enumerate(scales) for n, at in s.diverged.items()}
+        record.update(workdir, diverged=lost)
+    except Stopped as stopped:
+        code, status = RESUMABLE, "stopped"
+        if team.processes.first or stop():
+            who = _who_stopped(team.processes, stop)
+            print(f"{who}: {stopped}; the same command resumes", file=sys.stderr)
+        else:
+            _who_stopped(team.processes, stop)
+    except Diverged as diverged:
+        status = "diverged"
+        if team.processes.first:
+            print(f"error: {diverged}", file=sys.stderr)
+    except jax.errors.JaxRuntimeError:
+        status = "stopped" if team.processes.count > 1 else status  # another process is gone
+        raise
+    finally:
+        # Neither may hide what ended the training, such as a full disk.
+        with contextlib.suppress(UserError) if code == FAILED else contextlib.nullcontext():
+            report.close(code)
+        with contextlib.suppress(UserError) if code == FAILED else contextlib.nullcontext():
+            record.update(workdir, status=status)
+        if team.processes.first:
+            try_write_report(workdir.path, report.warn)
+    return code
+
+
+def _who_stopped(processes: Processes, stop: StopRequest) -> str:
+    """Returns the signal that ended the training, and whom it reached where there are several processes."""
+    if processes.count == 1:
+        return stop.signal_name
+    names = processes.gather(stop.signal_name)
+    return ", ".join(f"{name} on {processes.name(index)}" for index, name in enumerate(names) if name)
+
+
+def _where(workdir: Workdir, scales: int) -> str:
+    wandb = workdir.path / "wandb"
+    lines = [
+        f"  samples   {workdir.scale_samples(scales - 1) / 'grid.png'} (finest scale; each scale has one)",
+        f"  report    {workdir.path / 'report.html'}",
+        f"  metrics   {workdir.metrics}",
+    ]
+    if wandb.is_dir():
+        lines.append(f"  wandb     {wandb} (look at it: wandb leet {wandb}; upload it: wandb sync {wandb})")
+    lines.append(f"  more      python -m launch.sample --workdir={workdir.path} --out=samples --start_scales=0,1")
+    return "\n".join(lines)
