@@ -97,6 +97,8 @@ class Peers:
             _check_port(self._address)
         else:
             _wait_for(self._address, deadline)
+        # JAX would take SIGTERM for itself; what a signal asks for is agreed on chunk by chunk (singan/scale_run.py).
+        jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(
             self._address,
             self.count,
