@@ -5,6 +5,7 @@ runtime's own store of keys and values, that it is there, or how it ended: so th
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import platform
@@ -97,6 +98,9 @@ class Peers:
             _check_port(self._address)
         else:
             _wait_for(self._address, deadline)
+        if any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
+            # Else XLA shares out the timing of kernels, and a program that only some processes compile waits for ever.
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_shard_autotuning=false"
         # JAX would take SIGTERM for itself; what a signal asks for is agreed on chunk by chunk (singan/scale_run.py).
         jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(

@@ -170,9 +170,12 @@ def train_script(sweep: Sweep, machine: Machine, on_stop: str) -> str:
     return f"""\
 failed=0
 train() {{
+  killed=0
   while true; do
     code=0
     {PYTHON} -m launch.train "$@" || code=$?
+    # Ended by a signal, such as for want of memory: the other hosts of a slice wait for this one.
+    if [ $code -gt 130 ] && [ $killed -lt 3 ]; then killed=$((killed + 1)); continue; fi
     if [ $code -ne 75 ]; then break; fi
     {on_stop}
   done
