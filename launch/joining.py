@@ -59,7 +59,7 @@ def joined() -> Iterator[tuple[Processes, "Peers | None"]]:
     index, count = peers.index, peers.count
     output = NativeOutput(peers.on_fatal)
     if index:  # what happens is told by process 0; of the others one hears only what is wrong
-        sys.stderr = _Prefixed(sys.stderr, f"process {index}: ")
+        sys.stderr = _Prefixed(sys.stderr, peers.prefix)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         peers.meet()
@@ -85,6 +85,9 @@ class Peers:
         self._client: Any = None
         self._beat, self._limit, self._lock = 0, float(PEER_TIMEOUT.value), threading.Lock()
         self._at_end: list[Callable[[], Any]] = []
+        self._ending = threading.Lock()
+        self._last_words: dict[str, Any] = {}
+        self.prefix = f"process {index}: " if index else ""
         self._period = min(2.0, PEER_TIMEOUT.value / 5)
 
     def meet(self) -> None:
@@ -116,7 +119,9 @@ class Peers:
         from jax._src import distributed  # JAX's own store of keys and values has no public name
 
         self._client = distributed.global_state.client
-        self._say({})
+        self._say()
+        first = self._client.blocking_key_value_get(f"{_KEYS}0", 1000 * JOIN_TIMEOUT.value)
+        self._hosts[0] = json.loads(first)["host"]
         threading.Thread(target=self._watch, daemon=True).start()
 
     def at_end(self, action: Callable[[], Any]) -> None:
@@ -129,22 +134,23 @@ class Peers:
 
     def on_fatal(self) -> tuple[str, int]:
         """Returns the last line and the exit code for when JAX's runtime aborts this process."""
-        self._clean_up()
+        self._begin_end()
         if self._client is None:
             return (
-                f"error: not all of the {self.count} processes came to {self._address} within {JOIN_TIMEOUT.value} s:"
-                " start the same command on every host, with another --process_id each"
+                f"{self.prefix}error: not all of the {self.count} processes came to {self._address} within"
+                f" {JOIN_TIMEOUT.value} s: start the same command on every host, with another --process_id each"
             ), 2
-        return self._gone(0 if self.index else None, f"no answer from {self._address}"), RESUMABLE
+        return self.prefix + self._gone(0 if self.index else None, f"no answer from {self._address}"), RESUMABLE
 
     def end_all(self, error: BaseException) -> None:
         """Tells the others how this process ends, and ends it. An error in what processes do together is theirs."""
         if self._client is None:  # not met yet
             raise error
-        if isinstance(error, jax.errors.JaxRuntimeError) and _is_of_another(str(error)):
+        if isinstance(error, Exception) and _is_of_another(str(error)):
             self._limit = 4 * self._period  # it is known that one is gone; the watch says which
             self._stopped.wait(PEER_TIMEOUT.value)
             self._end(self._gone(None, str(error).splitlines()[0][:150]), RESUMABLE)
+        self._take_over()
         if isinstance(error, UserError):
             code, text = 2, " ".join(str(error).split())
             print(f"error: {text}", file=sys.stderr, flush=True)
@@ -155,14 +161,15 @@ class Peers:
             code, text = 1, f"{type(error).__name__}: {error}".splitlines()[0][:300]
             traceback.print_exception(error)
         with contextlib.suppress(Exception):
-            self._say({"end": text, "code": code})
+            self._last_words = {"end": text, "code": code}
+            self._say()
             time.sleep(2.5 * self._period)  # process 0 holds the store that the others read it from
         self._exit(code)
 
-    def _say(self, more: dict[str, Any]) -> None:
+    def _say(self) -> None:
         with self._lock:
             self._beat += 1
-            said = json.dumps({"beat": self._beat, "host": platform.node(), **more})
+            said = json.dumps({"beat": self._beat, "host": platform.node(), **self._last_words})
             self._client.key_value_set(f"{_KEYS}{self.index}", said, allow_overwrite=True)
 
     def _watch(self) -> None:
@@ -170,7 +177,7 @@ class Peers:
         answered = time.monotonic()
         while not self._stopped.wait(self._period):
             try:
-                self._say({})
+                self._say()
                 said = {int(key.rsplit("/", 1)[1]): text for key, text in self._client.key_value_dir_get(_KEYS)}
             except Exception:
                 if time.monotonic() - answered > self._limit and not self._stopped.is_set():
@@ -201,17 +208,23 @@ class Peers:
         return f"{self._name(index)} is gone: {why}; the same command resumes"
 
     def _end(self, text: str, code: int) -> None:
+        self._begin_end()
         print(text, file=sys.stderr, flush=True)
         self._exit(code)
 
     def _exit(self, code: int) -> None:
-        self._clean_up()
         sys.stderr.flush()
         os._exit(code)  # not sys.exit: JAX would wait at the end for those who are gone
 
-    def _clean_up(self) -> None:
-        actions, self._at_end = self._at_end, []
-        for action in actions:
+    def _take_over(self) -> None:
+        """Of several threads that find an end, the first goes on from here alone."""
+        if not self._ending.acquire(blocking=False):
+            threading.Event().wait()
+
+    def _begin_end(self) -> None:
+        """Does what is to be done because another process is at its end."""
+        self._take_over()
+        for action in self._at_end:
             with contextlib.suppress(Exception):
                 action()
 

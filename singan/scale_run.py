@@ -176,7 +176,7 @@ class ScaleRun:
                 # Several processes stop where all of them know of it: after the chunk that was sent meanwhile.
                 stop = stop if self.processes.count > 1 else should_stop()
                 if step < train.steps_per_scale and (stop or step % every == 0):
-                    tell()
+                    stop = tell() or stop
                     self.observer.checkpointing()
                     checkpoints.save(step, state, self.homes.own, {"kind": "state", "below": self.below})
                     if stop:
