@@ -84,7 +84,7 @@ class Peers:
         self._stopped = threading.Event()
         self._client: Any = None
         self._beat, self._limit, self._lock = 0, float(PEER_TIMEOUT.value), threading.Lock()
-        self._at_end: list[Callable[[], Any]] = []
+        self._at_end: tuple[Callable[[], Any], ...] = ()
         self._ending = threading.Lock()
         self._last_words: dict[str, Any] = {}
         self.prefix = f"process {index}: " if index else ""
@@ -124,9 +124,9 @@ class Peers:
         self._hosts[0] = json.loads(first)["host"]
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def at_end(self, action: Callable[[], Any]) -> None:
-        """Has something done, quickly, when this process ends because another one did."""
-        self._at_end.append(action)
+    def at_end(self, *actions: Callable[[], Any]) -> None:
+        """Says what is to be done, quickly, when this process ends because another one did; nothing else then is."""
+        self._at_end = actions
 
     def stop(self) -> None:
         """Ends the watch: the processes part."""

@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable
 
-# Of the coordination service and client; what is not in these lists is passed on.
+# Of the coordination service and client, and the alarm of a slow compilation; the rest is passed on.
 _NOISE = re.compile(
     rb"\[Gloo\]|Additional GRPC error|:UNKNOWN:Error|RPC: /xla\.coordination|"
-    rb"[IWEF]\d{4} .*(coordination_service|preemption_sync_manager|add_port\.cc)"
+    rb"[IWEF]\d{4} .*(coordination_service|preemption_sync_manager|add_port\.cc|slow_operation_alarm)|"
+    rb"\*{32}$|\[Compiling module|The operation took"
 )
 _FATAL = re.compile(rb"F\d{4} .*client\.h.*distributed service detected fatal errors")
 

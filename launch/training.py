@@ -41,9 +41,10 @@ def train_cohort(
             print(f"the run in {workdir.path} is finished\n{_where(workdir, scales)}")
             return DONE
         if peers is not None and processes.first:
-            peers.at_end(lambda: record.update(workdir, status="stopped"))
-            peers.at_end(lambda: lock.__exit__(None, None, None))
+            peers.at_end(lambda: record.update(workdir, status="stopped"), lambda: lock.__exit__(None, None, None))
         code = _train(config, cohort, make_team(processes, mesh, cohort.by_process), record, stop)
+        if peers is not None:
+            peers.at_end()
         processes.wait()  # the lock is held until no process is at work any more
     if code == DONE:
         print(f"done\n{_where(workdir, scales)}")
