@@ -1,0 +1,31 @@
+"""The SinGANs of the augmentation study: each patch with its mask as a further channel, all patches as one cohort.
+
+python -m experiments.augmentation_study.run --workdir=runs/study --config.data.path=FOLDER            (:small, minutes)
+python -m experiments.augmentation_study.run --config=experiments/augmentation_study/config.py \
+    --config.data.path=FOLDER --workdir=runs/study_full
+
+FOLDER holds images/*.png and instances/*.png of the same names; --config.data.source=tfds:pannuke or tfds:brats/slices
+takes a prepared folder instead. What is compared is in settings.py.
+Expected: 9 scales from 25 to 192 pixels, of 2000 steps (:small 4, from 25 to 64 pixels, of 250 steps).
+"""
+
+from launch.configs import default_config
+
+
+def get_config(variant: str = ""):
+    """Returns the configuration. variant: '' with the paper's settings; 'small' for a look on a CPU."""
+    if variant not in ("", "small"):
+        raise ValueError(f"there is no variant {variant!r}: leave it out, or give config.py:small")
+    config = default_config()
+    config.pyramid.max_size = 192
+    config.tracking.num_samples = 2
+    if variant == "small":
+        config.pyramid.max_size = 64
+        config.pyramid.ratio = 0.7
+        config.network.width = 16
+        config.network.width_doubles_every = 8  # as narrow at the finest scale as at the coarsest: it is a small one
+        config.train.steps_per_scale = 250
+        config.train.chunk = 50
+        config.train.checkpoint_every = 250
+        config.tracking.wandb = "off"
+    return config

@@ -1,0 +1,139 @@
+"""All that segmenters are made from: patches, splits, and the synthetic pairs, drawn or inserted."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from experiments.augmentation_study import inserted
+from experiments.augmentation_study import synthetic as drawing
+from experiments.augmentation_study.conditions import Condition, Source
+from experiments.augmentation_study.pairs import Pair, cut, load_pairs
+from experiments.augmentation_study.segmenters import Job, RowsOf
+from experiments.augmentation_study.settings import Study
+from experiments.augmentation_study.splits import Split, draw_splits, used
+from experiments.augmentation_study.synthetic import Bank
+from singan import workdir as records
+from singan.config import DataConfig
+from singan.errors import UserError
+from singan.run import load_run
+from singan.workdir import Workdir, pixel_digest
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Material:
+    """The real patches.
+
+    Attributes:
+      pairs: all patches by id.
+      trained: ids of those that some seed trains on.
+      images: number of images that were cut.
+    """
+
+    pairs: Mapping[str, Pair]
+    splits: Sequence[Split]
+    trained: Sequence[str]
+    images: int
+
+    def facts(self, study: Study) -> list[str]:
+        """Returns lines that say what the study is of."""
+        patients = {pair.patient for pair in self.pairs.values()}
+        held_out = sorted({len(split.test_patients) for split in self.splits})
+        of = "patients" if not all(name.startswith("fold") for name in patients) else "folds (PanNuke names no patients)"
+        return [
+            f"{self.images} image(s) of {len(patients)} {of}, cut into {len(self.pairs)} patches of"
+            f" {study.patch}x{study.patch} pixels{f', made {study.reduce} times smaller' if study.reduce > 1 else ''}",
+            f"{len(self.splits)} seeds; each holds out {' or '.join(map(str, held_out))} of the {of.split(' ')[0]}, draws"
+            " its training patches from the others, and starts the segmenter anew",
+            f"segmenters: {study.steps} steps of {study.batch} patches each, whatever they are trained on; U-Net of"
+            f" width {study.width}",
+        ]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Synthetic:
+    """The synthetic pairs, and a fingerprint of them and of the real ones."""
+
+    bank: Bank
+    rows_of: RowsOf
+    fingerprint: str
+
+
+def gather(data: DataConfig, study: Study, say: Say) -> Material:
+    """Returns the real patches and the splits. Raises UserError for what cannot be studied."""
+    images = load_pairs(data, study)
+    patches, empty = cut(images, study)
+    held_out: list[Pair] = []
+    if study.test_path:
+        others = load_pairs(data, study, study.test_path)
+        held_out, more = cut(others, study)
+        images, empty = [*images, *others], empty + more
+        if same := {pair.id for pair in patches} & {pair.id for pair in held_out}:
+            raise UserError(f"{sorted(same)[0]} is a name in both folders: rename the files of one")
+    if empty:
+        say(f"note: {empty} patches are left out, less than 1 % of which is to be segmented")
+    splits = draw_splits(patches, held_out, study)
+    pairs = {pair.id: pair for pair in (*patches, *held_out)}
+    return Material(pairs, splits, used(splits, study), len(images))
+
+
+def there(wanted: Sequence[int], scales: int, say: Say) -> list[int]:
+    """Returns the start scales that a pyramid has. Raises UserError where it has none of them."""
+    kept = [scale for scale in wanted if scale < scales]
+    if not kept:
+        raise UserError(f"--study.start_scales={','.join(map(str, wanted))}: the SinGANs have scales 0 to {scales - 1}")
+    if len(kept) < len(wanted):
+        say(f"note: start scales {sorted({*wanted} - {*kept})} are left out: the SinGANs have 0 to {scales - 1}")
+    return kept
+
+
+def synthetic(
+    found: Material, jobs: Sequence[Job], study: Study, root: Path, mesh: Mesh, stop: Callable[[], bool], say: Say
+) -> Synthetic | None:
+    """Returns the synthetic pairs that the jobs need, drawn where they are not yet; None where a stop was asked for."""
+    bank = Bank(found.pairs, root / "synthetic", study)
+    digests = [pixel_digest(found.pairs[name].pixels) for name in sorted(found.pairs)]
+    digests += [pixel_digest(found.pairs[name].instances) for name in sorted(found.pairs)]
+    if study.inserted:
+        composites = inserted.load(study, next(iter(found.pairs.values())))
+        digests += [pixel_digest(one.images) for one in composites]
+
+        def rows_of(condition: Condition, split: Split, ids: Sequence[str]) -> dict[str, list[int]]:
+            return inserted.rows(bank, composites, condition, split, ids)
+
+    else:
+        run = load_run(root / "singan", warn=lambda text: say(f"warning: {text}"))
+        wanted: dict[Source, set[str]] = {}
+        for job in jobs:
+            for source in job.condition.sources:
+                wanted.setdefault(source, set()).update(job.split.order[: job.size])
+        for source, ids in wanted.items():
+            if stop():
+                return None
+            drawing.draw(run, source, sorted(ids), study, root / "synthetic" / source.name, mesh, say)
+        digests += [scale.fingerprint for scale in run.scales]
+
+        def rows_of(condition: Condition, split: Split, ids: Sequence[str]) -> dict[str, list[int]]:
+            return {s.name: bank.synthetic(s, ids, condition.decoding) for s in condition.sources}
+
+    return Synthetic(bank, rows_of, hashlib.blake2b("".join(digests).encode(), digest_size=12).hexdigest())
+
+
+def training_facts(root: Path, study: Study) -> list[str]:
+    """Returns lines that say how the synthetic pairs were made."""
+    if study.inserted:
+        return ["synthetic: tumours inserted by experiments.tumour_insertion"]
+    workdir = Workdir(root / "singan")
+    config = records.read_config(workdir)
+    count = len(records.read_images(workdir))
+    sizes = " and ".join(f"{size:g}" for size in study.sizes)
+    scales = ", ".join(map(str, study.start_scales))
+    return [
+        f"{count} SinGANs, one for each patch and its mask, {config.train.steps_per_scale} steps a scale,"
+        f" {config.network.width} channels at scale 0",
+        f"synthetic: {study.samples} pairs of each patch, start scale ({scales}) and size ({sizes} times a patch)",
+    ]

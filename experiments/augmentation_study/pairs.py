@@ -1,0 +1,253 @@
+"""Patches with their masks and patients: of a folder of files, or of a prepared PanNuke or BraTS folder."""
+
+import csv
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from skimage.segmentation import relabel_sequential
+
+from experiments.augmentation_study.settings import Study
+from launch import readers, tfds_source
+from launch.image_ids import printable, unique_ids
+from singan.config import DataConfig
+from singan.errors import UserError
+from singan.workdir import pixel_digest
+
+MASK_FOLDERS = ("instances", "masks")
+PATIENTS_FILE = "patients.csv"
+TCGA = r"(TCGA-\w\w-\w{4})"
+SLICE = r"(.+)_z\d+"
+LEAST_SHARE = 0.01  # of a patch's pixels that must be foreground: an emptier one teaches nothing of it
+BRIGHT = 99.5  # percentile of the pixels above 0 of an MRI channel that becomes 255
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pair:
+    """An image with its mask.
+
+    Attributes:
+      id: fit for a file name.
+      patient: whose it is; where a data set publishes no patients, the part of it that is kept apart instead.
+      pixels: uint8 [H, W, C].
+      instances: int32 [H, W], 0 = background, else 1..n; in the tumour task 0 or 1.
+      channels: the C names.
+    """
+
+    id: str
+    patient: str
+    pixels: np.ndarray
+    instances: np.ndarray
+    channels: tuple[str, ...]
+
+
+def load_pairs(data: DataConfig, study: Study, path: str = "") -> list[Pair]:
+    """Returns the images that `data` names, as they are, sorted by id.
+
+    Args:
+      path: takes the place of data.path.
+
+    Raises:
+      UserError: there are no masks, a mask does not fit, a patient is not known, or the wanted label is nowhere.
+    """
+    data = dataclasses.replace(data, path=path or data.path)
+    if data.source.startswith(tfds_source.TFDS):
+        pairs = _prepared(data, study)
+    elif data.path:
+        pairs = _npz(data, study) if study.task == "tumour" else _folder(data, study)
+    else:
+        raise UserError("the study needs images with masks: give --config.data.path=FOLDER with images/ and instances/")
+    if len(shapes := {(*pair.pixels.shape, pair.channels) for pair in pairs}) > 1:
+        sizes = "; ".join(sorted(f"{h}x{w} with {', '.join(names)}" for h, w, _, names in shapes)[:3])
+        raise UserError(f"the images differ in size or channels ({sizes}): crop them alike, or give each kind a study")
+    if not any(pair.instances.any() for pair in pairs):
+        raise UserError(f"no mask holds anything: {len(pairs)} masks are all 0, so there is nothing to segment")
+    return pairs
+
+
+def cut(pairs: Sequence[Pair], study: Study) -> tuple[list[Pair], int]:
+    """Returns the patches of images, row by row, and how many were left out as all but empty of foreground.
+
+    Raises:
+      UserError: an image is smaller than a patch, or no patch is left.
+    """
+    patches, empty = [], 0
+    for pair in pairs:
+        pixels, instances = _reduced(pair, study.reduce)
+        height, width = instances.shape
+        rows, columns = height // study.patch, width // study.patch
+        if not rows or not columns:
+            raise UserError(
+                f"{pair.id}: {height}x{width} pixels, after --study.reduce={study.reduce}, hold no patch of"
+                f" {study.patch}: lower --study.patch"
+            )
+        for row in range(rows):
+            for column in range(columns):
+                y, x = row * study.patch, column * study.patch
+                part = np.s_[y : y + study.patch, x : x + study.patch]
+                found = relabel_sequential(instances[part])[0].astype(np.int32)
+                if (found > 0).mean() < LEAST_SHARE:
+                    empty += 1
+                    continue
+                name = pair.id if rows == columns == 1 else f"{pair.id}_y{y:03d}_x{x:03d}"
+                patches.append(Pair(name, pair.patient, np.ascontiguousarray(pixels[part]), found, pair.channels))
+    if not patches:
+        raise UserError("every patch is all but empty of what is to be segmented: larger ones may not be")
+    return patches, empty
+
+
+def check_apart(train: Sequence[Pair], test: Sequence[Pair]) -> None:
+    """Raises a UserError where a patient, or the very same image, is on both sides."""
+    if both := sorted({pair.patient for pair in train} & {pair.patient for pair in test}):
+        raise UserError(
+            f"patient {both[0]} is in training and test{f' (and {len(both) - 1} more)' if len(both) > 1 else ''}: take"
+            " the images of one side out"
+        )
+    known = {pixel_digest(pair.pixels): pair for pair in train}
+    for pair in test:
+        if other := known.get(pixel_digest(pair.pixels)):
+            raise UserError(f"{other.id} and {pair.id} are one image, in training and test: take one of them out")
+
+
+def _reduced(pair: Pair, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns pixels as means of blocks, and the instances at the blocks' middles."""
+    height, width = (side // factor * factor for side in pair.instances.shape)
+    pixels = pair.pixels[:height, :width].reshape(height // factor, factor, width // factor, factor, -1).mean((1, 3))
+    return np.rint(pixels).astype(np.uint8), pair.instances[factor // 2 : height : factor, factor // 2 : width : factor]
+
+
+def _folder(data: DataConfig, study: Study) -> list[Pair]:
+    root = Path(data.path).expanduser()
+    images = root / "images" if (root / "images").is_dir() else root
+    masks = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+    if not root.is_dir():
+        raise UserError(f"config.data.path={printable(data.path)!r} does not exist: give a folder")
+    if masks is None:
+        raise UserError(
+            f"config.data.path={printable(data.path)!r} holds no masks: put them into instances/, by the names of the"
+            " images in images/, each nucleus with a number of its own"
+        )
+    by_stem = {path.stem: path for path in sorted(masks.iterdir()) if readers.is_image(path)}
+    paths = [path for path in sorted(images.iterdir()) if path.is_file() and readers.is_image(path)]
+    if not paths:
+        raise UserError(f"{printable(str(images))} holds no image")
+    patients = _patients(root, paths, study, TCGA)
+    pairs = []
+    for image_id, path in zip(unique_ids([path.name for path in paths]), paths, strict=True):
+        if path.stem not in by_stem:
+            raise UserError(f"{path.name} has no mask in {masks.name}/: add it, or take the image out")
+        picture = readers.read(path, path.name)
+        mask = readers.read(by_stem[path.stem], f"{masks.name}/{by_stem[path.stem].name}").pixels
+        if mask.shape != (*picture.pixels.shape[:2], 1):
+            raise UserError(f"{path.name}: its mask has the shape {mask.shape}, not {(*picture.pixels.shape[:2], 1)}")
+        if picture.pixels.dtype != np.uint8:
+            raise UserError(f"{path.name} holds {picture.pixels.dtype}: the nuclei task takes images of 8 bits")
+        channels = picture.channels or tuple(f"channel_{c}" for c in range(picture.pixels.shape[-1]))
+        pairs.append(Pair(image_id, patients[path], picture.pixels, mask[..., 0].astype(np.int32), channels))
+    return sorted(pairs, key=lambda pair: pair.id)
+
+
+def _patients(root: Path, paths: Sequence[Path], study: Study, known: str) -> dict[Path, str]:
+    """Returns whose images they are: as patients.csv says (file,patient), or a part of the files' names."""
+    listed: dict[str, str] = {}
+    if (root / PATIENTS_FILE).exists():
+        with (root / PATIENTS_FILE).open(newline="", encoding="utf-8") as file:
+            listed = {row[0].strip(): row[1].strip() for row in csv.reader(file) if len(row) >= 2}
+    try:
+        pattern = re.compile(study.patient or known)
+    except re.error as error:
+        raise UserError(f"--study.patient={study.patient!r} is no regular expression ({error})") from error
+    if not pattern.groups:
+        raise UserError(f"--study.patient={study.patient!r} has no group in brackets, such as '(.*)_'")
+    found = {}
+    for path in paths:
+        match = pattern.search(path.stem)
+        name = listed.get(path.name) or listed.get(path.stem) or (match[1] if match else "")
+        if not name:
+            raise UserError(
+                f"whose image is {path.name}? Patients of training and test must differ: list file,patient in"
+                f" {PATIENTS_FILE}, or give --study.patient with a regular expression ('(.*)' for one image each)"
+            )
+        found[path] = name
+    return found
+
+
+def _npz(data: DataConfig, study: Study) -> list[Pair]:
+    """Reads slices as npz files with `image` [C, H, W], `channels`, `seg` [H, W] and perhaps `patient`."""
+    root = Path(data.path).expanduser()
+    paths = sorted(root.glob("*.npz"))
+    if not paths:
+        raise UserError(f"config.data.path={printable(data.path)!r} holds no npz slice with image, channels and seg")
+    patients = _patients(root, paths, study, SLICE)
+    pairs = []
+    for path in paths:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "seg" not in arrays.files:
+                raise UserError(f"{path.name} has no mask: its array 'seg' is missing")
+            labels = arrays["seg"]
+            patient = str(arrays["patient"]) if "patient" in arrays.files else patients[path]
+        picture = readers.read(path, path.name)
+        names = picture.channels or tuple(f"channel_{c}" for c in range(picture.pixels.shape[-1]))
+        pairs.append(_slice(path.stem, patient, picture.pixels, labels, names, data, study))
+    return _with_label(pairs, study)
+
+
+def _prepared(data: DataConfig, study: Study) -> list[Pair]:
+    nuclei = study.task == "nuclei"
+    wanted = ("rgb", "instance") if nuclei else (*(data.channels or ("flair",)), "seg")
+    data = dataclasses.replace(data, channels=wanted)
+    prepared = tfds_source.open_prepared(data)
+    if (prepared.name == "pannuke") != nuclei:
+        raise UserError(f"--study.task={study.task} does not go with config.data.source={data.source}")
+    pairs = []
+    for record in tfds_source.choose(prepared, data):
+        example = prepared.builder.as_data_source(record.split)[record.position]
+        if nuclei:
+            # PanNuke publishes no patients: its folds are kept apart instead.
+            instances = np.asarray(example["instance_map"], np.int32)
+            pairs.append(Pair(record.id, record.split, example["image"], instances, readers.COLOURS))
+            continue
+        (found,) = tfds_source.read(prepared, [record], data)
+        measured = len(wanted) - 1
+        names, patient = found.channels[:measured], str(found.details["patient"])
+        pixels = found.value_map.invert(found.pixels)[..., :measured]
+        pairs.append(_slice(record.id, patient, pixels, np.asarray(example["seg"]), names, data, study))
+    return pairs if nuclei else _with_label(pairs, study)
+
+
+def _slice(
+    name: str,
+    patient: str,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    names: tuple[str, ...],
+    data: DataConfig,
+    study: Study,
+) -> Pair:
+    if chosen := [name for name in data.channels if name != "seg"]:
+        if missing := [word for word in chosen if word not in names]:
+            raise UserError(f"{name} has {', '.join(names)}, not {missing[0]!r}: set --config.data.channels")
+        pixels, names = pixels[..., [names.index(word) for word in chosen]], tuple(chosen)
+    found = (labels == study.label if study.label else labels > 0).astype(np.int32)
+    return Pair(name, patient, brain_to_uint8(pixels), found, names)
+
+
+def brain_to_uint8(pixels: np.ndarray) -> np.ndarray:
+    """Returns uint8 [H, W, C]: 0 and below is black, each channel's 99.5th percentile of what is above 0 is white."""
+    shown = np.zeros(pixels.shape, np.uint8)
+    for channel in range(pixels.shape[-1]):
+        values = pixels[..., channel]
+        top = float(np.percentile(values[values > 0], BRIGHT)) if (values > 0).any() else 1.0
+        shown[..., channel] = np.rint(np.clip(values / top, 0, 1) * 255)
+    return shown
+
+
+def _with_label(pairs: list[Pair], study: Study) -> list[Pair]:
+    """Returns the slices that show the tumour; raises a UserError where none does."""
+    kept = [pair for pair in pairs if pair.instances.any()]
+    if not kept:
+        what = f"label {study.label}" if study.label else "a tumour"
+        raise UserError(f"none of the {len(pairs)} slices has {what}: there is nothing to segment")
+    return kept
