@@ -9,6 +9,7 @@ import numpy as np
 from absl import flags
 
 from launch import cli, runtime, selection, styling, write_back
+from launch.cards import measuring, writing
 from singan import files, sampling
 from singan.planning import Memory
 from singan.run import load_run
@@ -25,6 +26,8 @@ BATCH = flags.DEFINE_integer("batch", 64, "Samples drawn in one device call; wha
 STYLE = flags.DEFINE_float(
     "style", 0.0, "Share of the training image's texture given to samples afterwards.", lower_bound=0, upper_bound=1
 )
+CARD = flags.DEFINE_boolean("card", True, "Write DATA_CARD.md and data_card.json beside the samples.")
+LICENCE = flags.DEFINE_string("licence", "", "Licence of the training images, where the source tells none.")
 FORMAT = flags.DEFINE_enum(
     "format", "png", list(write_back.FORMATS), "; ".join(f"{name}: {text}" for name, text in write_back.FORMATS.items())
 )
@@ -43,6 +46,7 @@ def main(argv: list[str]) -> int:
     out = files.make_directory(OUT.value)
     for scale in scales:
         folder = files.make_directory(out / f"start_{scale:02d}")
+        measured = measuring.Collector(ids if CARD.value else ())
         with write_back.open_writer(FORMAT.value, folder, records, NUM_SAMPLES.value, scale) as writer:
             batches = sampling.draw(
                 run, ids, NUM_SAMPLES.value, scale, size, SEED.value, BATCH.value, mesh, _tell_memory(scale)
@@ -51,6 +55,12 @@ def main(argv: list[str]) -> int:
                 pairs = zip(batch.ids, batch.pixels, strict=True)
                 pixels = [styling.styled(run, name, drawn, STYLE.value, SEED.value) for name, drawn in pairs]
                 writer.add(batch.ids, batch.first, np.stack(pixels))
+                measured.add(batch.ids, batch.first, pixels)
+        if CARD.value:
+            drawn = {"training_seed": run.config.seed, "start_scale": scale, "size": size, "seed": SEED.value}
+            drawn |= {"style": STYLE.value, "samples_of_each": NUM_SAMPLES.value}
+            settings, total = writing.settings_of(run, **drawn), NUM_SAMPLES.value * len(ids)
+            writing.write_card(folder, writing.make_card(run, settings, measured.samples, total, LICENCE.value))
     what = f"{NUM_SAMPLES.value} samples, {height}x{width} pixels, of each of {len(ids)} image(s)"
     print(f"{what} from scale(s) {', '.join(map(str, scales))} are in {out}")
     return 0

@@ -70,7 +70,7 @@ def conditions(study: Study, start_scales: Sequence[int], coloured: bool) -> lis
       start_scales: of those asked for, the ones that the SinGANs have.
       coloured: whether images show stain that a mask can agree with.
     """
-    sizes = (1.0,) if study.inserted else study.sizes
+    sizes = [1.0] if study.inserted else [*study.sizes]
     sources = tuple(Source(scale, size) for scale in start_scales for size in sizes)
     base = Condition(BASE, "d: real + synthetic", True, sources, share=study.share)
     found = [
@@ -93,9 +93,8 @@ def conditions(study: Study, start_scales: Sequence[int], coloured: bool) -> lis
     if len(sizes) > 1:
         kept = tuple(source for source in sources if source.size == sizes[0])
         found.append(lever(f"size_{sizes[0]:g}", f"size {sizes[0]:g} alone", sources=kept))
-    for share in (0.25, 0.75):
-        if share != study.share:
-            found.append(lever(f"share_{share:g}", f"{share:.0%} of a batch synthetic", share=share))
+    others = [share for share in (0.25, 0.75) if share != study.share]
+    found += [lever(f"share_{share:g}", f"{share:.0%} of a batch synthetic", share=share) for share in others]
     if study.inserted:
         return found
     found.append(lever("soft", "the mask channel itself as target", decoding="soft"))

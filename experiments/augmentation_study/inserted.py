@@ -50,11 +50,12 @@ def load(study: Study, like: Pair) -> list[Composite]:
     if not (root / "insertions.json").is_file():
         raise UserError(f"--study.inserted={where} holds no insertions.json: give what tumour_insertion.insert wrote")
     content = files.read_json(root / "insertions.json")
-    found = []
-    for row in content["insertions"] if isinstance(content, dict) else content:
-        for result in row["results"]:
-            if result["start_scale"] in study.start_scales:
-                found.append(_composite(root, row, result, study, like))
+    found = [
+        _composite(root, row, result, study, like)
+        for row in content["insertions"]
+        for result in row["results"]
+        if result["start_scale"] in study.start_scales
+    ]
     if not found:
         scales = ",".join(map(str, study.start_scales))
         raise UserError(f"--study.inserted={where} holds no tumour at start scales {scales}: set --study.start_scales")

@@ -42,13 +42,15 @@ class Material:
     def facts(self, study: Study) -> list[str]:
         """Returns lines that say what the study is of."""
         patients = {pair.patient for pair in self.pairs.values()}
-        held_out = sorted({len(split.test_patients) for split in self.splits})
-        of = "patients" if not all(name.startswith("fold") for name in patients) else "folds (PanNuke names no patients)"
+        held_out = " or ".join(map(str, sorted({len(split.test_patients) for split in self.splits})))
+        word = "folds" if all(name.startswith("fold") for name in patients) else "patients"
+        of = f"{word} (PanNuke names no patients)" if word == "folds" else word
+        smaller = f", made {study.reduce} times smaller" if study.reduce > 1 else ""
         return [
             f"{self.images} image(s) of {len(patients)} {of}, cut into {len(self.pairs)} patches of"
-            f" {study.patch}x{study.patch} pixels{f', made {study.reduce} times smaller' if study.reduce > 1 else ''}",
-            f"{len(self.splits)} seeds; each holds out {' or '.join(map(str, held_out))} of the {of.split(' ')[0]}, draws"
-            " its training patches from the others, and starts the segmenter anew",
+            f" {study.patch}x{study.patch} pixels{smaller}",
+            f"{len(self.splits)} seeds; each tests on {held_out} of the {word}, draws its training patches from the"
+            " others, and starts the segmenter anew",
             f"segmenters: {study.steps} steps of {study.batch} patches each, whatever they are trained on; U-Net of"
             f" width {study.width}",
         ]

@@ -1,1 +1,175 @@
-def write(*a): return "TODO"
+"""The study's result: study.md, study.csv, comparisons.csv, study.json and study.png, and the text for the terminal."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from experiments.augmentation_study import plot
+from experiments.augmentation_study.conditions import COMPARISONS, Condition
+from experiments.augmentation_study.scores import INSTANCE_METRICS, METRICS
+from experiments.augmentation_study.segmenters import THRESHOLD, Job, digest_of, finished
+from experiments.augmentation_study.settings import Study
+from experiments.augmentation_study.statistics import (
+    RULE,
+    Comparison,
+    Estimate,
+    Values,
+    difference,
+    estimate,
+    headline,
+    sentence,
+)
+from singan import files
+
+Cell = tuple[str, int, str]  # condition, number of real patches, metric
+FORMAT = 1
+
+
+def write(root: Path, jobs: Sequence[Job], study: Study, world: str, command: str, facts: Sequence[str]) -> str:
+    """Writes the files of the result; returns the text for the terminal.
+
+    Args:
+      facts: what was studied, and how, a line each.
+    """
+    found = collect(root / "results", jobs, study, world)
+    chosen = list({job.condition.name: job.condition for job in jobs}.values())
+    metrics = [name for name in METRICS if study.task == "nuclei" or name not in INSTANCE_METRICS]
+    means = {cell: estimate(values, "mean") for cell, values in found.items()}
+    compared = comparisons(found, chosen, study, metrics)
+    about = {condition.name: condition.about for condition in chosen}
+    short = headline(compared, "dice")
+    lines = [sentence(one, about, means[one.second, one.size, one.metric].mean) for one in compared]
+    levered = {condition.name for condition in chosen if condition.is_lever}
+    main = [
+        line
+        for line, one in zip(lines, compared, strict=True)
+        if one.metric in ("dice", "aji") and one.first not in levered
+    ]
+    table = _rows(means, chosen, study, metrics)
+    levers = _lever_rows(means, compared, chosen, study, metrics)
+    parts = ["# Augmentation study", "", *(f"- {fact}" for fact in [f"`{command}`", *facts]), ""]
+    parts += ["## In short", "", short, "", "## Conditions", "", _markdown(table), ""]
+    if levers:
+        parts += [f"## Levers, at n = {study.lever_size}", "", _markdown(levers), ""]
+    parts += ["## What the numbers support", "", *(f"- {line}" for line in main), "", RULE, "", "## Definitions", ""]
+    parts += [f"- {name}: {METRICS[name]}" for name in metrics]
+    files.write_text(root / "study.md", "\n".join(parts) + "\n")
+    files.write_text(root / "study.csv", _csv(found))
+    files.write_text(root / "comparisons.csv", _comparisons_csv(compared))
+    files.write_bytes(root / "study.png", plot.draw(means, compared, chosen, study))
+    content = {
+        "format": FORMAT,
+        "command": command,
+        "facts": facts,
+        "in_short": short,
+        "comparisons": [
+            {"first": c.first, "second": c.second, "n": c.size, "metric": c.metric, **vars(c.found)} for c in compared
+        ],
+        "definitions": {name: METRICS[name] for name in metrics},
+        "rule": RULE,
+    }
+    files.write_json(root / "study.json", content)
+    shown = [_text(table), ""] + ([f"levers, at n = {study.lever_size}", _text(levers), ""] if levers else [])
+    return "\n".join([*shown, *main, "", short, RULE])
+
+
+def collect(folder: Path, jobs: Sequence[Job], study: Study, world: str) -> dict[Cell, Values]:
+    """Returns the values of every condition, number of real patches and metric; Otsu's threshold stands at n = 0."""
+    splits = {job.split.seed: job.split for job in jobs}.values()
+    every = [*jobs, *(Job(Condition(THRESHOLD, "", False), 0, split) for split in splits)]
+    found: dict[Cell, dict[int, dict[str, float]]] = {}
+    for job in every:
+        result = finished(folder, job.name, digest_of(job, study, world))
+        if result is None:
+            continue
+        for patient, row in result["patients"].items():
+            for metric, value in row.items():
+                cell = found.setdefault((job.condition.name, job.size, metric), {})
+                cell.setdefault(job.split.seed, {})[patient] = value
+    return dict(found)
+
+
+def comparisons(
+    found: Mapping[Cell, Values], chosen: Sequence[Condition], study: Study, metrics: Sequence[str]
+) -> list[Comparison]:
+    """Returns the paired differences of the conditions, then of each lever to what it differs from."""
+    wanted = [(a, b, size) for a, b in COMPARISONS for size in study.train_sizes]
+    wanted += [(lever.name, lever.against, study.lever_size) for lever in chosen if lever.is_lever]
+    return [
+        Comparison(a, b, size, metric, difference(found[a, size, metric], found[b, size, metric], "difference"))
+        for a, b, size in wanted
+        for metric in metrics
+    ]
+
+
+def _rows(
+    means: Mapping[Cell, Estimate], chosen: Sequence[Condition], study: Study, metrics: Sequence[str]
+) -> list[list[str]]:
+    rows = [["n", "trained on", *metrics]]
+    if (THRESHOLD, 0, metrics[0]) in means:
+        rows.append(["0", "Otsu's threshold on the stain", *(_cell(means[THRESHOLD, 0, m]) for m in metrics)])
+    for size in study.train_sizes:
+        for condition in chosen:
+            if not condition.is_lever:
+                cells = [_cell(means[condition.name, size, metric]) for metric in metrics]
+                rows.append([str(size), condition.about, *cells])
+    return rows
+
+
+def _lever_rows(
+    means: Mapping[Cell, Estimate],
+    compared: Sequence[Comparison],
+    chosen: Sequence[Condition],
+    study: Study,
+    metrics: Sequence[str],
+) -> list[list[str]]:
+    about = {condition.name: condition.about for condition in chosen}
+    rows = [["lever", "against", *(f"{metric}, difference" for metric in metrics)]]
+    for condition in chosen:
+        if condition.is_lever:
+            cells = [
+                _cell(one.found, signed=True)
+                for metric in metrics
+                for one in compared
+                if (one.first, one.metric) == (condition.name, metric)
+            ]
+            base = means[condition.against, study.lever_size, metrics[0]].mean
+            rows.append([condition.about, f"{about[condition.against]} ({metrics[0]} {base:.3f})", *cells])
+    return rows if len(rows) > 1 else []
+
+
+def _cell(found: Estimate, signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    return f"{found.mean:{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *lines = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *lines])
+
+
+def _text(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _csv(found: Mapping[Cell, Values]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["condition", "n", "metric", "seed", "patient", "value"])
+    for (condition, size, metric), values in found.items():
+        for seed, patients in sorted(values.items()):
+            writer.writerows([condition, size, metric, seed, name, value] for name, value in sorted(patients.items()))
+    return buffer.getvalue()
+
+
+def _comparisons_csv(compared: Sequence[Comparison]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["first", "second", "n", "metric", "difference", "low", "high", "seeds", "patients", "verdict"])
+    for one in compared:
+        found = one.found
+        numbers = [found.mean, found.low, found.high, found.seeds, found.patients]
+        writer.writerow([one.first, one.second, one.size, one.metric, *numbers, found.verdict])
+    return buffer.getvalue()

@@ -1,7 +1,7 @@
 """The augmentation study: does a segmenter trained on few real patches get better with synthetic ones?
 
 python -m experiments.augmentation_study.run --workdir=runs/study --config.data.path=FOLDER
-python -m experiments.augmentation_study.run --workdir=runs/study --config.data.path=FOLDER --study.seeds=8 --study.reduce=1
+python -m experiments.augmentation_study.run --workdir=runs/study --config.data.path=FOLDER --study.seeds=8
 
 Everything is kept in --workdir: SinGANs, synthetic pairs with their data cards, a result for each segmenter, the table.
 Started again, it does what is missing.

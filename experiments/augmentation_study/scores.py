@@ -9,7 +9,7 @@ from experiments.augmentation_study.pairs import Pair
 from launch.mask_channels import MIN_AREA, split_mask
 from launch.readers import COLOURS
 from singan.metrics.nuclei import haematoxylin, panoptic_quality
-from singan.shapes import Bool, Int
+from singan.shapes import Array, Bool, Int
 
 METRICS = {
     "dice": "twice the overlap of prediction and truth divided by the sum of their areas, over all test pixels of a"
@@ -21,7 +21,7 @@ METRICS = {
 INSTANCE_METRICS = ("aji", "pq")
 
 
-def score(masks: Sequence[Bool], pairs: Sequence[Pair], instances: bool) -> dict[str, dict[str, float]]:
+def score(masks: Sequence[Bool[Array, "h w"]], pairs: Sequence[Pair], instances: bool) -> dict[str, dict[str, float]]:
     """Returns the metrics of each patient.
 
     Args:
@@ -42,7 +42,7 @@ def score(masks: Sequence[Bool], pairs: Sequence[Pair], instances: bool) -> dict
     return found
 
 
-def aggregated_jaccard(found: Int, truth: Int) -> float:
+def aggregated_jaccard(found: Int[Array, "h w"], truth: Int[Array, "h w"]) -> float:
     """Returns the AJI of instances [H, W] against the true ones; 1 where both have none.
 
     Kumar et al. 2017, algorithm 1: each true instance is taken with the one found that overlaps it best (by IoU); their

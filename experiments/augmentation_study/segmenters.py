@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def train(
     folder: Path,
     bank: Any,
     rows_of: RowsOf,
-    pairs: dict[str, Pair],
+    pairs: Mapping[str, Pair],
     stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> bool:
@@ -118,7 +118,7 @@ def train(
     return True
 
 
-def score_threshold(splits: Sequence[Split], study: Study, world: str, folder: Path, pairs: dict[str, Pair]) -> None:
+def score_threshold(splits: Sequence[Split], study: Study, world: str, folder: Path, pairs: Mapping[str, Pair]) -> None:
     """Scores Otsu's threshold on the stain, which no condition may fall behind."""
     condition = Condition(THRESHOLD, "Otsu's threshold on the stain, no training", False)
     files.make_directory(folder)

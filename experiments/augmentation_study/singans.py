@@ -51,7 +51,7 @@ def plan_singans(config_file: str, base: Mapping[str, Any], shared: Mapping[str,
     Args:
       config_file, base, shared: see launch.sweeps.plan.plan_sweep; what they say of data is left out.
     """
-    default = {key: value for key, value in dataclasses.asdict(DataConfig()).items()}
+    default = dataclasses.asdict(DataConfig())
     given = load_config(base).data
     changes = {f"data.{key}": value for key, value in default.items() if getattr(given, key) != value}
     run = {**changes, "data.path": str(root / "patches"), "tracking.name": NAME}

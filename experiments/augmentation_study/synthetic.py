@@ -14,6 +14,7 @@ from experiments.augmentation_study.pairs import Pair
 from experiments.augmentation_study.scores import has_stain, stain_of
 from experiments.augmentation_study.settings import Study
 from launch import mask_channels
+from launch.cards import measuring, writing
 from singan import files, sampling
 from singan.errors import UserError
 from singan.metrics.nuclei import separability
@@ -27,7 +28,7 @@ Say = Callable[[str], None]
 
 
 def draw(run: Run, source: Source, ids: Sequence[str], study: Study, folder: Path, mesh: Mesh, say: Say) -> None:
-    """Writes FOLDER/<id>.npy, uint8 [samples, h, w, C + 1], of the patches that have none yet.
+    """Writes FOLDER/<id>.npy, uint8 [samples, h, w, C + 1], of the patches that have none yet, and a data card.
 
     Raises:
       UserError: the SinGAN of a patch has diverged.
@@ -36,19 +37,39 @@ def draw(run: Run, source: Source, ids: Sequence[str], study: Study, folder: Pat
     missing = [name for name in ids if not (folder / f"{name}.npy").is_file()]
     if lost := [name for name in missing if name not in run.ids]:
         raise UserError(f"the SinGAN of {lost[0]} has diverged: take the patch out, or train with a lower rate")
-    if not missing:
+    if not missing and all((folder / name).is_file() for name in writing.NAMES):
         return
     say(f"{source.name}: {study.samples} pairs of each of {len(missing)} patches")
     size = (source.size, source.size)
     count = study.samples
     parts: dict[str, list[np.ndarray]] = {}
-    for batch in sampling.draw(run, missing, count, source.start_scale, size, 0, BATCH, mesh):
+    drawn = sampling.draw(run, missing, count, source.start_scale, size, 0, BATCH, mesh) if missing else ()
+    for batch in drawn:
         for name, pixels in zip(batch.ids, batch.pixels, strict=True):
             parts.setdefault(name, []).append(_styled(run, name, pixels, study.style) if source.styled else pixels)
             if batch.first + len(pixels) == count:
                 whole = np.concatenate(parts.pop(name))
                 values = np.clip(np.rint((whole + 1) * 127.5), 0, 255).astype(np.uint8)
                 files.write_npy(folder / f"{name}.npy", values)
+    _write_card(run, source, sorted(path.stem for path in folder.glob("*.npy")), study, folder)
+
+
+def _write_card(run: Run, source: Source, ids: Sequence[str], study: Study, folder: Path) -> None:
+    kept = measuring.measured_ids([name for name in ids if name in run.ids])
+    samples = {
+        name: np.load(folder / f"{name}.npy")[: measuring.MOST_SAMPLES].astype(np.float32) / 127.5 - 1 for name in kept
+    }
+    settings = writing.settings_of(
+        run,
+        training_seed=run.config.seed,
+        start_scale=source.start_scale,
+        size=(source.size, source.size),
+        seed=0,
+        style=study.style if source.styled else 0.0,
+        samples_of_each=study.samples,
+    )
+    measured = measuring.measure(samples, measuring.real_images(run, samples))
+    writing.write_card(folder, writing.card_of(run, settings, measured, len(ids) * study.samples, has_masks=True))
 
 
 def _styled(run: Run, name: str, samples: np.ndarray, strength: float) -> np.ndarray:
@@ -105,7 +126,7 @@ def _agreeing(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 class Bank:
-    """Rows of images and targets that batches are taken from: real patches, and synthetic ones as they are asked for."""
+    """Rows of images and targets that batches are taken from: real patches, and synthetic ones as asked for."""
 
     def __init__(self, pairs: Mapping[str, Pair], folder: Path, study: Study):
         self._pairs, self._folder, self._study = pairs, folder, study

@@ -80,7 +80,7 @@ def training_program(study: Study, vectorised: bool) -> Callable[..., Any]:
 
     def train(images, targets, tests, run: Runs):
         start, drawn = jax.random.split(jax.random.key(run.seeds))
-        params = network.init(start, jnp.zeros((1, *images.shape[1:]), jnp.float32))
+        params: Any = network.init(start, jnp.zeros((1, *images.shape[1:]), jnp.float32))
 
         def step(carry, step_input):
             params, state = carry
@@ -106,8 +106,10 @@ def training_program(study: Study, vectorised: bool) -> Callable[..., Any]:
 
 
 def augment(key, image, target):
-    """Returns an image [h, w, C] in [0, 1] and its target [h, w], turned by a random symmetry of the square, its colours
-    changed by a random gain and offset of each channel."""
+    """Returns an image [h, w, C] in [0, 1] and its target [h, w], turned by a random symmetry of the square.
+
+    Its colours are changed by a random gain and offset of each channel.
+    """
     flips, transpose, gain, offset = jax.random.split(key, 4)
     channels = image.shape[-1]
     both = jnp.concatenate([image, target[..., None]], -1)
@@ -124,14 +126,16 @@ def loss(logits, targets):
     """Returns binary cross-entropy plus one less the soft Dice coefficient of the batch."""
     probability = jax.nn.sigmoid(logits)
     overlap = 2 * jnp.sum(probability * targets) + 1
-    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets)) + 1 - overlap / (
-        jnp.sum(probability) + jnp.sum(targets) + 1
+    return (
+        jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets))
+        + 1
+        - overlap / (jnp.sum(probability) + jnp.sum(targets) + 1)
     )
 
 
 def _shifted(x):
     """Returns the nine copies of x [b, h, w, c], shifted by up to a pixel, as channels; outside is 0."""
-    b, h, w, c = x.shape
+    _, h, w, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return jnp.concatenate([padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)], -1)
 
