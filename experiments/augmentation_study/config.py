@@ -6,7 +6,7 @@ python -m experiments.augmentation_study.run --config=experiments/augmentation_s
 
 FOLDER holds images/*.png and instances/*.png of the same names; --config.data.source=tfds:pannuke or tfds:brats/slices
 takes a prepared folder instead. What is compared is in settings.py.
-Expected: 9 scales from 25 to 192 pixels, of 2000 steps (:small 4, from 25 to 64 pixels, of 250 steps).
+Expected: 9 scales from 25 to 192 pixels, of 2000 steps (:small 3, from 25 to 48 pixels, of 160 steps).
 """
 
 from launch.configs import default_config
@@ -20,12 +20,12 @@ def get_config(variant: str = ""):
     config.pyramid.max_size = 192
     config.tracking.num_samples = 2
     if variant == "small":
-        config.pyramid.max_size = 64
-        config.pyramid.ratio = 0.7
+        config.pyramid.max_size = 48
+        config.pyramid.ratio = 0.72
         config.network.width = 16
         config.network.width_doubles_every = 8  # as narrow at the finest scale as at the coarsest: it is a small one
-        config.train.steps_per_scale = 250
-        config.train.chunk = 50
-        config.train.checkpoint_every = 250
+        config.train.steps_per_scale = 160
+        config.train.chunk = 40
+        config.train.checkpoint_every = 160
         config.tracking.wandb = "off"
     return config

@@ -43,9 +43,9 @@ class Study:
 SMALL = {
     "seeds": 5,
     "reduce": 2,
-    "patch": 64,
+    "patch": 48,
     "samples": 4,
-    "steps": 300,
+    "steps": 250,
     "batch": 4,
     "width": 8,
 }

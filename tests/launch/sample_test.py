@@ -69,7 +69,9 @@ def test_png_holds_the_same_samples_and_a_grid_and_leaves_the_run_alone(commands
     result = commands.run("sample", *flags)
     assert result.returncode == 0, result.stderr
     assert result.stderr == "note: scales [7] are left out: this can start at 0 to 1\n"
-    pictures = sorted(contents(tmp_path))
+    cards = {"start_01/DATA_CARD.md", "start_01/data_card.json"}
+    assert cards < set(contents(tmp_path))
+    pictures = sorted(set(contents(tmp_path)) - cards)
     assert pictures == [*(f"start_01/left_{number:04d}.png" for number in range(5)), "start_01/left_grid.png"]
     samples = np.load(sampled[0] / "start_01/left.npy")[..., 0]
     for number in range(5):
