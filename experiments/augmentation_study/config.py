@@ -6,7 +6,7 @@ python -m experiments.augmentation_study.run --config=experiments/augmentation_s
 
 FOLDER holds images/*.png and instances/*.png of the same names; --config.data.source=tfds:pannuke or tfds:brats/slices
 takes a prepared folder instead. What is compared is in settings.py.
-Expected: 9 scales from 25 to 192 pixels, of 2000 steps (:small 3, from 25 to 48 pixels, of 160 steps).
+Expected: 10 scales from 26 to 192 pixels, of 2000 steps (:small 3, from 26 to 48 pixels, of 160 steps).
 """
 
 from launch.configs import default_config
@@ -21,7 +21,7 @@ def get_config(variant: str = ""):
     config.tracking.num_samples = 2
     if variant == "small":
         config.pyramid.max_size = 48
-        config.pyramid.ratio = 0.72
+        config.pyramid.ratio = 0.5  # wanted; 26, 35 and 48 pixels
         config.network.width = 16
         config.network.width_doubles_every = 8  # as narrow at the finest scale as at the coarsest: it is a small one
         config.train.steps_per_scale = 160
