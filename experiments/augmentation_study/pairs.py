@@ -70,6 +70,8 @@ def load_pairs(data: DataConfig, study: Study, path: str = "") -> list[Pair]:
 def cut(pairs: Sequence[Pair], study: Study) -> tuple[list[Pair], int]:
     """Returns the patches of images, row by row, and how many were left out as all but empty of foreground.
 
+    Slices are cut about their middle, tissue from its corner.
+
     Raises:
       UserError: an image is smaller than a patch, or no patch is left.
     """
@@ -83,9 +85,11 @@ def cut(pairs: Sequence[Pair], study: Study) -> tuple[list[Pair], int]:
                 f"{pair.id}: {height}x{width} pixels, after --study.reduce={study.reduce}, hold no patch of"
                 f" {study.patch}: lower --study.patch"
             )
+        middle = study.task == "tumour"
+        top, left = ((height - rows * study.patch) // 2, (width - columns * study.patch) // 2) if middle else (0, 0)
         for row in range(rows):
             for column in range(columns):
-                y, x = row * study.patch, column * study.patch
+                y, x = top + row * study.patch, left + column * study.patch
                 part = np.s_[y : y + study.patch, x : x + study.patch]
                 found = relabel_sequential(instances[part])[0].astype(np.int32)
                 if (found > 0).mean() < LEAST_SHARE:
