@@ -27,6 +27,11 @@ from singan import files
 from singan.errors import UserError
 
 CONFIG = cli.config_flag("experiments/augmentation_study/config.py:small")
+try:
+    settings.refuse_unknown(sys.argv[1:])  # before the flags are defined, which looks at them already
+except UserError as unknown:
+    print(f"error: {unknown}", file=sys.stderr)
+    sys.exit(cli.USER_ERROR)
 STUDY = config_flags.DEFINE_config_dict(
     "study", settings.placeholders(), "What is compared, and how large: see experiments/augmentation_study/settings.py."
 )

@@ -1,8 +1,9 @@
 """What the study compares and how large it is: defaults for each variant, every one of them a flag --study.KEY."""
 
 import dataclasses
+import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import config_dict
@@ -59,6 +60,14 @@ def placeholders() -> Any:
         kind = object if typing.get_origin(hint) is tuple else hint
         fields[name] = config_dict.FieldReference(None, field_type=kind)
     return config_dict.ConfigDict(fields)
+
+
+def refuse_unknown(argv: Sequence[str]) -> None:
+    """Raises a UserError for --study.KEY that there is not, which ml_collections would end in a traceback."""
+    known = [field.name for field in dataclasses.fields(Study)]
+    for argument in argv:
+        if (match := re.match(r"--?study\.([^=]+)", argument)) and match[1] not in known:
+            raise UserError(f"--study.{match[1]} is not a setting of the study{nearest(match[1], known)}")
 
 
 def study_of(variant: str, given: Mapping[str, Any]) -> Study:

@@ -17,7 +17,7 @@ from experiments.augmentation_study import inserted, splits, statistics, unet
 from experiments.augmentation_study.conditions import Condition, Source, conditions, schedule, train_sizes
 from experiments.augmentation_study.pairs import Pair, cut, load_pairs
 from experiments.augmentation_study.scores import aggregated_jaccard, by_threshold, score
-from experiments.augmentation_study.settings import Study, placeholders, study_of
+from experiments.augmentation_study.settings import Study, placeholders, refuse_unknown, study_of
 from experiments.augmentation_study.splits import draw_splits
 from experiments.augmentation_study.synthetic import Bank, patches_of
 from launch.mask_channels import encode_instances
@@ -64,6 +64,12 @@ def test_settings_take_numbers_as_flags_write_them():
     study = study_of("small", {**given.to_dict(), "lever_size": 3})
     assert (study.train_sizes, study.seeds, study.patch) == ((1, 3), 7, 48)
     assert study_of("", {}) == Study()
+
+
+def test_an_unknown_setting_is_named_with_the_nearest():
+    refuse_unknown(["--study.seeds=3", "-study.patch=16", "--workdir=x"])
+    with pytest.raises(UserError, match=r"--study\.sample is not a setting.*did you mean 'samples'"):
+        refuse_unknown(["--study.sample=3"])
 
 
 @pytest.mark.parametrize(
