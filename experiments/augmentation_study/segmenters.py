@@ -22,7 +22,17 @@ from singan import cohort, files
 FORMAT = 1
 THRESHOLD = "threshold"  # the condition that needs no training
 # What of the settings changes neither a batch nor a step.
-NOT_IN_DIGEST = ("together", "seeds", "train_sizes", "lever_size", "style", "test_share", "inserted", "patient")
+NOT_IN_DIGEST = (
+    "together",
+    "seeds",
+    "train_sizes",
+    "lever_size",
+    "style",
+    "test_share",
+    "inserted",
+    "patient",
+    "licence",
+)
 RowsOf = Callable[[Condition, Split, Sequence[str]], dict[str, list[int]]]
 
 

@@ -39,6 +39,7 @@ class Study:
     lever_size: int = 2  # number of real patches at which the levers are moved; 0 moves none
     style: float = 1.0  # strength of the style step of that lever
     together: int = 16  # segmenters in one device call
+    licence: str = ""  # of the images, for the data cards of the synthetic pairs
 
 
 SMALL = {

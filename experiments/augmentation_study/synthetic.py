@@ -69,7 +69,8 @@ def _write_card(run: Run, source: Source, ids: Sequence[str], study: Study, fold
         samples_of_each=study.samples,
     )
     measured = measuring.measure(samples, measuring.real_images(run, samples))
-    writing.write_card(folder, writing.card_of(run, settings, measured, len(ids) * study.samples, has_masks=True))
+    total = len(ids) * study.samples
+    writing.write_card(folder, writing.card_of(run, settings, measured, total, study.licence, has_masks=True))
 
 
 def _styled(run: Run, name: str, samples: np.ndarray, strength: float) -> np.ndarray:

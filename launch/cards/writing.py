@@ -47,7 +47,7 @@ def settings_of(run: Run, **drawn: Any) -> dict[str, Any]:
     }
     weights = "".join(scale.fingerprint for scale in run.scales)
     return {
-        "run": str(files.read_json(run.workdir.run)["id"]) if run.workdir.run.is_file() else NOT_RECORDED,
+        "run": str(files.read_json(run.workdir.run)["id"]) if files.exists(run.workdir.run) else NOT_RECORDED,
         "config_digest": _digest(json.dumps(files.plain(config), sort_keys=True)),
         "weights_digest": _digest(weights),
         "preset": run.config.preset,
