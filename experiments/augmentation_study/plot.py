@@ -82,7 +82,9 @@ def _differences(axes: Axes, compared: Sequence[Comparison], study: Study) -> No
             axes.plot([place], [e.mean], mark, color=colour, markersize=5, label=words if not order else None)
     axes.set_xticks(range(len(study.train_sizes)), list(map(str, study.train_sizes)))
     axes.set_xlabel("real training patches")
-    axes.legend(fontsize=8, frameon=False)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top + 0.25 * (top - bottom))  # room for the legend
+    axes.legend(fontsize=8, frameon=False, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
 
 

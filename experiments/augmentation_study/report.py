@@ -38,7 +38,7 @@ def write(root: Path, jobs: Sequence[Job], study: Study, world: str, command: st
     means = {cell: estimate(values, "mean") for cell, values in found.items()}
     compared = comparisons(found, chosen, study, metrics)
     about = {condition.name: condition.about for condition in chosen}
-    short = headline(compared, "dice")
+    short = f"{headline(compared, 'dice')} {_beside_threshold(means, chosen)}".strip()
     lines = [sentence(one, about, means[one.second, one.size, one.metric].mean) for one in compared]
     levered = {condition.name for condition in chosen if condition.is_lever}
     main = [
@@ -101,6 +101,21 @@ def comparisons(
         for a, b, size in wanted
         for metric in metrics
     ]
+
+
+def _beside_threshold(means: Mapping[Cell, Estimate], chosen: Sequence[Condition]) -> str:
+    """Returns whether training was worth anything at all, where there is a threshold to compare with."""
+    if (simple := means.get((THRESHOLD, 0, "dice"))) is None:
+        return ""
+    names = {condition.name for condition in chosen if not condition.is_lever}
+    best = max((cell for cell in means if cell[0] in names and cell[2] == "dice"), key=lambda cell: means[cell].mean)
+    if means[best].mean < simple.mean:
+        return (
+            f"No condition reaches Otsu's threshold on the stain ({simple.mean:.3f} against at most"
+            f" {means[best].mean:.3f}), which needs no training: these segmenters are too small, or were trained too"
+            " short, to be used, and what better ones would gain is not known."
+        )
+    return f"The best condition has {means[best].mean:.3f}, Otsu's threshold without training {simple.mean:.3f}."
 
 
 def _rows(
