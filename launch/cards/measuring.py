@@ -16,15 +16,16 @@ from singan.run import Run
 
 MOST_IMAGES, MOST_SAMPLES = 8, 8  # that are measured: of the images, and of the samples of each
 COPIED = 0.5  # share of a sample's judged patches from which on it is a near-copy
-NEAR = 0.5  # where no patch can be judged, so is one whose RMSE is below this part of the least between real images
+NEAR = 0.5  # so is a blurred one, whose RMSE is below this part of what unrelated images have
 DEFINITIONS = {
     **{name: sliced_wasserstein.DEFINITIONS[name] for name in ("swd",)},
     **diversity.DEFINITIONS,
     **memorisation.DEFINITIONS,
     "real_rmse": "root mean squared difference of two training images, over all pairs measured",
     "real_nearest_patch": "nearest_patch of one training image in another, over all pairs measured",
-    "near_copy": f"more than {COPIED:.0%} of the patches that can be judged are copied; where none can be judged, rmse"
-    f" below {NEAR:g} of the least between two training images",
+    "near_copy": f"more than {COPIED:.0%} of the patches that can be judged are copied, or, as in blurred copies, rmse"
+    f" is below {NEAR:g} of what two unrelated images of the training image's contrast have (its standard deviation times"
+    f" the square root of 2) and below {NEAR:g} of the least between two training images, where there are two",
     "nearer_than_real": "share of samples whose nearest_patch is below the least real_nearest_patch: they are nearer to"
     " their training image than any two training images are to each other",
 }
@@ -93,7 +94,8 @@ def measure(samples: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray]) -
                     if not isinstance(row[key], Undefined):
                         values.append(float(row[key]))  # pyright: ignore[reportArgumentType]
     least = min(between["rmse"], default=None)
-    near = [_is_near_copy(row, least) for row in rows]
+    unrelated = {name: float(np.sqrt(2 * real[name].var((0, 1), dtype=np.float64).mean())) for name in samples}
+    near = [_is_near_copy(row, min(unrelated[row["image"]], least or np.inf)) for row in rows]
     judged = [value for value in near if value is not None]
     share: Value = float(np.mean(judged)) if judged else Undefined("no sample can be told to be a copy or not")
     nearer: list[Value] = [
@@ -122,12 +124,17 @@ def measure(samples: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray]) -
     }
 
 
-def _is_near_copy(row: Mapping[str, Value], least: float | None) -> bool | None:
-    """Returns whether a sample is a near-copy; None where nothing of it can be judged."""
+def _is_near_copy(row: Mapping[str, Value], apart: float) -> bool | None:
+    """Returns whether a sample is a near-copy; None where nothing of it can be judged.
+
+    Args:
+      apart: the RMSE that unrelated images have; 0 where that is not known.
+    """
     copied, rmse = row["copied"], row["rmse"]
-    if not isinstance(copied, Undefined):
-        return copied > COPIED
-    return None if isinstance(rmse, Undefined) or least is None else rmse < NEAR * least
+    answers = [] if isinstance(copied, Undefined) else [copied > COPIED]
+    if apart and not isinstance(rmse, Undefined):
+        answers.append(rmse < NEAR * apart)
+    return any(answers) if answers else None
 
 
 def _summary(columns: Mapping[str, Sequence[Value]]) -> dict[str, Any]:

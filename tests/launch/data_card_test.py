@@ -59,6 +59,15 @@ def test_other_images_are_no_copies_and_as_far_as_real_ones_are(real):
     assert not any("near-copies" in text for text in writing.warnings(found))
 
 
+def test_a_smoothed_copy_is_a_near_copy_though_few_of_its_patches_are_near():
+    rows, columns = np.indices((24, 24))
+    smooth = (0.8 * np.sin(rows * 2 * np.pi / 6) * np.cos(columns * 2 * np.pi / 6))[..., None].astype(np.float32)
+    image = np.clip(smooth + np.random.default_rng(0).normal(0, 0.15, smooth.shape), -1, 1).astype(np.float32)
+    found = measure({"a": smooth[None]}, {"a": image})["distance"]
+    assert found["copied"]["mean"] < measuring.COPIED
+    assert found["near_copy"]["mean"] == 1
+
+
 def test_one_real_image_has_no_other_to_compare_with_and_that_is_said(real):
     found = measure({"a": real["b"][None]}, {"a": real["a"]})
     assert "one training image only" in found["distance"]["real_rmse"]["undefined"]
