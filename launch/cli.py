@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from launch.text import one_line
 from singan import config as singan_config
 from singan.errors import UserError
 
@@ -86,7 +87,7 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
 def _user_error(text: str) -> int:
     if _debug():
         traceback.print_exc()
-    print("error: " + " ".join(text.split()), file=sys.stderr, flush=True)
+    print(f"error: {one_line(text)}", file=sys.stderr, flush=True)
     return USER_ERROR
 
 

@@ -13,12 +13,6 @@ MAX_ID_LENGTH = 80  # leaves room for what commands add to an id in a file name 
 RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 
 
-def printable(name: str) -> str:
-    """Returns a file name as text of one line: control characters and bytes that are no text are written as escapes."""
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 def unique_ids(names: Sequence[str]) -> list[str]:
     """Returns an id for each of the relative paths: as short as is unique."""
     forms = [_id_forms(name) for name in names]

@@ -5,8 +5,10 @@ called. Everything that cannot be read ends in a UserError of one line that name
 """
 
 import dataclasses
+import logging
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,16 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps
 
-from launch import geometry
+from launch import bounded, geometry
 from singan.errors import UserError
 
 MAX_CHANNELS = 16
 COLOURS = ("red", "green", "blue")
 GREY = ("intensity",)
+# They tell at length what is wrong with a file, and then read it all the same or raise an error.
+for _library in ("tifffile", "nibabel.global"):
+    logging.getLogger(_library).setLevel(logging.CRITICAL)
+
 IMAGE_KEYS = ("image", "img", "pixels", "data")  # of an npz file with several arrays, in the order they are looked for
 
 
@@ -75,6 +81,7 @@ def is_image(path: Path) -> bool:
 def _read_pillow(path: Path, layout: str) -> Picture:
     """Reads what Pillow reads at full depth. Alpha is dropped, also where it hides colour; palettes become RGB."""
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it finds odd and reads all the same
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path, formats=("PNG", "JPEG", "BMP", "TIFF")) as image:
@@ -111,10 +118,11 @@ def _refuse_lost_depth(path: Path, image: Image.Image) -> None:
 
 
 def _read_tiff(path: Path, layout: str) -> Picture:
-    with tifffile.TiffFile(path) as tiff:
+    with tifffile.TiffFile(path, _multifile=False) as tiff:  # else its text may name other files to be read
         series, page = tiff.series[0], tiff.pages.first
         if page.imagewidth * page.imagelength > (Image.MAX_IMAGE_PIXELS or np.inf):
             raise UserError(f"larger than {Image.MAX_IMAGE_PIXELS} pixels: cut it into smaller images")
+        bounded.check_tiff(tiff)
         plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
         single = len(tiff.pages) == 1
         try:
@@ -145,20 +153,18 @@ def _read_tiff(path: Path, layout: str) -> Picture:
 
 
 def _read_numpy(path: Path, layout: str) -> Picture:
-    try:
-        with path.open("rb") as file:  # np.load leaves a damaged file open
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return Picture(channels_last(loaded, layout), None)
-            array = loaded[_image_key(loaded.files)]
-            names = np.atleast_1d(loaded["channels"]).ravel() if "channels" in loaded.files else ()
-        return Picture(channels_last(array, layout), tuple(_text(name) for name in names) or None)
-    except zipfile.BadZipFile as error:
-        raise UserError("a damaged npz file: replace it or take it out") from error
-    except ValueError as error:
-        if isinstance(error, UserError) or "allow_pickle" not in str(error):
-            raise
-        raise UserError("holds Python objects, not numbers: save it again as an array of numbers") from error
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            return Picture(channels_last(bounded.read_npy(file, path.stat().st_size), layout), None)
+        try:
+            with zipfile.ZipFile(file) as archive:
+                keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+                array = bounded.read_npz_array(archive, _image_key(keys))
+                names = bounded.read_npz_array(archive, "channels") if "channels" in keys else np.empty(0)
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise UserError("a damaged npz file: replace it or take it out") from error
+    return Picture(channels_last(array, layout), tuple(map(_text, names.ravel()[: MAX_CHANNELS + 1])) or None)
 
 
 def _image_key(keys: list[str]) -> str:
@@ -179,10 +185,10 @@ def _read_nifti(path: Path, layout: str) -> Picture:
 
     Rows and columns are the array's remaining axes in their order, so that a slice can be put back where it was.
     """
-    volume = nibabel.load(path)
-    shape = volume.shape  # type: ignore[attr-defined]
-    voxels = np.asanyarray(volume.dataobj).reshape(_without_trailing_ones(shape))  # type: ignore[attr-defined]
-    affine = np.asarray(volume.affine, np.float64)  # type: ignore[attr-defined]
+    volume = bounded.open_nifti(path)
+    shape = volume.shape
+    voxels = np.asanyarray(volume.dataobj).reshape(_without_trailing_ones(shape))
+    affine = np.asarray(volume.affine, np.float64)
     if voxels.ndim == 2:
         return Picture(voxels[..., None], GREY, affine=affine)
     if voxels.ndim != 3:

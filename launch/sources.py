@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from launch import geometry, readers
-from launch.image_ids import printable, unique_ids
+from launch.image_ids import unique_ids
+from launch.text import printable
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
 from singan.value_map import ValueMap, fit

@@ -19,8 +19,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from launch import record_images
-from launch.image_ids import printable
 from launch.sources import TFDS, FoundImages, SourceImage, selection_keys
+from launch.text import printable
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
 

@@ -290,5 +290,6 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
             return value
         if origin in (str, bool) and isinstance(value, origin):
             return value
-    wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+    names = {types.NoneType: "none"}
+    wanted = " or ".join(names.get(kind) or getattr(kind, "__name__", str(kind)) for kind in kinds)
     raise UserError(f"config.{key}={value!r} must be of type {wanted}")

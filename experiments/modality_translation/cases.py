@@ -9,10 +9,11 @@ import numpy as np
 
 from experiments.tumour_insertion.donors import modality
 from launch import inputs, readers, tfds_source
-from launch.image_ids import printable, unique_ids
+from launch.image_ids import unique_ids
 from launch.pictures import channel_groups
 from launch.records import record_of
 from launch.sources import TFDS, SourceImage
+from launch.text import printable
 from singan import value_map
 from singan.config import DataConfig, nearest
 from singan.errors import UserError

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from launch import mask_channels, readers, tfds_source
-from launch.image_ids import printable
 from launch.record_images import MODALITIES
+from launch.text import printable
 from singan.config import DataConfig
 from singan.errors import UserError
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.image_ids import printable
 from launch.reading.design import ANSWERS, KEY_FORMAT, Mode
+from launch.text import printable
 from singan.errors import UserError
 
 ANSWERS_FORMAT = "medisingan-reader-study-answers-1"

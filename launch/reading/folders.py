@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from launch import geometry, pictures, readers
-from launch.image_ids import printable
+from launch.text import printable
 from singan.errors import UserError
 
 START_FOLDER = re.compile(r"start_(\d+)")

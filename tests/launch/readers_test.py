@@ -310,7 +310,7 @@ def test_a_file_without_permission(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(np, "load", refuse)  # taking the permission away would not stop an administrator
+    monkeypatch.setattr(type(path), "open", refuse)  # taking the permission away would not stop an administrator
     with pytest.raises(UserError, match=r"^good\.npy: no permission to read it"):
         read(path)
 

@@ -1,0 +1,120 @@
+"""Files whose size is known before anything of it is allocated: a small file may claim, or unpack to, any size.
+
+The limits: a file holds at most MAX_VALUES numbers (height x width x channels x slices), a picture at most Pillow's
+MAX_IMAGE_PIXELS pixels (89,478,485), which is as much for three channels.
+"""
+
+import gzip
+import lzma
+import math
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import nibabel
+import numpy as np
+import tifffile
+
+from singan.errors import UserError
+
+MAX_VALUES = 2**28
+MAX_NIFTI_OFFSET = 2**24  # bytes before the voxels: a header and its extensions
+SEGMENT = 2**26  # bytes that a compressed part of a TIFF may always unpack to
+TOO_LARGE = "larger than {limit} values: cut it into smaller images"
+
+
+def check_values(shape: Iterable[int]) -> None:
+    """Raises UserError where an array has more than MAX_VALUES values, or a negative side."""
+    sides = [int(side) for side in shape]
+    if any(side < 0 for side in sides):
+        raise UserError(f"a damaged file, whose shape is {tuple(sides)}: replace it or take it out")
+    if math.prod(sides) > MAX_VALUES:
+        raise UserError(TOO_LARGE.format(limit=MAX_VALUES))
+
+
+def read_npy(stream: IO[bytes], size: int) -> np.ndarray:
+    """Returns the array of an .npy stream of `size` bytes. Objects are never unpickled.
+
+    Raises:
+      UserError: it is too large, cut off, or holds Python objects.
+      ValueError: it is no such stream.
+    """
+    version = np.lib.format.read_magic(stream)
+    readers: Any = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"format version {version[0]}.{version[1]} is not read")
+    shape, fortran_order, dtype = readers[version](stream)
+    if dtype.hasobject:
+        raise UserError("holds Python objects, not numbers: save it again as an array of numbers")
+    check_values(shape)
+    there, needed = size - stream.tell(), math.prod(shape) * dtype.itemsize
+    if there < needed:
+        raise UserError(f"cut off: {max(there, 0)} of {needed} bytes of its array are there: replace it or take it out")
+    content = stream.read(needed)
+    if len(content) < needed:
+        raise UserError(f"cut off: {len(content)} of {needed} bytes of its array are there: replace it or take it out")
+    array = np.frombuffer(content, dtype) if needed else np.zeros(math.prod(shape), dtype)
+    return array.reshape(shape, order="F" if fortran_order else "C")
+
+
+def read_npz_array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
+    """Returns the array `key` of an .npz archive; raises as `read_npy`."""
+    info = archive.getinfo(f"{key}.npy")
+    with archive.open(info) as stream:
+        return read_npy(stream, info.file_size)
+
+
+def open_nifti(path: Path) -> Any:
+    """Returns nibabel's image of a .nii or .nii.gz file.
+
+    Raises:
+      UserError: it has too many voxels, or is no NIfTI file.
+    """
+    packed = path.name.lower().endswith(".gz")
+    with gzip.open(path, "rb") if packed else path.open("rb") as file:
+        start = file.read(540)
+        # The first four bytes are the header's length: 348 in NIfTI-1, 540 in NIfTI-2, in either byte order.
+        two = start[:4] in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
+        kind = nibabel.Nifti2Image if two else nibabel.Nifti1Image
+        length = 540 if two else 348
+        if len(start) < length or start[:4] not in (length.to_bytes(4, "little"), length.to_bytes(4, "big")):
+            raise UserError("not a NIfTI file, or a damaged one: replace it or take it out")
+        header = kind.header_class(start[:length], check=False)
+        shape, offset = header.get_data_shape(), float(header["vox_offset"])
+        check_values(shape)
+        if not 0 <= offset <= MAX_NIFTI_OFFSET:
+            raise UserError(f"a damaged NIfTI file, whose voxels begin at byte {offset:g}: replace it or take it out")
+        if not packed:
+            return kind.from_filename(path)  # mapped: its extensions are no longer than the file
+        # Read no further than the voxels go: what follows, or an extension's length, may claim anything.
+        needed = int(offset) + math.prod(shape) * header.get_data_dtype().itemsize
+        data = start + file.read(max(needed - len(start), 0))
+        if len(data) >= needed:
+            file.read(2**16)  # to the end of whole files, where gzip compares the checksum
+    return kind.from_bytes(data)
+
+
+def check_tiff(tiff: tifffile.TiffFile) -> None:
+    """Raises UserError where the first series of a TIFF is too large, or a part of it unpacks to more than it holds."""
+    series = tiff.series[0]
+    check_values(series.shape)
+    for page in series.pages:
+        if page is None:
+            continue
+        check_values(page.shape)
+        begin = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}.get(
+            int(page.compression)
+        )
+        if begin is None:
+            continue
+        limit = max(page.nbytes, SEGMENT)
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            tiff.filehandle.seek(offset)
+            unpacked = begin().decompress(tiff.filehandle.read(count), limit + 1)
+            if len(unpacked) > limit:
+                raise UserError(f"a part of it unpacks to more than {limit} bytes, which its size does not explain")

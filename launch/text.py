@@ -1,0 +1,15 @@
+"""Text of others (names, values, messages) made fit for one line on a terminal."""
+
+LONGEST_LINE = 1000  # characters of an error: what a file or a flag holds may be of any length
+
+
+def printable(name: str) -> str:
+    """Returns a file name as text of one line: control characters and bytes that are no text are written as escapes."""
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def one_line(text: str) -> str:
+    """Returns any text as one printable line of at most LONGEST_LINE characters; its middle is left out if need be."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 100]} ... {line[-90:]}"
