@@ -7,6 +7,7 @@ path leading out is refused all the same, because it is not the archive that was
 import dataclasses
 import gzip
 import hashlib
+import lzma
 import os
 import pathlib
 import shutil
@@ -24,7 +25,7 @@ _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
 # What reading a damaged file raises, whichever library meets the damage first.
-DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError)
+DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +180,11 @@ class Source:
                     continue
                 unpacked = self._scratch / f"{len(self._archives)}_{len(self.members)}_{number}"
                 if self._wanted(path) and not _is_litter(path):
+                    if info.size > (free := shutil.disk_usage(self._scratch).free):
+                        raise DataError(
+                            f"{file} holds {path} of {info.size} bytes, and only {free} are free to unpack it: make room,"
+                            " or give another place with --data_dir"
+                        )
                     with _extract(archive, info) as packed, open(unpacked, "wb") as out:
                         shutil.copyfileobj(packed, out, 1 << 20)
                 self._add(Member(path, f"{place}: {path}", info.size, _opener(unpacked)))

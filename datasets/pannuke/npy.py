@@ -13,6 +13,9 @@ import numpy as np
 from datasets.archives import DAMAGE, Member
 from datasets.errors import DataError
 
+_LONGEST_HEADER = 10_000  # bytes; NumPy reads no longer one either
+_LARGEST_ROW = 2**28  # bytes, held in memory; PanNuke's largest has 3 MB
+
 
 class NpyRows:
     """Iterates over the first axis of an array in an .npy file; each row is a read-only array of the stored type.
@@ -34,6 +37,8 @@ class NpyRows:
         with member.open() as stream:
             self.shape, self.dtype, self._offset = _read_header(member, stream)
         self._row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        if self._row_bytes > _LARGEST_ROW:
+            raise DataError(f"{member.place} has rows of {self._row_bytes} bytes, more than {_LARGEST_ROW}")
         there, needed = member.size - self._offset, self.shape[0] * self._row_bytes
         if there < needed:
             raise DataError(f"{member.place} is cut short: {there} of {needed} bytes of data, download it again")
@@ -56,6 +61,8 @@ def _read_header(member: Member, stream: IO[bytes]) -> tuple[tuple[int, ...], np
             raise ValueError(f"format version {version[0]}.{version[1]} is not read")
         # The header's length, 2 or 4 bytes, is what tells where the data starts: a zip's stream may not tell().
         length = _read_exactly(member, stream, 2 if version == (1, 0) else 4)
+        if int.from_bytes(length, "little") > _LONGEST_HEADER:
+            raise ValueError(f"a header of {int.from_bytes(length, 'little')} bytes")
         header = length + _read_exactly(member, stream, int.from_bytes(length, "little"))
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran_order, dtype = read(io.BytesIO(header))
