@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test lint bench fuzz long-run clean
 
 quickstart: $(READY)
 	@$(BIN)/python -m launch.train --config=experiments/quickstart/config.py --workdir=runs/quickstart
@@ -22,6 +22,12 @@ bench: $(READY)
 	@$(BIN)/python -m experiments.training_time.reading
 	@$(BIN)/python -m experiments.training_time.drawing
 	@$(BIN)/python -m experiments.training_time.bench $(ARGS)
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+long-run: $(READY)
+	@$(BIN)/python -m tests.stability.long_run $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs

@@ -11,13 +11,14 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import nibabel
 import numpy as np
 import tifffile
 
 from singan.errors import UserError
+from singan.npy import read_npy
 
 MAX_VALUES = 2**28
 MAX_NIFTI_OFFSET = 2**24  # bytes before the voxels: a header and its extensions
@@ -34,39 +35,11 @@ def check_values(shape: Iterable[int]) -> None:
         raise UserError(TOO_LARGE.format(limit=MAX_VALUES))
 
 
-def read_npy(stream: IO[bytes], size: int) -> np.ndarray:
-    """Returns the array of an .npy stream of `size` bytes. Objects are never unpickled.
-
-    Raises:
-      UserError: it is too large, cut off, or holds Python objects.
-      ValueError: it is no such stream.
-    """
-    version = np.lib.format.read_magic(stream)
-    readers: Any = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in readers:
-        raise ValueError(f"format version {version[0]}.{version[1]} is not read")
-    shape, fortran_order, dtype = readers[version](stream)
-    if dtype.hasobject:
-        raise UserError("holds Python objects, not numbers: save it again as an array of numbers")
-    check_values(shape)
-    there, needed = size - stream.tell(), math.prod(shape) * dtype.itemsize
-    if there < needed:
-        raise UserError(f"cut off: {max(there, 0)} of {needed} bytes of its array are there: replace it or take it out")
-    content = stream.read(needed)
-    if len(content) < needed:
-        raise UserError(f"cut off: {len(content)} of {needed} bytes of its array are there: replace it or take it out")
-    array = np.frombuffer(content, dtype) if needed else np.zeros(math.prod(shape), dtype)
-    return array.reshape(shape, order="F" if fortran_order else "C")
-
-
 def read_npz_array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
-    """Returns the array `key` of an .npz archive; raises as `read_npy`."""
+    """Returns the array `key` of an .npz archive; raises as `singan.npy.read_npy`."""
     info = archive.getinfo(f"{key}.npy")
     with archive.open(info) as stream:
-        return read_npy(stream, info.file_size)
+        return read_npy(stream, info.file_size, MAX_VALUES)
 
 
 def open_nifti(path: Path) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from launch.text import one_line
+from launch.text import described, one_line
 from singan import config as singan_config
 from singan.errors import UserError
 
@@ -51,8 +51,10 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
     def parse_flags(argv: Sequence[str]) -> list[str]:
         try:
             left = FLAGS(argv)
-        except SystemExit:
-            sys.exit(0)  # --help was asked for and given: absl would exit with 1
+        except SystemExit as error:
+            if any(re.fullmatch(r"--?(help\w*|\?)", argument) for argument in argv):
+                sys.exit(0)  # it was given: absl would exit with 1
+            sys.exit(_user_error(_broken_config(error)))
         except KeyboardInterrupt:
             sys.exit(_interrupted())
         except Exception as error:  # config files run any code, and absl's errors have no common class with theirs
@@ -176,10 +178,10 @@ def _unreadable_config(error: OSError) -> str:
     return f"--config={file} could not be loaded: {error.__cause__ or error}"
 
 
-def _broken_config(error: Exception) -> str:
+def _broken_config(error: BaseException) -> str:
     """The text for an exception that the config file's own code raised."""
     file = _config_file(sys.argv)
-    what = f"{type(error).__name__}: {error}"
+    what = described(error)
     if isinstance(error, SyntaxError):
         return f"the config file {error.filename or file}, line {error.lineno}: {error.msg}"
     if isinstance(error, AttributeError) and "'get_config'" in str(error):

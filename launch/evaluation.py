@@ -56,18 +56,19 @@ class Evaluation:
         try:
             old = files.read_json(self.path)
             settings = {key: value for key, value in old["settings"].items() if key != "start_scales"}
-            known = old["images"], old["definitions"], old["cohort"], old["pooled"]
-        except (UserError, KeyError, TypeError, AttributeError) as error:
+            if old.get("format") != FORMAT or settings != self.settings:
+                keys = sorted({*settings, *self.settings})
+                changed = [key for key in keys if settings.get(key) != self.settings.get(key)] or ["format"]
+                note(f"{self.path} was made with another {', '.join(changed)}: it is begun anew")
+                return
+            images, definitions, pooled_of = (dict(old[key]) for key in ("images", "definitions", "pooled"))
+            self.images, self.definitions, self._pooled_of = images, definitions, pooled_of
+            for scale, about in pooled_of.items():
+                self.pooled[scale] = {metric: dict(old["cohort"][scale][metric]) for metric in about["metrics"]}
+            self.cohort()  # what cannot be summed up is damaged
+        except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
             note(f"{self.path} cannot be used ({' '.join(str(error).split())[:100]}): it is begun anew")
-            return
-        if old.get("format") != FORMAT or settings != self.settings:
-            keys = sorted({*settings, *self.settings})
-            changed = [key for key in keys if settings.get(key) != self.settings.get(key)] or ["format"]
-            note(f"{self.path} was made with another {', '.join(changed)}: it is begun anew")
-            return
-        self.images, self.definitions, cohort, self._pooled_of = known
-        for scale, about in self._pooled_of.items():
-            self.pooled[scale] = {metric: cohort[scale][metric] for metric in about["metrics"]}
+            self.images, self.definitions, self._pooled_of, self.pooled = {}, {}, {}, {}
 
     def missing(self, ids: Sequence[str], start_scale: int) -> list[str]:
         """Returns the images that nothing is known of at a start scale."""

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 from launch import bounded, geometry
 from singan.errors import UserError
+from singan.npy import read_npy
 
 MAX_CHANNELS = 16
 COLOURS = ("red", "green", "blue")
@@ -156,7 +157,7 @@ def _read_numpy(path: Path, layout: str) -> Picture:
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             file.seek(0)
-            return Picture(channels_last(bounded.read_npy(file, path.stat().st_size), layout), None)
+            return Picture(channels_last(read_npy(file, path.stat().st_size, bounded.MAX_VALUES), layout), None)
         try:
             with zipfile.ZipFile(file) as archive:
                 keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]

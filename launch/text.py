@@ -13,3 +13,13 @@ def one_line(text: str) -> str:
     """Returns any text as one printable line of at most LONGEST_LINE characters; its middle is left out if need be."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 100]} ... {line[-90:]}"
+
+
+def described(error: BaseException) -> str:
+    """Returns what an exception of other people's code is and says, also where it cannot say it."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:
+        return name
+    return f"{name}: {text}" if text else name

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from singan import npy
 from singan.errors import UserError
 
 if TYPE_CHECKING:
@@ -193,14 +194,13 @@ def exists(path: str | os.PathLike) -> bool:
 
 
 def read_npy(path: str | os.PathLike) -> np.ndarray:
-    """Returns the array of an .npy file.
+    """Returns the array, read-only, of an .npy file; a header that claims more than the file has allocates nothing.
 
     Raises:
       OSError, ValueError, EOFError: it cannot be read, or holds Python objects, which are never loaded.
     """
-    if is_bucket(path):
-        return np.load(io.BytesIO(as_path(path).read_bytes()), allow_pickle=False)
-    return np.load(path, allow_pickle=False)
+    data = as_path(path).read_bytes()
+    return npy.read_npy(io.BytesIO(data), len(data))
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from singan.config import PyramidConfig
 from singan.errors import UserError
 
+MAX_PIXELS = 2**26  # of what is made larger than its training image: 8192 x 8192
+
 
 @dataclasses.dataclass(frozen=True)
 class Pyramid:
@@ -66,12 +68,16 @@ class Pyramid:
         scale_h: every size is rounded by itself).
 
         Raises:
-          UserError: a factor is not positive, or leaves less than 3 pixels at some scale.
+          UserError: a factor is not positive, or leaves less than 3 pixels at some scale, or more than MAX_PIXELS.
         """
         if (height, width) == (1, 1):
             return self
         if not (0 < height < math.inf and 0 < width < math.inf):
             raise UserError(f"a size of {height:g} x {width:g} times the image's must be positive, such as 1.0,1.5")
+        if self.sizes[-1][0] * height * self.sizes[-1][1] * width > MAX_PIXELS:
+            raise UserError(
+                f"a size of {height:g} x {width:g} times the image's has more than {MAX_PIXELS} pixels: lower it"
+            )
         times = lambda size: (round(size[0] * height), round(size[1] * width))  # noqa: E731
         sizes = tuple(times(size) for size in self.sizes)
         if min(min(size) for size in sizes) < 3:

@@ -81,6 +81,8 @@ def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None
         if finished is None:
             break
         scales.append(finished)
+    if gone := sorted({name for scale in scales for name in scale.ids} - {image.id for image in images}):
+        raise UserError(f"{workdir.images} lacks {gone[0]}, which was trained: start the training command again")
     if not scales:
         raise UserError(f"{workdir.path} has no finished scale yet: train it further with launch.train")
     return Run(workdir, config, images, spec, tuple(scales))

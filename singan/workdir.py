@@ -133,9 +133,31 @@ def read_images(workdir: Workdir) -> list[ImageRecord]:
     """Returns the cohort of a run in its order. Raises UserError where images.json is missing or damaged."""
     content = _read(workdir.images)
     try:
-        return [image_from_json(row) for row in content["images"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{workdir.images} is damaged ({error!r}): start the training command again") from None
+        rows = [image_from_json(row) for row in content["images"]]
+        wrong = _wrong(rows)
+    except (KeyError, TypeError, AttributeError) as error:
+        wrong = f"{type(error).__name__} {error}"
+    if wrong:
+        raise UserError(f"{workdir.images} is damaged ({wrong}): start the training command again")
+    return rows
+
+
+def _wrong(rows: Sequence[ImageRecord]) -> str:
+    """Returns what in the records of images cannot be, or ''."""
+    if not rows or len({row.id for row in rows}) < len(rows):
+        return "it names no images, or one twice"
+    for row in rows:
+        if not re.fullmatch(r"[^/\\\0]{1,200}", row.id) or row.id in (".", ".."):
+            return "an id that is no name of a file"  # and might lead out of the workdir
+        if len(row.shape) != 3 or not all(type(side) is int and side > 0 for side in row.shape):
+            return f"the shape of {row.id}"
+        if not len(row.channels) == len(row.value_map.low) == row.shape[2]:
+            return f"the channels of {row.id}"
+        if not all(isinstance(text, str) for text in (row.source, row.digest, *row.channels)):
+            return f"the text of {row.id}"
+        if not isinstance(row.details, Mapping):
+            return f"the details of {row.id}"
+    return ""
 
 
 def write_image(workdir: Workdir, image_id: str, pixels: np.ndarray) -> None:

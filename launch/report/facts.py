@@ -78,12 +78,12 @@ def read_facts(path: Path) -> RunFacts:
             return read()
         except UserError as error:
             problems.append(str(error))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             problems.append(f"{type(error).__name__}: {error}")
         return otherwise
 
     images = attempt(lambda: tuple(records.read_images(workdir)), ())
-    record = attempt(lambda: dict(files.read_json(workdir.run)), {})
+    record = attempt(lambda: _record(workdir), {})
     sizes = attempt(lambda: plan(*images[0].shape[:2], config.pyramid).sizes, ()) if images else ()
     starts = [start for start in map(_seconds, record.get("starts", [])) if start is not None]
     history = attempt(lambda: tuple(read_history(workdir.metrics, starts)), ())
@@ -111,6 +111,18 @@ def final_rmse(scales: tuple[ScaleHistory, ...]) -> list[float]:
     """Returns the reconstruction RMSE of each image at the last finished scale; [] where none is finished."""
     ends = [scale.ends["reconstruction_rmse"] for scale in scales if "reconstruction_rmse" in scale.ends]
     return values(ends[-1]).tolist() if ends else []
+
+
+def _record(workdir: Workdir) -> dict[str, Any]:
+    """Returns run.json, with what its readers rely on: a list of starts and where images diverged."""
+    record = files.read_json(workdir.run)
+    if not isinstance(record, dict):
+        raise UserError(f"{workdir.run} is damaged: it holds no JSON object")
+    kinds = {"starts": list, "diverged": dict}
+    for key, kind in kinds.items():
+        if not isinstance(record.get(key) or kind(), kind):
+            raise UserError(f"{workdir.run} is damaged: its {key} are no {kind.__name__}")
+    return record
 
 
 def _seconds(start: Mapping[str, Any]) -> float | None:

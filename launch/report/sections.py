@@ -283,7 +283,7 @@ def _thumbnails(run: RunFacts, image: ImageRecord) -> list[tuple[str, bytes]]:
     """Returns small pictures of an image's channel groups as (name, PNG); [] where its file cannot be read."""
     try:
         pixels = files.read_npy(run.workdir.image(image.id))
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return []
     every = max(1, max(pixels.shape[:2]) // (2 * THUMBNAIL))
     small = geometry.upright(np.asarray(pixels[::every, ::every]), image.details)

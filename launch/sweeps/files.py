@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launch.text import described
 from singan.errors import UserError
 
 
@@ -32,12 +33,12 @@ def load_sweep(given: str) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
         runs = module.get_sweep(*([argument] if argument else []))
     except UserError as error:
         raise UserError(f"the sweep file {name}: {error}") from error
-    except Exception as error:  # a sweep file runs any code
+    except (Exception, SystemExit) as error:  # a sweep file runs any code
         frames = traceback.extract_tb(error.__traceback__)
         line = next((f", line {frame.lineno}" for frame in reversed(frames) if frame.filename.endswith(name)), "")
         if isinstance(error, SyntaxError):
             line = f", line {error.lineno}"
-        raise UserError(f"the sweep file {name}{line}: {type(error).__name__}: {error}") from error
+        raise UserError(f"the sweep file {name}{line}: {described(error)}") from error
     if not isinstance(runs, list) or not runs or not all(isinstance(run, Mapping) for run in runs):
         raise UserError(
             f"the sweep file {name}: get_sweep() must return a list of runs, such as product({{...}}) gives"

@@ -96,6 +96,8 @@ def sample(space: Mapping[str, Any], count: int, seed: int = 0) -> list[Run]:
     Raises:
       UserError: the space has fewer than `count` different runs.
     """
+    if not isinstance(space, Mapping) or not isinstance(count, int):
+        raise UserError(f"sample takes a mapping and how many runs to draw, not {space!r} and {count!r}")
     draws = {
         key: value if isinstance(value, Interval) else _values(key, value, "sample") for key, value in space.items()
     }

@@ -20,6 +20,7 @@ class Area:
       use: what is done with an example in a fresh folder: what it raises is the outcome.
       short, long: how many examples the tests and the long form try.
       refusals: exceptions that mean one clear line.
+      prepare: makes what all examples share.
     """
 
     name: str
@@ -28,3 +29,4 @@ class Area:
     short: int
     long: int
     refusals: tuple[type[Exception], ...] = (UserError,)
+    prepare: Callable[[], Any] = lambda: None

@@ -142,7 +142,7 @@ RECORD = ImageRecord(
     "x",
     (20, 16, 3),
     ("red", "green", "blue"),
-    ValueMap((0,) * 3, (255,) * 3, (None,) * 3, "uint8", ("type",) * 3),
+    ValueMap((0.0,) * 3, (255.0,) * 3, (None,) * 3, "uint8", ("type",) * 3),
     "",
 )
 

@@ -3,6 +3,7 @@
 import collections
 import shutil
 import tempfile
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,14 @@ from tests.fuzz import oracle
 from tests.fuzz.areas import Area
 
 FAULT = "fault"
+
+
+class FaultsError(AssertionError):
+    """An area has faults: their smallest examples, and the counts until they were found."""
+
+    def __init__(self, text: str, counts: "Counts"):
+        super().__init__(text)
+        self.counts = counts
 
 
 class Counts(collections.Counter):
@@ -30,9 +39,10 @@ def try_area(area: Area, examples: int, seed: int | None = None, shrink: bool = 
       seed: None tries the same examples each time.
 
     Raises:
-      oracle.Fault: an example came to something else than success or one clear line; the smallest such is shown.
+      FaultsError: an example came to something else than success or one clear line; the smallest such is shown.
     """
     counts = Counts()
+    area.prepare()
 
     @settings(
         max_examples=examples,
@@ -61,7 +71,12 @@ def try_area(area: Area, examples: int, seed: int | None = None, shrink: bool = 
 
     if seed is not None:
         check = with_seed(seed)(check)
-    check()
+    try:
+        check()
+    except BaseException as error:
+        if not isinstance(error, oracle.Fault | BaseExceptionGroup):
+            raise
+        raise FaultsError("".join(traceback.format_exception_only(error)), counts) from error
     return counts
 
 

@@ -164,11 +164,11 @@ def use_selection(example: tuple[list[str], list[str], list[str]], folder: Path)
     assert set(selection.chosen_images(run, images)) <= set(run.ids)
     assert set(selection.chosen_scales(run, scales or ["0"])) <= {0, 1}
     height, width = resized_spec(run.spec.at(1), selection.chosen_size(size or ["1"])).size
-    assert height * width < 2**28
+    assert height * width <= 2**26
 
 
 AREAS = [
-    Area("records of a workdir", damages(), use_records, 60, 700),
-    Area("weights and images of a workdir", damages(), use_run, 15, 150),
-    Area("selections", selections, use_selection, 120, 500),
+    Area("records of a workdir", damages(), use_records, 60, 600, prepare=template),
+    Area("weights and images of a workdir", damages(), use_run, 15, 120, prepare=template),
+    Area("selections", selections, use_selection, 120, 500, prepare=whole_run),
 ]
