@@ -182,8 +182,8 @@ class Source:
                 if self._wanted(path) and not _is_litter(path):
                     if info.size > (free := shutil.disk_usage(self._scratch).free):
                         raise DataError(
-                            f"{file} holds {path} of {info.size} bytes, and only {free} are free: make room to unpack it,"
-                            " or give another place with --data_dir"
+                            f"{file} holds {path} of {info.size} bytes, and only {free} are free: make room to"
+                            " unpack it, or give another place with --data_dir"
                         )
                     with _extract(archive, info) as packed, open(unpacked, "wb") as out:
                         shutil.copyfileobj(packed, out, 1 << 20)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from launch import secrets
 from singan import config as singan_config
 from singan.errors import UserError
 
@@ -32,14 +33,16 @@ def load_config(config: Any) -> singan_config.Config:
       config: FLAGS.config: a ConfigDict, or another mapping.
 
     Raises:
-      UserError: no config, or one that singan.config.parse refuses.
+      UserError: no config, or one that singan.config.parse refuses, or that holds a password.
     """
     if config is None:
         raise UserError("--config gave no config: give --config=FILE whose get_config() returns one")
     mapping = config.to_dict() if hasattr(config, "to_dict") else config
     if not isinstance(mapping, Mapping):
         raise UserError(f"--config must give a ConfigDict, not {type(config).__name__}: see get_config()")
-    return singan_config.parse(_parse_literals(singan_config.Config, mapping))
+    config = singan_config.parse(_parse_literals(singan_config.Config, mapping))
+    secrets.check_config(singan_config.to_mapping(config))
+    return config
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:

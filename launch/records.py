@@ -13,6 +13,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from launch.secrets import hidden_arguments
 from launch.sources import SourceImage
 from singan import files
 from singan import workdir as records
@@ -144,7 +145,7 @@ def _start(mesh: Mesh, processes: Processes) -> dict[str, Any]:
     devices = list(mesh.devices.flat)
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": hidden_arguments(sys.argv),
         **code_version(),
         "host": platform.node(),
         "python": platform.python_version(),

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from launch.rows import Row, place
+from launch.secrets import hidden, hidden_arguments
 from singan import files
 from singan.config import TrackingConfig
 
@@ -236,7 +237,11 @@ def _start(start: Mapping[str, Any], **more: Any) -> Any:
         save_code=False,
         disable_job_creation=True,
     )
-    return wandb.init(**start, **more, settings=settings, reinit="create_new")
+    argv, sys.argv = sys.argv, hidden_arguments(sys.argv)  # which wandb records as they are
+    try:
+        return wandb.init(**start, **more, settings=settings, reinit="create_new")
+    finally:
+        sys.argv = argv
 
 
 def _start_online(start: Mapping[str, Any], timeout: float) -> Any:
@@ -262,9 +267,7 @@ def _forget_attempt(folders: Iterable[Path]) -> None:
 
 def one_line(error: Exception) -> str:
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    if secret := os.environ.get("WANDB_API_KEY"):
-        text = text.replace(secret, "***")
-    return text[:200]
+    return hidden(text)[:200]
 
 
 def print_warning(text: str) -> None:

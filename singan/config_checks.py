@@ -16,6 +16,7 @@ AT_LEAST_ONE = (
     "network.width",
     "network.max_width",
     "network.width_doubles_every",
+    "pyramid.max_size",
     "data.num_crops",
     "data.crop_size",
     "data.every",
@@ -34,6 +35,7 @@ NOT_NEGATIVE = (
     "seed",
 )
 POSITIVE = ("train.critic_learning_rate", "train.generator_learning_rate", "train.learning_rate_decay")
+LARGEST = 2**31 - 1  # steps and sizes are int32 on the device; no rate or weight comes near it
 
 
 def check_ranges(flat: Mapping[str, Any]) -> None:
@@ -45,6 +47,8 @@ def check_ranges(flat: Mapping[str, Any]) -> None:
     for key, value in flat.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key}={value} must be a finite number")
+        if isinstance(value, int | float) and abs(value) > LARGEST and key != "seed":
+            raise UserError(f"config.{key}={value} is too large: it must be below 2**31")
     for key in AT_LEAST_ONE:
         if flat[key] < 1:
             raise UserError(f"config.{key}={flat[key]} must be at least 1")

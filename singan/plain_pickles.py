@@ -140,5 +140,5 @@ def _named(table: Mapping[str, Any], module: Any, name: Any) -> Any:
 
 def _checked(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
-        raise TypeError(f"{type(value).__name__} where {kind.__name__} was expected")
+        raise TypeError(f"{'none' if value is None else type(value).__name__} where {kind.__name__} was expected")
     return value

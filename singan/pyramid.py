@@ -117,6 +117,12 @@ def plan(height: int, width: int, config: PyramidConfig, border: str = "mirror")
             f"an image of {height}x{width} pixels, {h}x{w} at its finest scale, is too small for a pyramid that"
             f" starts at {config.min_size} pixels: {advice}"
         )
+    if finest >= min(h, w):  # every scale has a pixel more than the one below
+        key = f"num_scales={config.num_scales}" if config.num_scales else f"ratio={config.ratio:g}"
+        raise UserError(
+            f"config.pyramid.{key} asks for {finest + 1} scales of an image of {h}x{w} pixels, which cannot all differ:"
+            " lower it"
+        )
     ratio = (config.min_size / min(h, w)) ** (1 / finest)
     if config.num_scales:
         factors = tuple(ratio ** _consingan_exponent(finest, i) for i in range(finest + 1))

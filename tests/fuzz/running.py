@@ -4,6 +4,7 @@ import collections
 import shutil
 import tempfile
 import traceback
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,6 +31,9 @@ class Counts(collections.Counter):
     def __init__(self) -> None:
         super().__init__()
         self.lines: collections.Counter[str] = collections.Counter()
+
+
+warnings.filterwarnings("ignore", message="Generating overly large repr")
 
 
 def try_area(area: Area, examples: int, seed: int | None = None, shrink: bool = True) -> Counts:
