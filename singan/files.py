@@ -194,13 +194,13 @@ def exists(path: str | os.PathLike) -> bool:
 
 
 def read_npy(path: str | os.PathLike) -> np.ndarray:
-    """Returns the array, read-only, of an .npy file; a header that claims more than the file has allocates nothing.
+    """Returns the array of an .npy file; a header that claims more than the file has allocates nothing.
 
     Raises:
       OSError, ValueError, EOFError: it cannot be read, or holds Python objects, which are never loaded.
     """
     data = as_path(path).read_bytes()
-    return npy.read_npy(io.BytesIO(data), len(data))
+    return npy.read_npy(io.BytesIO(data), len(data)).copy()
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
