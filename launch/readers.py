@@ -188,8 +188,9 @@ def _read_nifti(path: Path, layout: str) -> Picture:
     """
     volume = bounded.open_nifti(path)
     shape = volume.shape
-    voxels = np.asanyarray(volume.dataobj).reshape(_without_trailing_ones(shape))
-    affine = np.asarray(volume.affine, np.float64)
+    with np.errstate(all="ignore"):  # a header may scale values to infinity, which is refused below
+        voxels = np.asanyarray(volume.dataobj).reshape(_without_trailing_ones(shape))
+        affine = np.asarray(volume.affine, np.float64)
     if voxels.ndim == 2:
         return Picture(voxels[..., None], GREY, affine=affine)
     if voxels.ndim != 3:
