@@ -29,6 +29,7 @@ GREY = ("intensity",)
 for _library in ("tifffile", "nibabel.global"):
     logging.getLogger(_library).setLevel(logging.CRITICAL)
 
+LARGEST_PLACE = 1e9  # mm: farther from the origin is no place of a patient
 IMAGE_KEYS = ("image", "img", "pixels", "data")  # of an npz file with several arrays, in the order they are looked for
 
 
@@ -63,7 +64,8 @@ def read(path: Path, name: str, layout: str = "auto") -> Picture:
     """
     reader = next(reader for suffix, reader in READERS.items() if path.name.lower().endswith(suffix))
     try:
-        picture = reader(path, layout)
+        with np.errstate(all="ignore"):  # a header may scale values to infinity, which is refused here
+            picture = reader(path, layout)
         return dataclasses.replace(picture, pixels=_checked(picture, layout))
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
@@ -188,9 +190,10 @@ def _read_nifti(path: Path, layout: str) -> Picture:
     """
     volume = bounded.open_nifti(path)
     shape = volume.shape
-    with np.errstate(all="ignore"):  # a header may scale values to infinity, which is refused below
-        voxels = np.asanyarray(volume.dataobj).reshape(_without_trailing_ones(shape))
-        affine = np.asarray(volume.affine, np.float64)
+    voxels = np.asanyarray(volume.dataobj).reshape(_without_trailing_ones(shape))
+    affine = np.asarray(volume.affine, np.float64)
+    if not np.isfinite(affine).all() or np.abs(affine).max() > LARGEST_PLACE:
+        raise UserError("its affine has infinite or impossible values: save it again with a right one")
     if voxels.ndim == 2:
         return Picture(voxels[..., None], GREY, affine=affine)
     if voxels.ndim != 3:
