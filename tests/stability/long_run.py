@@ -28,6 +28,7 @@ from singan import files, trainer
 from singan.config import parse, to_mapping
 from singan.convolution import form_for
 from singan.observer import ChunkResult
+from singan.processes import Processes, make_team
 from singan.pyramid import plan
 from singan.scale_run import Stopped, TrainingImage
 from singan.trained import image_padding
@@ -93,7 +94,8 @@ def measure(workdir: Path, first: int, steps: int, wandb: str = "offline") -> Wa
     def writer(step: int | None):
         return open_writer(config.tracking, workdir, record.id, to_mapping(config), step)
 
-    report = Watched(config, directory, mesh, images[0].channels, padding, writer, at=(first, steps))
+    team = make_team(Processes(), mesh, [[image.id for image in images]])
+    report = Watched(config, directory, team, images[0].channels, padding, writer, at=(first, steps))
     cohort = [TrainingImage(image.id, image.pixels, padding[image.id]) for image in images]
     try:
         form = form_for(mesh.devices.flat[0].platform)
