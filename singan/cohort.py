@@ -31,6 +31,7 @@ from singan.state import ScaleInputs, ScaleState, alive
 from singan.step import METRICS, Draw, draw, train_step
 
 AXIS = "image"
+PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}  # JAX's names of train.precision
 
 # XLA:CPU hands unpadded convolutions to a library that is slow inside loops; this keeps it for reductions, where it
 # helps (measured: 107 against 385 GFLOP/s at 187 px on jax 0.10.2). A compiler that does not know the option does
@@ -165,8 +166,7 @@ def compile_program(program: Callable[..., Any], *arguments: PyTree, precision: 
     Args:
       precision: of matrix products and convolutions: 'highest' (float32), 'tf32' or 'bf16'.
     """
-    names = {"highest": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
-    with jax.default_matmul_precision(names[precision]):
+    with jax.default_matmul_precision(PRECISIONS[precision]):
         lowered = program.lower(*arguments)
     if _platform(arguments) != "cpu":
         return lowered.compile()

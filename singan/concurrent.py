@@ -18,6 +18,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from singan.generation import apply_generator, generator_inputs, hop, surround
 from singan.noise import Purpose, noise_map, scale_key
@@ -27,11 +28,11 @@ from singan.state import ScaleInputs
 
 
 class Entrance(NamedTuple):
-    """What enters the generators of a pass, all of it known before the pass."""
+    """What enters the generators of a pass, all of it known before the pass; b is 1, or the passes side by side."""
 
-    x: Float[Array, "1 H W c"]  # the coarsest generator's inputs
-    y: Float[Array, "1 H W c"]
-    noises: tuple[Float[Array, "1 ..."], ...] = ()  # the later generators' noise, times its amplitude and surrounded
+    x: Float[Array, "b H W c"]  # the coarsest generator's inputs
+    y: Float[Array, "b H W c"]
+    noises: tuple[Float[Array, "b ..."], ...] = ()  # the later generators' noise, times its amplitude and surrounded
     padding: Float[Array, "c"] | float = 0.0  # what surrounds the later generators' previous images
 
 
@@ -65,9 +66,15 @@ def entrance(
     return Entrance(x, y, tuple(surround(a * noise, spec.border, 0.0) for a, noise in later), inputs.padding)
 
 
+def side_by_side(*entrances: Entrance) -> Entrance:
+    """Returns the entrance of several passes made at once, with the padding of the first."""
+    rows = [(one.x, one.y, one.noises) for one in entrances]
+    return Entrance(*jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows), entrances[0].padding)
+
+
 def generate(
     spec: ScaleSpec, generators: tuple[PyTree, ...], entrance: Entrance
-) -> tuple[Float[Array, "1 h w c"], tuple[PyTree, ...]]:
+) -> tuple[Float[Array, "b h w c"], tuple[PyTree, ...]]:
     """Returns (image, variables with updated running statistics) of a pass through generators that train.
 
     Args:

@@ -14,22 +14,27 @@ With pad in {0, 2}: the gradient of convolve(x, w, pad) by x is convolve(g, flip
 import functools
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 
+from singan.convolution_forms import PRIMALS
 from singan.shapes import Array, Float
 
-FORMS = ("direct", "shifted")
+FORMS = tuple(PRIMALS)
 
 
 def form_for(platform: str) -> str:
-    """Returns the name of the form that is used on a JAX platform; the one place where this is chosen.
+    """Returns the name of the form that is used on a JAX platform where nothing was measured (singan/form_choice.py).
 
-    direct: one lax.conv in the canonical layout, the only layout that XLA:CPU runs fast inside a loop. Images are
-      mapped one after another there, so that it never becomes a grouped convolution.
-    shifted: nine shifted matrix products, which stay dense batched products when N images with weights of their own
-      are vmapped. Of the forms compiled for a TPU v5e it has the lowest estimated cycle count (a grouped convolution
-      has 3.6 times as many). Not yet measured on a GPU.
+    direct: one convolution in the canonical layout, the only one that XLA:CPU runs fast inside a loop. With it, and
+      with it alone, images are mapped one after another, so that it never becomes a grouped convolution.
+    grouped: the same operation of images that are vmapped, which makes it a grouped convolution.
+    mapped: images are vmapped, and only their convolutions made one after another.
+    packed: a grouped convolution of wider groups, several images' kernels being blocks of one kernel's diagonal.
+    shifted: nine shifted matrix products, which are dense batched products when images are vmapped.
+    gathered: one matrix product of nine times the channels (im2col), which takes the most memory.
+
+    For a TPU v5e the compiler's estimate is lowest for `shifted` (cycles of a step with one update of each network, 8
+    images of 25 px, bf16: shifted 4.1e6, gathered 4.2e6, grouped 8.1e6, direct 14e6, and 5.8e6 for one convolution
+    with the images as a third spatial dimension, 8.0e6 for the nine products in a loop).
     """
     return "direct" if platform == "cpu" else "shifted"
 
@@ -46,7 +51,7 @@ def conv3x3(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(x, kernel, pad, form):
-    return _PRIMALS[form][0](x, kernel, pad)
+    return PRIMALS[form][0](x, kernel, pad)
 
 
 def _convolve_fwd(x, kernel, pad, form):
@@ -65,8 +70,8 @@ _convolve.defvjp(_convolve_fwd, _convolve_bwd)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _correlate(x, cotangent, pad, form):
     if pad == 2:  # the smaller array is the padded one: the same sum with the roles exchanged
-        return _flip(_PRIMALS[form][1](cotangent, x))
-    return _PRIMALS[form][1](x, cotangent)
+        return _flip(PRIMALS[form][1](cotangent, x))
+    return PRIMALS[form][1](x, cotangent)
 
 
 def _correlate_fwd(x, cotangent, pad, form):
@@ -87,44 +92,3 @@ _correlate.defvjp(_correlate_fwd, _correlate_bwd)
 def _flip(kernel):
     """Rotates the 3x3 window by 180 degrees and exchanges input and output channels."""
     return kernel[::-1, ::-1].swapaxes(2, 3)
-
-
-def _direct_convolve(x, kernel, pad):
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1), [(pad, pad), (pad, pad)], dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def _direct_correlate(x, cotangent):
-    # Input channels take the batch's place, so that this too is a convolution in the canonical layout.
-    out = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),
-        cotangent.transpose(1, 2, 0, 3),
-        (1, 1),
-        "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return out.transpose(1, 2, 0, 3)
-
-
-def _windows(x, height, width):
-    return [[x[:, i : i + height, j : j + width] for j in range(3)] for i in range(3)]
-
-
-def _shifted_convolve(x, kernel, pad):
-    if pad:
-        x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    windows = _windows(x, x.shape[1] - 2, x.shape[2] - 2)
-    return sum(jnp.einsum("bhwi,io->bhwo", windows[i][j], kernel[i, j]) for i in range(3) for j in range(3))
-
-
-def _shifted_correlate(x, cotangent):
-    windows = _windows(x, cotangent.shape[1], cotangent.shape[2])
-    rows = [jnp.stack([jnp.einsum("bhwi,bhwo->io", windows[i][j], cotangent) for j in range(3)]) for i in range(3)]
-    return jnp.stack(rows)
-
-
-_PRIMALS = {
-    "direct": (_direct_convolve, _direct_correlate),
-    "shifted": (_shifted_convolve, _shifted_correlate),
-}

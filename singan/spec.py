@@ -51,6 +51,15 @@ class ScaleSpec:
         return self.scale > 0 and self.at(self.scale - 1).width == self.width
 
     @property
+    def shares_passes(self) -> bool:
+        """Whether passes of the same weights are made in one batch: where images are, and normalised each by itself.
+
+        It saves a quarter of a program's operations. One image at a time on a CPU, separate passes are faster, and
+        running statistics must see one after the other.
+        """
+        return self.form != "direct" and self.method.norm_statistics != "running"
+
+    @property
     def generator(self) -> Generator:
         return Generator(
             self.width,

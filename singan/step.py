@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from singan import losses
-from singan.concurrent import entrance, generate, older_noise
+from singan.concurrent import entrance, generate, older_noise, side_by_side
 from singan.generation import apply_critic, random_previous
 from singan.noise import Purpose, noise_map, scale_key
 from singan.shapes import Array, Float, PyTree
@@ -158,8 +158,12 @@ def update_networks(
 
 def _critic_loss(spec, params, variables, real, fake, epsilon):
     """-mean D(real) + mean D(fake) + weight * penalty; the running statistics, if kept, see the three in this order."""
-    score_real, variables = apply_critic(spec, {**variables, "params": params}, real)
-    score_fake, variables = apply_critic(spec, {**variables, "params": params}, fake)
+    if spec.shares_passes:
+        scores, _ = apply_critic(spec, {**variables, "params": params}, jnp.concatenate([real, fake]))
+        score_real, score_fake = scores[:1], scores[1:]
+    else:
+        score_real, variables = apply_critic(spec, {**variables, "params": params}, real)
+        score_fake, variables = apply_critic(spec, {**variables, "params": params}, fake)
     mixed = losses.interpolate(real, fake, epsilon)
     current = {**variables, "params": params}
     gradient = losses.input_gradient(lambda image: apply_critic(spec, current, image)[0], mixed)
@@ -174,10 +178,15 @@ def _critic_loss(spec, params, variables, real, fake, epsilon):
 def _generator_loss(spec, params, generators, critic, fake_entrance, star_entrance, real):
     """-mean D(fake) + weight * MSE(reconstruction, real), both at this scale alone; params as generators, a tuple."""
     with_params = lambda: tuple({**g, "params": p} for g, p in zip(generators, params, strict=True))  # noqa: E731
-    fake, generators = generate(spec, with_params(), fake_entrance)
-    scores, critic = apply_critic(spec, critic, fake)
+    if spec.shares_passes:
+        images, _ = generate(spec, with_params(), side_by_side(fake_entrance, star_entrance))
+        fake, image = images[:1], images[1:]
+        scores, _ = apply_critic(spec, critic, fake)
+    else:
+        fake, generators = generate(spec, with_params(), fake_entrance)
+        scores, critic = apply_critic(spec, critic, fake)
+        image, generators = generate(spec, with_params(), star_entrance)
     adversarial = -jnp.mean(scores)
-    image, generators = generate(spec, with_params(), star_entrance)
     reconstruction = spec.train.reconstruction_weight * losses.reconstruction_mse(image, real)
     metrics = {"generator/adversarial": adversarial, "generator/reconstruction": reconstruction}
     return adversarial + reconstruction, (generators, critic, metrics)

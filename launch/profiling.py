@@ -1,0 +1,57 @@
+"""Tracing a few steady chunks of each scale while it trains (launch.train --profile)."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from singan import profiling
+from singan.observer import ChunkResult, Observer, ScaleStart
+
+BEFORE, DURING = 2, 2  # chunks of a scale that pass before its trace, and that are traced
+
+
+class ProfilingObserver:
+    """The observer it is given, and a trace of each scale in `directory`/<scale>, told of when it is taken.
+
+    Chunk k is told of while chunk k + 1 runs: what is traced are whole chunks, and nothing of compiling. A scale of
+    fewer chunks is traced from its start.
+    """
+
+    def __init__(self, observer: Observer, directory: Path):
+        self._observer, self._directory = observer, directory
+        self._from, self._to, self._told, self._tracing = 0, 0, 0, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._observer, name)
+
+    def scale_started(self, start: ScaleStart) -> None:
+        self._observer.scale_started(start)
+        train = start.spec.train
+        chunks = -(-(train.steps_per_scale - start.step) // train.chunk)
+        self._from = max(0, min(BEFORE, chunks - DURING))
+        self._to, self._told = min(self._from + DURING, chunks), 0
+        self._step(start.spec.scale)
+
+    def chunk_done(self, result: ChunkResult) -> None:
+        self._observer.chunk_done(result)
+        self._told += 1
+        self._step(result.spec.scale)
+
+    def close(self) -> None:
+        """Ends a trace that is still taken, when training has ended otherwise."""
+        if self._tracing:
+            jax.profiler.stop_trace()
+            self._tracing = False
+
+    def _step(self, scale: int) -> None:
+        directory = self._directory / f"{scale:02d}"
+        if self._told == self._from < self._to and not self._tracing:
+            jax.profiler.start_trace(directory)
+            self._tracing = True
+        elif self._told == self._to and self._tracing:
+            self.close()
+            rows = profiling.operations(directory)
+            chunks = self._to - self._from
+            head = f"scale {scale}: the longest operations of about {chunks} chunks (trace: {directory})"
+            print(f"{head}\n{profiling.table(rows)}", flush=True)
