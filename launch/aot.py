@@ -17,9 +17,10 @@ from launch.configs import load_config
 from singan import files
 from singan.cohort import image_mesh
 from singan.config import to_mapping
-from singan.convolution import form_for
+from singan.convolution import FORMS, form_for
 from singan.errors import UserError
 from singan.planning import ScaleCost, scale_cost
+from singan.processes import Processes
 from singan.pyramid import plan
 from singan.spec import make_spec
 from singan.topologies import devices_of, find_topology
@@ -31,6 +32,7 @@ HEIGHT = flags.DEFINE_integer("height", 240, "Of the images, pixels.", lower_bou
 WIDTH = flags.DEFINE_integer("width", 240, "Of the images, pixels.", lower_bound=1)
 CHANNELS = flags.DEFINE_integer("channels", 3, "Of the images.", lower_bound=1)
 SCALES = flags.DEFINE_list("scales", [], "Such as 0,4,9; all where not given.")
+FORM = flags.DEFINE_enum("form", None, FORMS, "Of the convolutions, instead of the platform's; direct: one by one.")
 OUT = flags.DEFINE_string("out", "", "JSON file to write the table to.")
 
 DONE, TALKING = 0, 1
@@ -47,11 +49,14 @@ def main(argv: list[str]) -> int:
     scales = _chosen_scales(len(pyramid))
     mesh = _mesh(TOPOLOGY.value, IMAGES.value)
     device = mesh.devices.flat[0]
-    first = make_spec(config, pyramid, CHANNELS.value, form_for(device.platform))
+    form = FORM.value or form_for(device.platform)
+    if form == "direct":  # with it a program maps images one after another
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, group_size=1))
+    first = make_spec(config, pyramid, CHANNELS.value, form)
     height, width, channels = shape = HEIGHT.value, WIDTH.value, CHANNELS.value
     print(
         f"{IMAGES.value} images of {height}x{width}x{channels} on {mesh.size} x {device.device_kind} ({TOPOLOGY.value})"
-        f", precision {config.train.precision}\n{_lines(line.split('|') for line in HEAD)}",
+        f", precision {config.train.precision}, form {form}\n{_lines(line.split('|') for line in HEAD)}",
         flush=True,
     )
     costs = []
@@ -60,9 +65,15 @@ def main(argv: list[str]) -> int:
         print(_lines([_cells(costs[-1])]), flush=True)
     print(_totals(costs, config.train.steps_per_scale))
     if OUT.value:
-        asked = {"topology": TOPOLOGY.value, "images": IMAGES.value, "shape": shape, "config": to_mapping(config)}
+        asked = {
+            "topology": TOPOLOGY.value,
+            "images": IMAGES.value,
+            "shape": shape,
+            "form": form,
+            "config": to_mapping(config),
+        }
         rows = [dataclasses.asdict(cost) for cost in costs]
-        files.write_json(OUT.value, {**records._start(mesh), **asked, "scales": rows})
+        files.write_json(OUT.value, {**records._start(mesh, Processes()), **asked, "scales": rows})
         print(f"wrote {OUT.value}")
     if talking := [cost.scale for cost in costs if cost.collectives]:
         print(f"error: devices talk to each other at scales {talking}, and images never should", file=sys.stderr)

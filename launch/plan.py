@@ -1,10 +1,11 @@
 """What a training would be, told without training: launch.train --plan."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from jax.sharding import Mesh
 
-from launch.sources import SourceImage
+from launch import runtime
+from launch.cohorts import Cohort
 from singan.config import Config
 from singan.convolution import form_for
 from singan.planning import ScaleCost, scale_cost
@@ -18,12 +19,19 @@ HEAD = (
 )
 
 
-def outline(config: Config, pyramid: Pyramid, images: Sequence[SourceImage]) -> str:
+def outline(config: Config, cohort: Cohort) -> str:
     """Returns how many images of which channels are trained in which scales, in one line."""
-    sizes = " ".join(f"{h}x{w}" for h, w in pyramid.sizes)
-    channels = ", ".join(images[0].channels)
-    steps = config.train.steps_per_scale
-    return f"{len(images)} images, channels {channels}; {len(pyramid)} scales of {steps} steps: {sizes}"
+    sizes = " ".join(f"{h}x{w}" for h, w in cohort.pyramid.sizes)
+    channels, steps = ", ".join(cohort.channels), config.train.steps_per_scale
+    return f"{len(cohort.rows)} images, channels {channels}; {len(cohort.pyramid)} scales of {steps} steps: {sizes}"
+
+
+def tell(config: Config, cohort: Cohort) -> None:
+    """Prints the outline and the table of a cohort, line by line as they are known."""
+    print(outline(config, cohort), flush=True)
+    images = len(cohort.rows)
+    for line in table(config, cohort.pyramid, len(cohort.channels), images, runtime.start_jax(images)):
+        print(line, flush=True)
 
 
 def table(config: Config, pyramid: Pyramid, channels: int, images: int, mesh: Mesh) -> Iterator[str]:
@@ -36,7 +44,7 @@ def table(config: Config, pyramid: Pyramid, channels: int, images: int, mesh: Me
     first = make_spec(config, pyramid, channels, form_for(device.platform))
     precision = config.train.precision
     rate = matmul_rate(precision, 1024 if device.platform == "cpu" else 4096)
-    yield f"{mesh.size} x {device.device_kind}, precision {precision}: a matrix product runs at {rate / 1e12:.2f} TFLOP/s"
+    yield f"{mesh.size} x {device.device_kind}, precision {precision}: matrix products at {rate / 1e12:.2f} TFLOP/s"
     yield from HEAD
     hours = 0.0
     for scale in range(len(pyramid)):

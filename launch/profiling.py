@@ -4,11 +4,31 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import flags
 
 from singan import profiling
-from singan.observer import ChunkResult, Observer, ScaleStart
+from singan.errors import UserError
+from singan.files import AnyPath
+from singan.observer import ChunkResult, ScaleStart
+
+PROFILE = flags.DEFINE_boolean("profile", False, "Trace a few chunks of each scale into WORKDIR/profile, and print.")
 
 BEFORE, DURING = 2, 2  # chunks of a scale that pass before its trace, and that are traced
+
+
+def profiled(observer: Any, workdir: AnyPath, first: bool) -> Any:
+    """Returns the observer, or where --profile asks for it (of the first process) one that also takes traces.
+
+    Raises:
+      UserError: the workdir is not a folder of this machine, where alone traces can be written.
+    """
+    if not PROFILE.value or not first:
+        return observer
+    if not isinstance(workdir, Path):
+        raise UserError(
+            f"--profile writes into a folder of this machine, and {workdir} is none: give another --workdir"
+        )
+    return ProfilingObserver(observer, workdir / "profile")
 
 
 class ProfilingObserver:
@@ -18,12 +38,12 @@ class ProfilingObserver:
     fewer chunks is traced from its start.
     """
 
-    def __init__(self, observer: Observer, directory: Path):
+    def __init__(self, observer: Any, directory: Path):
         self._observer, self._directory = observer, directory
         self._from, self._to, self._told, self._tracing = 0, 0, 0, False
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._observer, name)
+        self.restored, self.warn = observer.restored, observer.warn
+        self.checkpointing, self.scale_finished = observer.checkpointing, observer.scale_finished
 
     def scale_started(self, start: ScaleStart) -> None:
         self._observer.scale_started(start)
@@ -38,8 +58,12 @@ class ProfilingObserver:
         self._told += 1
         self._step(result.spec.scale)
 
-    def close(self) -> None:
-        """Ends a trace that is still taken, when training has ended otherwise."""
+    def close(self, *arguments: Any) -> None:
+        """Closes the observer, after a trace that is still taken where training has ended otherwise."""
+        self._end()
+        self._observer.close(*arguments)
+
+    def _end(self) -> None:
         if self._tracing:
             jax.profiler.stop_trace()
             self._tracing = False
@@ -50,7 +74,7 @@ class ProfilingObserver:
             jax.profiler.start_trace(directory)
             self._tracing = True
         elif self._told == self._to and self._tracing:
-            self.close()
+            self._end()
             rows = profiling.operations(directory)
             chunks = self._to - self._from
             head = f"scale {scale}: the longest operations of about {chunks} chunks (trace: {directory})"

@@ -30,10 +30,14 @@ def start_jax(images: int) -> Mesh:
     return image_mesh([device for devices in by_process.values() for device in devices[:each]])
 
 
+def cache_directory() -> Path:
+    """Returns where this project keeps between runs what it can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "medisingan"
+
+
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, so that only the first run of a shape compiles."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(home / "medisingan" / "compiled"))
+    directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / "compiled"))
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
     except OSError:

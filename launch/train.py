@@ -8,19 +8,19 @@ python -m launch.train --config=... --workdir=SHARED --coordinator=HOST0:8476 --
 
 from absl import flags
 
-from launch import cli, joining, runtime
-from launch.cohorts import Cohort, load_cohorts
+from launch import cli, joining, plan, profiling, runtime
+from launch.cohorts import load_cohorts
 from launch.configs import load_config
 from launch.training import DONE, RESUMABLE, train_cohort
 from singan import files
-from singan.config import Config
 
 CONFIG = cli.config_flag()
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "give --workdir=DIR, where the run is kept and resumed from.", required=True
 )
-PLAN = flags.DEFINE_boolean("plan", False, "Print the scales that would be trained, and train nothing.")
+PLAN = flags.DEFINE_boolean("plan", False, "Compile the scales, print what each would take, and train nothing.")
 for flag in (
+    profiling.PROFILE,
     joining.COORDINATOR,
     joining.NUM_PROCESSES,
     joining.PROCESS_ID,
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     config, root = load_config(CONFIG.value), files.as_path(WORKDIR.value)
     if PLAN.value:
         for cohort in load_cohorts(config, root):
-            print(_describe(config, cohort))
+            plan.tell(config, cohort)
         return DONE
     runtime.use_compilation_cache()
     stop = runtime.StopRequest()
@@ -45,12 +45,6 @@ def main(argv: list[str]) -> int:
         mesh = runtime.start_jax(max(cohort.most for cohort in cohorts))
         codes = [train_cohort(config, cohort, mesh, stop, processes, peers) for cohort in cohorts]
     return RESUMABLE if RESUMABLE in codes else max(codes)
-
-
-def _describe(config: Config, cohort: Cohort) -> str:
-    sizes = " ".join(f"{h}x{w}" for h, w in cohort.pyramid.sizes)
-    channels, steps = ", ".join(cohort.channels), config.train.steps_per_scale
-    return f"{len(cohort.rows)} images, channels {channels}; {len(cohort.pyramid)} scales of {steps} steps: {sizes}"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ import jax
 from jax.sharding import Mesh
 
 from launch.cohorts import Cohort
+from launch.forms import form_of_run
 from launch.joining import Peers
 from launch.lock import WorkdirLock
+from launch.profiling import ProfilingObserver, profiled
 from launch.records import RunRecord, claim_workdir
 from launch.report.page import try_write_report
 from launch.reporting import Follower, Report
@@ -16,7 +18,6 @@ from launch.runtime import StopRequest
 from launch.tracking import open_writer
 from singan import trainer
 from singan.config import Config, to_mapping
-from singan.convolution import form_for
 from singan.errors import UserError
 from singan.processes import Processes, Team, make_team
 from singan.scale_run import Diverged, Stopped, TrainingImage
@@ -54,7 +55,7 @@ def train_cohort(
 def _train(config: Config, cohort: Cohort, team: Team, record: RunRecord, stop: StopRequest) -> int:
     workdir, images = cohort.workdir, cohort.images
     padding = {image.id: image_padding(config, image.value_map) for image in images}
-    report: Report | Follower = Follower(config, team, padding)
+    report: Report | Follower | ProfilingObserver = Follower(config, team, padding)
     if team.processes.first:
         report = Report(
             config,
@@ -65,7 +66,8 @@ def _train(config: Config, cohort: Cohort, team: Team, record: RunRecord, stop: 
             lambda step: open_writer(config.tracking, workdir.path, record.id, to_mapping(config), step),
         )
     own = [TrainingImage(image.id, image.pixels, padding[image.id]) for image in images]
-    form = form_for(team.mesh.devices.flat[0].platform)
+    report = profiled(report, workdir.path, team.processes.first)
+    form = form_of_run(record, config, cohort, team.mesh)
     code, status = FAILED, "failed"
     try:
         scales = trainer.train(config, own, cohort.pyramid, workdir, report, team.mesh, form, stop, team)

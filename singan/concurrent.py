@@ -69,7 +69,8 @@ def entrance(
 def side_by_side(*entrances: Entrance) -> Entrance:
     """Returns the entrance of several passes made at once, with the padding of the first."""
     rows = [(one.x, one.y, one.noises) for one in entrances]
-    return Entrance(*jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows), entrances[0].padding)
+    x, y, noises = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
+    return Entrance(x, y, noises, entrances[0].padding)
 
 
 def generate(

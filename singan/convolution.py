@@ -36,7 +36,7 @@ def form_for(platform: str) -> str:
     images of 25 px, bf16: shifted 4.1e6, gathered 4.2e6, grouped 8.1e6, direct 14e6, and 5.8e6 for one convolution
     with the images as a third spatial dimension, 8.0e6 for the nine products in a loop).
     """
-    return "direct" if platform == "cpu" else "shifted"
+    return {"cpu": "direct", "gpu": "gathered"}.get(platform, "shifted")
 
 
 def conv3x3(

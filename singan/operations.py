@@ -33,7 +33,6 @@ def matrix_operations(jaxpr: Any) -> Operations:
         elif name == "conv_general_dilated":
             kernel, axes = equation.invars[1].aval.shape, equation.params["dimension_numbers"]
             own = 2 * _elements(equation.outvars[0]) * math.prod(kernel) // kernel[axes.rhs_spec[0]]
-            own //= math.prod(equation.params["lhs_dilation"])  # the zeros between the input's values are no work
             total += Operations(own, own)
         elif name == "cond":
             total += max(inside, key=lambda branch: branch.every)

@@ -14,7 +14,7 @@ def matmul_rate(precision: str, side: int = 4096, seconds: float = 0.5) -> float
     """Returns the FLOP/s of a square matrix product on the first device, at a precision of training."""
     a = jax.random.normal(jax.random.key(0), (side, side)) / side**0.5
     with jax.default_matmul_precision(PRECISIONS[precision]):
-        program = jax.jit(lambda x: jax.lax.fori_loop(0, 8, lambda _, y: a @ y, x)).lower(a).compile()
+        program = jax.jit(lambda a: jax.lax.fori_loop(0, 8, lambda _, y: a @ y, a)).lower(a).compile()
     return 8 * 2 * side**3 / _median_seconds(program, a, seconds)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.training_time import convolution_table, device_checks, gpu_report
+from experiments.training_time import device_checks, gpu_report
 from experiments.training_time.waves import Job, image_plan, waves_of
 from experiments.training_time.whole_steps import (
     asked_flops,
@@ -30,6 +30,8 @@ from experiments.training_time.whole_steps import (
 from singan import planning
 from singan.cohort import image_mesh
 from singan.config import parse
+from singan.convolution import form_for
+from singan.form_choice import time_form, vmapped_forms
 from singan.pyramid import plan
 from singan.rates import copy_rate, matmul_rate
 from singan.spec import ScaleSpec, make_spec
@@ -65,7 +67,7 @@ def _options() -> argparse.Namespace:
     except ValueError:
         parser.error(f"--cohorts={options.cohorts}: whole numbers, such as 1,4,16")
     if options.tiny:
-        options.size, options.cohorts = 34, [1, 2]
+        options.size, options.cohorts = 30, [1, 2]
     return options
 
 
@@ -77,7 +79,7 @@ class Session:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._cache()
         self.mesh = image_mesh(jax.devices()[:1])
-        self.config = parse({"network": {"width": 8, "max_width": 16}} if options.tiny else {})
+        self.config = parse({"network": {"width": 4, "max_width": 8, "num_layers": 3}} if options.tiny else {})
         self.pyramid = plan(options.size, options.size, self.config.pyramid)
         self._best: dict[tuple[int, int, str], str] = {}
         self._temporary: dict[tuple[int, str], float] = {}  # bytes of an image, at a scale and precision
@@ -101,8 +103,10 @@ class Session:
         return time.monotonic() - self._started
 
     def checks(self) -> None:
-        config = parse({"pyramid": {"min_size": 15, "max_size": 24}, "network": {"width": 8}})
-        small = make_spec(config, plan(24, 24, config.pyramid), 3, "shifted", 1)
+        # Few layers and updates, so that the checks leave the time to the tables.
+        network, updates = {"width": 8, "num_layers": 3}, {"critic_updates": 1, "generator_updates": 1}
+        config = parse({"pyramid": {"min_size": 15, "max_size": 24}, "network": network, "train": updates})
+        small = make_spec(config, plan(24, 24, config.pyramid), 3, "grouped", 1)
         checks = [
             device_checks.forms_agree,
             functools.partial(device_checks.step_as_on_a_cpu, small),
@@ -128,11 +132,11 @@ class Session:
                 spec = self._spec(scale)
                 for images in dict.fromkeys(cohorts):
                     rows = []
-                    for form in convolution_table.batched_forms(images):
+                    for form in vmapped_forms(images):
                         row = self._try(
                             f"form {form}",
-                            lambda form=form, spec=spec, images=images, precision=precision: (
-                                convolution_table.measure_form(form, spec.size[0], spec.width, images, precision)
+                            lambda form=form, spec=spec, images=images, precision=precision: dataclasses.asdict(
+                                time_form(form, spec.size[0], spec.width, images, precision)
                             ),
                             share=0.35,
                         )
@@ -221,7 +225,7 @@ class Session:
         """Returns the form that was fastest at the nearest measured scale and cohort size."""
         near = [key for key in self._best if key[2] == job.precision] or list(self._best)
         distance = lambda key: (abs(key[0] - job.scale), abs(key[1] - job.images))  # noqa: E731
-        return self._best[min(near, key=distance)] if near else "shifted"
+        return self._best[min(near, key=distance)] if near else form_for("gpu")
 
     def _budget(self) -> int | None:
         return planning.memory_budget(self.mesh.devices.flat[0])

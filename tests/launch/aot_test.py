@@ -52,7 +52,9 @@ def test_a_slice_that_there_is_not_is_refused_and_the_nearest_named(name, hint):
 
 
 @pytest.mark.processes
-def test_the_table_of_this_machine(commands, tmp_path):
+def test_the_table_of_this_machine(commands, tmp_path, monkeypatch):
+    # Where libtpu is installed JAX loads it to look for a TPU, and it writes to stderr that it finds none.
+    monkeypatch.setitem(commands.environment, "JAX_PLATFORMS", "cpu")
     out = tmp_path / "aot.json"
     small = ["--config.train.critic_updates=1", "--config.train.generator_updates=1", "--config.network.num_layers=2"]
     flags = [f"--config={commands.config}", "--topology=here", "--images=3", "--scales=1", f"--out={out}"]
@@ -60,7 +62,7 @@ def test_the_table_of_this_machine(commands, tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert max(map(len, lines[:-1])) <= 110  # the last one names the file
-    assert re.match(r"3 images of 20x20x2 on 1 x cpu \(here\), precision highest$", lines[0])
+    assert re.match(r"3 images of 20x20x2 on 1 x cpu \(here\), precision highest, form direct$", lines[0])
     cells = lines[3].split()
     assert cells[:5] == ["1", "16x16", "4", "3", "1"]
     assert "collectives: 0" in lines[-2]
@@ -92,15 +94,16 @@ TABLE = """
 import json
 from singan.cohort import image_mesh
 from singan.config import parse
+from singan.convolution import form_for
 from singan.planning import scale_cost
 from singan.pyramid import plan
 from singan.spec import make_spec
 from singan.topologies import devices_of, find_topology
 
-train = {"critic_updates": 1, "generator_updates": 1, "steps_per_scale": 10, "chunk": 2}
-pyramid = {"min_size": 48, "max_size": 64}
+train = {"critic_updates": 1, "generator_updates": 1, "steps_per_scale": 10, "chunk": 2, "precision": "bf16"}
+pyramid = {"min_size": 24, "max_size": 32}
 config = parse({"pyramid": pyramid, "network": {"width": 32, "num_layers": 2}, "train": train})
-spec = make_spec(config, plan(64, 64, config.pyramid), 2, "shifted")
+spec = make_spec(config, plan(32, 32, config.pyramid), 2, form_for("tpu"))
 mesh = image_mesh(devices_of(find_topology("v5e-8")))
 for images in (64, 128):
     cost = scale_cost(spec, mesh, images)
@@ -124,4 +127,6 @@ def test_a_tpu_program_has_no_collectives_and_memory_linear_in_images():
     assert many["memory"] / few["memory"] == pytest.approx(2, rel=0.15)
     assert few["most"] == pytest.approx(many["most"], rel=0.15)
     for cost in (few, many):
-        assert 0.8 < cost["flops"] / cost["asked"] < 1.3
+        # XLA counts the elementwise operations too, which are a third of so small a network's. What is ruled out is
+        # that the images' products are made as one of all of them, which would be 8 and 16 times what was asked.
+        assert 0.8 < cost["flops"] / cost["asked"] < 2

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -187,6 +188,12 @@ def test_plan_writes_nothing(commands, tmp_path):
     result = commands.train(tmp_path / "run", "--plan")
     assert (result.returncode, result.stderr) == (0, "")
     assert f"2 images, channels intensity; {SCALES} scales of {STEPS} steps: 12x12 16x16" in result.stdout
+    lines = result.stdout.splitlines()
+    assert re.match(r"1 x cpu, precision highest: matrix products at [\d.]+ TFLOP/s$", lines[1])
+    for scale, line in enumerate(lines[4:-1]):
+        assert line.split()[:2] == [str(scale), ("12x12", "16x16")[scale]]
+        assert line.split()[3:5] == ["2", "1"]  # images of the device, and how many of them at once
+    assert len(lines) == 5 + SCALES
     assert not (tmp_path / "run").exists()
 
 

@@ -1,0 +1,50 @@
+"""A scale's step is traced once, however many chunks the scale has."""
+
+import collections
+
+import jax
+import numpy as np
+import pytest
+
+from singan import cohort, trainer
+from singan.cohort import image_mesh
+from singan.pyramid import plan
+from singan.step import train_step
+from singan.trainer import TrainingImage
+from singan.workdir import Workdir
+
+
+class Silent:
+    def restored(self, global_step): ...
+    def scale_started(self, start): ...
+    def chunk_done(self, result): ...
+    def checkpointing(self): ...
+    def scale_finished(self, spec, scales, images): ...
+    def warn(self, text): ...
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """Counts by scale how often Python runs through a training step, which it does to trace it."""
+    counts = collections.Counter()
+
+    def counted(spec, *arguments):
+        counts[spec.scale] += 1
+        return train_step(spec, *arguments)
+
+    monkeypatch.setattr(cohort, "train_step", counted)
+    monkeypatch.setitem(cohort._CPU_OPTIONS, "xla_backend_optimization_level", 0)
+    return counts
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(6, 1), (7, 2)])
+def test_a_scale_is_traced_once_and_its_shorter_last_chunk_once_more(
+    traces, tiny_config, random_image, tmp_path, steps, expected
+):
+    config = tiny_config(num_layers=2, steps_per_scale=steps, chunk=2, critic_updates=1, generator_updates=1)
+    pixels = random_image()[:13, :13]
+    pyramid = plan(13, 13, config.pyramid)
+    image = TrainingImage("a", pixels, np.zeros(2, np.float32))
+    mesh = image_mesh(jax.devices()[:1])
+    trainer.train(config, [image], pyramid, Workdir(tmp_path), Silent(), mesh, "direct")
+    assert traces == dict.fromkeys(range(len(pyramid)), expected)
