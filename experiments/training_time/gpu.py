@@ -57,7 +57,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="results/gpu", help="files to write, without their endings")
-    parser.add_argument("--minutes", type=float, default=8.5, help="no measurement starts that would end after them")
+    parser.add_argument("--minutes", type=float, default=7.5, help="no measurement starts that may end after them")
     parser.add_argument("--size", type=int, default=240, help="pixels of the image's sides")
     parser.add_argument("--cohorts", default="1,4,16,64", help="numbers of images trained at once")
     parser.add_argument("--tiny", action="store_true", help="a small image and few measurements, for any machine")
@@ -119,9 +119,9 @@ class Session:
         side = 512 if self._options.tiny else 8192
         for precision in PRECISIONS:
             self.results["rates"][precision] = rate = matmul_rate(precision, side)
-            self.tell(f"matrix product of {side}, {precision}: {rate / 1e12:.1f} TFLOP/s")
+            self.tell(f"matrix product of {side}, {precision}: {rate / 1e12:.3g} TFLOP/s")
         self.results["copy_rate"] = copy_rate(16 if self._options.tiny else 1024)
-        self.tell(f"elementwise: {self.results['copy_rate'] / 1e9:.0f} GB/s")
+        self.tell(f"elementwise: {self.results['copy_rate'] / 1e9:.3g} GB/s")
 
     def forms(self) -> None:
         """Times every form at a layer of a coarse, a middle and the finest scale; steps use the fastest."""

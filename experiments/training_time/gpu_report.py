@@ -62,7 +62,7 @@ def step_line(row: dict[str, Any]) -> str:
     return (
         f"scale {row['scale']} ({row['height']} px), N={row['images']} by {row['group']}, {row['precision']},"
         f" {row['form']}: {row['ms_per_step_and_image']:.3f} ms a step and image,"
-        f" {row['flops_per_second'] / 1e12:.2f} TFLOP/s ({row['share_of_matmul']:.0%} of a matrix product),"
+        f" {row['flops_per_second'] / 1e12:.3g} TFLOP/s ({row['share_of_matmul']:.0%} of a matrix product),"
         f" {row['memory_bytes'] / 2**20:.0f} MiB, compiled in {row['compile_seconds']:.0f} s"
     )
 
@@ -123,9 +123,9 @@ def markdown(results: dict[str, Any]) -> str:
         "## Rates of this machine, in this run\n\n"
         + _table(
             ("matrix product", "TFLOP/s"),
-            [(name, f"{rate / 1e12:.2f}") for name, rate in results["rates"].items()],
+            [(name, f"{rate / 1e12:.3g}") for name, rate in results["rates"].items()],
         )
-        + (f"\n\nElementwise: {results['copy_rate'] / 1e9:.0f} GB/s." if "copy_rate" in results else ""),
+        + (f"\n\nElementwise: {results['copy_rate'] / 1e9:.3g} GB/s." if "copy_rate" in results else ""),
         "## Whole steps\n\nms a step and image, the draws through the frozen scales included; PyTorch's step is given"
         " its previous images.\n\n" + _steps(results),
         "## Forms of the convolution\n\nms an image of one layer's value, gradients and second derivatives.\n\n"
@@ -164,8 +164,8 @@ def _steps(results: dict[str, Any]) -> str:
                 f"{row['ms_per_step_and_image']:.3f}",
                 f"{other:.2f}" if other else "-",
                 f"{other / row['ms_per_step_and_image']:.1f}" if other else "-",
-                f"{row['asked_flops_per_image'] / 1e9:.1f}",
-                f"{row['flops_per_second'] / 1e12:.2f}",
+                f"{row['asked_flops_per_image'] / 1e9:.3g}",
+                f"{row['flops_per_second'] / 1e12:.3g}",
                 f"{row['share_of_matmul']:.0%}",
                 f"{row['memory_bytes'] / 2**20:.0f}",
                 f"{row['compile_seconds']:.1f}",
