@@ -71,7 +71,9 @@ class ProfilingObserver:
     def _step(self, scale: int) -> None:
         directory = self._directory / f"{scale:02d}"
         if self._told == self._from < self._to and not self._tracing:
-            jax.profiler.start_trace(directory)
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0  # the device's operations are asked for, not Python's calls
+            jax.profiler.start_trace(directory, profiler_options=options)
             self._tracing = True
         elif self._told == self._to and self._tracing:
             self._end()

@@ -198,10 +198,8 @@ class Session:
     def profile(self) -> None:
         """Traces a chunk of the coarsest and the finest scale that were measured."""
         measured = [row for row in self.results["steps"] if row["precision"] == PRECISIONS[0]]
-        for pick in (max, min):
-            if not measured:
-                return
-            scale = pick(row["scale"] for row in measured)
+        scales = sorted({row["scale"] for row in measured})
+        for scale in dict.fromkeys((*scales[-1:], *scales[:1])):
             row = max((row for row in measured if row["scale"] == scale), key=lambda row: row["images"])
             spec = dataclasses.replace(self._spec(scale), form=row["form"])
             arguments = spec, row["images"], row["group"], self.mesh, row["precision"], self._folder / f"trace_{scale}"

@@ -92,4 +92,4 @@ def test_a_damaged_cache_is_measured_again(timed, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text("{")
     assert form_of_run(RunRecord("id", {}), CONFIG, some_cohort(tmp_path, 4), Mesh) == "grouped"
-    assert timed == [4]
+    assert timed == [2]
