@@ -24,8 +24,8 @@ DEFINITIONS = {
     "real_rmse": "root mean squared difference of two training images, over all pairs measured",
     "real_nearest_patch": "nearest_patch of one training image in another, over all pairs measured",
     "near_copy": f"more than {COPIED:.0%} of the patches that can be judged are copied, or, as in blurred copies, rmse"
-    f" is below {NEAR:g} of what two unrelated images of the training image's contrast have (its standard deviation times"
-    f" the square root of 2) and below {NEAR:g} of the least between two training images, where there are two",
+    f" is below {NEAR:g} of what two unrelated images of the training image's contrast have (its standard deviation"
+    f" times the square root of 2) and below {NEAR:g} of the least between two training images, where there are two",
     "nearer_than_real": "share of samples whose nearest_patch is below the least real_nearest_patch: they are nearer to"
     " their training image than any two training images are to each other",
 }
