@@ -14,7 +14,7 @@ from experiments.augmentation_study.pairs import Pair, brain_to_uint8
 from experiments.augmentation_study.settings import Study
 from experiments.augmentation_study.splits import Split
 from experiments.augmentation_study.synthetic import Bank
-from launch.image_ids import printable
+from launch.text import printable
 from singan import files
 from singan.errors import UserError
 

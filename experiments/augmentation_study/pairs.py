@@ -11,7 +11,8 @@ from skimage.segmentation import relabel_sequential
 
 from experiments.augmentation_study.settings import Study
 from launch import readers, tfds_source
-from launch.image_ids import printable, unique_ids
+from launch.image_ids import unique_ids
+from launch.text import printable
 from singan.config import DataConfig
 from singan.errors import UserError
 from singan.workdir import pixel_digest

@@ -9,10 +9,10 @@ import numpy as np
 
 from launch import geometry
 from launch.cards.measuring import MOST_SAMPLES, measured_ids
-from launch.image_ids import printable
 from launch.readers import COLOURS
 from launch.reading import folders
 from launch.reading.folders import Entry
+from launch.text import printable
 from singan import files
 from singan.errors import UserError
 from singan.run import Run
