@@ -60,6 +60,7 @@ def _fastest(spec: ScaleSpec, images: int, kind: str) -> dict[str, Any]:
         return {"form": form_for("gpu"), "why": "no form could be timed"}
     choice = {"form": rows[0].form, "why": f"the fastest: {key}", "times": as_mapping(rows)}
     with contextlib.suppress(OSError, UserError):  # a home that cannot be written costs the time, nothing else
+        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(path, {**known, key: choice})
     return choice
 

@@ -11,7 +11,7 @@ from tests.launch.train_test import ROOT
 
 BLOCKED = """
 import sys
-for name in ("ml_collections", "absl", "wandb", "tensorflow_datasets", "orbax", "scipy", "skimage", "PIL", "torch"):
+for name in ("ml_collections", "wandb", "tensorflow_datasets", "orbax", "scipy", "skimage", "PIL", "torch"):
     sys.modules[name] = None
 import experiments.training_time.gpu
 print(*sorted(name for name in sys.modules if name.startswith("launch")))
