@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: quickstart test lint bench fuzz long-run clean
+.PHONY: quickstart test faults lint bench fuzz long-run clean
 
 quickstart: $(READY)
 	@$(BIN)/python -m launch.train --config=experiments/quickstart/config.py --workdir=runs/quickstart
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist=loadfile
+
+N ?= 20
+faults: $(READY)
+	@$(BIN)/python -m tests.faults --kills=$(N) --out=faults.json $(ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check .

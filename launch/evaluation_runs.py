@@ -14,6 +14,7 @@ from launch import tracking
 from launch.evaluation import Evaluation
 from launch.evaluation_metrics import Inception
 from singan import files, sampling
+from singan import workdir as records
 from singan.config import to_mapping
 from singan.errors import UserError
 from singan.planning import Memory
@@ -115,7 +116,7 @@ def tell(run: Run, found: Evaluation) -> None:
     scale, steps = len(run.scales) - 1, run.config.train.steps_per_scale
     row = {"global_step": (scale + 1) * steps, "scale": scale, "scale_step": steps, **means}
     row |= {f"evaluation/{key}": found.settings[key] for key in ("num_samples", "seed")}
-    run_id = str(files.read_json(run.workdir.run)["id"])
+    run_id = str(records.read_run(run.workdir)["id"])
     writer = tracking.open_writer_to_append(run.config.tracking, run.workdir.path, run_id, to_mapping(run.config))
     writer.scalars(row)
     writer.table("evaluation", _table(found))

@@ -37,7 +37,7 @@ class RunRecord:
         """Changes entries of run.json."""
         self.content.update(changes)
         if self.writes:
-            files.write_json(workdir.run, self.content)
+            records.write_run(workdir, self.content)
 
     def is_finished(self, workdir: Workdir, scales: int) -> bool:
         """Returns whether the run has ended well and every scale's mark is there."""
@@ -74,6 +74,7 @@ def claim_workdir(
                     f"{workdir.path} holds a run with another configuration ({'; '.join(different)}): choose another"
                     " --workdir, or give the old values to go on with it"
                 )
+        if workdir.config.exists() and workdir.images.exists():
             _check_images(workdir, records.read_images(workdir), rows)
         else:
             # images.json before config.json: whoever finds config.json finds both.
@@ -86,18 +87,18 @@ def claim_workdir(
                 " must be a folder that all of them see"
             )
         for image in images:
-            if not workdir.image(image.id).exists():
+            if not records.has_image(workdir, record_of(image)):
                 records.write_image(workdir, image.id, image.pixels)
 
     content: dict[str, Any] = {}
 
     def write_run() -> None:
         records.write_config(workdir, config)
-        content.update(files.read_json(workdir.run) if workdir.run.exists() else _new_run())
+        content.update(records.read_run(workdir) if workdir.run.exists() else _new_run())
         if content.get("status") != "finished":
             content["status"] = "running"
             content["starts"].append(_start(mesh, all_processes))
-            files.write_json(workdir.run, content)
+            records.write_run(workdir, content)
 
     all_processes.only_first(check)
     all_processes.together(write_pixels)

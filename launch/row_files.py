@@ -6,6 +6,7 @@ was copied out of a bucket or into one, metrics.jsonl holds the older rows and t
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from singan import files
+from singan.errors import UserError
 
 PART_BYTES = 2**20  # from which on the next part is begun
 FLUSH_SECONDS = 30.0  # the oldest row that is not in the bucket yet is at most about this old
@@ -29,8 +31,12 @@ class RowFile(Protocol):
     def sync(self) -> None:
         """Returns when what was appended survives the end of this machine."""
 
-    def keep(self, wanted: Callable[[bytes], bytes | None]) -> None:
-        """Replaces each line by what `wanted` returns for it; None drops it."""
+    def keep(self, wanted: Callable[[bytes], bytes | None]) -> list[str]:
+        """Replaces each line by what `wanted` returns for it; None drops it.
+
+        Returns what of the lines was damaged since they were written, in a line each.
+        """
+        ...
 
     def close(self) -> None: ...
 
@@ -87,11 +93,18 @@ def parts(path: Path) -> list[Path]:
 
 
 class AppendedFile:
-    """metrics.jsonl in a directory: each row is one write, and in the file at once."""
+    """metrics.jsonl in a directory: each row is one write, and in the file at once.
+
+    Beside it, metrics.sum says how long it was at the last `sync` and what the digest of so much is: a row that is
+    altered afterwards would otherwise pass for a true one.
+    """
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path, self._sum = path, path.with_suffix(".sum")
+        self._hasher, self._length = hashlib.blake2b(digest_size=16), 0
         self._open()
+        if path.is_file():
+            self._hash(path.read_bytes())
 
     def _open(self) -> None:
         with files.named_os_errors(self.path):
@@ -102,26 +115,60 @@ class AppendedFile:
         with files.named_os_errors(self.path):
             rest = memoryview(line)
             while rest:
-                rest = rest[self._file.write(rest) :]
+                written = self._file.write(rest)
+                self._hash(rest[:written])
+                rest = rest[written:]
 
     def sync(self) -> None:
         with files.named_os_errors(self.path):
             os.fsync(self._file.fileno())
+        self._seal()
 
-    def keep(self, wanted: Callable[[bytes], bytes | None]) -> None:
+    def _hash(self, data: bytes | memoryview) -> None:
+        self._hasher.update(data)
+        self._length += len(data)
+
+    def _seal(self) -> None:
+        files.write_json(self._sum, {"bytes": self._length, "digest": self._hasher.hexdigest()})
+
+    def _damage(self, data: bytes) -> list[str]:
+        if not self._sum.exists():
+            return []  # of an older version, or nothing was synced yet
+        try:
+            content = files.read_json(self._sum)
+            length, digest = int(content["bytes"]), str(content["digest"])
+        except (UserError, KeyError, TypeError, ValueError):
+            return [f"{self._sum} is damaged: whether {self.path} is whole cannot be told"]
+        if len(data) < length:
+            return [f"{self.path} is damaged: {length - len(data)} of its {length} bytes are gone, and their rows"]
+        if hashlib.blake2b(data[:length], digest_size=16).hexdigest() != digest:
+            return [f"{self.path} is damaged: a row of it was altered, and lines that are no rows are left out"]
+        return []
+
+    def keep(self, wanted: Callable[[bytes], bytes | None]) -> list[str]:
         self._file.close()
         with files.named_os_errors(self.path):
             # Of the parts of a run that was in a bucket: a stop before they are removed leaves their lines twice.
             copied = parts(self.path)
             lines = dict.fromkeys(read_lines(self.path)) if copied else read_lines(self.path)
             data = b"".join(kept for line in lines if (kept := wanted(line)) is not None)
-            if copied or data != self.path.read_bytes():
+            before = self.path.read_bytes()
+            damage = self._damage(before)
+            if copied or data != before:
+                # Not the old sum beside the new rows, whenever this is ended.
+                self._sum.unlink(missing_ok=True)
                 files.write_bytes(self.path, data)
             for part in copied:
                 part.unlink()
         self._open()
+        self._hasher, self._length = hashlib.blake2b(digest_size=16), 0
+        self._hash(data)
+        self._seal()
+        return damage
 
     def close(self) -> None:
+        if self._length and not self._file.closed:
+            self.sync()
         with files.named_os_errors(self.path):
             self._file.close()
 
@@ -159,7 +206,7 @@ class RowParts:
             self._flushed, self._flushed_at = len(self._lines), time.monotonic()
             self._turn()
 
-    def keep(self, wanted: Callable[[bytes], bytes | None]) -> None:
+    def keep(self, wanted: Callable[[bytes], bytes | None]) -> list[str]:
         # From the newest on, each whole: a stop in between leaves what the next start drops just the same.
         with files.named_os_errors(self.path):
             for part in (*reversed(parts(self.path)), *([self.path] if self.path.exists() else [])):
@@ -170,6 +217,7 @@ class RowParts:
                 elif after != before:
                     files.write_bytes(part, after)
             self._begin()
+        return []  # a bucket's objects have checksums of their own
 
     def close(self) -> None:
         self.sync()

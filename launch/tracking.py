@@ -86,7 +86,8 @@ class JsonLines:
             step = None if row is None else row.get("global_step", 0)
             return _line(row) if row is not None and isinstance(step, int) and step <= global_step else None
 
-        self._file.keep(wanted)
+        for problem in self._file.keep(wanted):
+            print_warning(problem)
 
     def _append(self, row: Mapping[str, Any]) -> None:
         if missing := [key for key in ROW_KEYS if key not in row]:

@@ -16,12 +16,14 @@ from launch.report.page import try_write_report
 from launch.reporting import Follower, Report
 from launch.runtime import StopRequest
 from launch.tracking import open_writer
+from launch.wandb_runs import print_warning
 from singan import trainer
 from singan.config import Config, to_mapping
 from singan.errors import UserError
 from singan.processes import Processes, Team, make_team
 from singan.scale_run import Diverged, Stopped, TrainingImage
-from singan.trained import image_padding
+from singan.spec import make_spec
+from singan.trained import all_whole, image_padding
 from singan.workdir import Workdir
 
 DONE, FAILED, RESUMABLE = 0, 1, 75
@@ -38,7 +40,7 @@ def train_cohort(
         lock = WorkdirLock(workdir.path)
         processes.only_first(lambda: stack.enter_context(lock))
         record = claim_workdir(workdir, config, cohort.images, mesh, processes, cohort.rows)
-        if processes.share(record.is_finished(workdir, scales)):
+        if processes.share(record.is_finished(workdir, scales) and _is_whole(config, cohort, mesh, processes)):
             print(f"the run in {workdir.path} is finished\n{_where(workdir, scales)}")
             return DONE
         if peers is not None and processes.first:
@@ -50,6 +52,15 @@ def train_cohort(
     if code == DONE:
         print(f"done\n{_where(workdir, scales)}")
     return code
+
+
+def _is_whole(config: Config, cohort: Cohort, mesh: Mesh, processes: Processes) -> bool:
+    """Returns whether a finished run's weights are whole; several processes, which read them together, do not ask."""
+    if processes.count > 1:
+        return True
+    form = form_for(mesh.devices.flat[0].platform)
+    first = make_spec(config, cohort.pyramid, len(cohort.channels), form)
+    return all_whole(first, cohort.workdir, print_warning)
 
 
 def _train(config: Config, cohort: Cohort, team: Team, record: RunRecord, stop: StopRequest) -> int:

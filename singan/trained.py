@@ -15,7 +15,7 @@ from singan.shapes import PyTree
 from singan.spec import ScaleSpec
 from singan.state import TrainedScale
 from singan.value_map import ValueMap
-from singan.workdir import Workdir
+from singan.workdir import Workdir, read_done
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +108,21 @@ def read_finished(
     ids = tuple(about["images"])
     held = None if own is None else tuple(name for name in own if name in ids)
     return FinishedScale(ids, dict(about["diverged"]), weights, dict(about["digests"]), held)
+
+
+def all_whole(first: ScaleSpec, workdir: Workdir, warn: Callable[[str], None]) -> bool:
+    """Returns whether the weights of every scale are there, whole, and those that DONE names.
+
+    Args:
+      first: the spec of scale 0.
+    """
+    below = ""
+    for scale in range(len(first.pyramid)):
+        finished = read_finished(first.at(scale), workdir, below, warn)
+        if finished is None or read_done(workdir, scale) != finished.digests:
+            return False
+        below = finished.fingerprint
+    return True
 
 
 def image_padding(config: Config, value_map: ValueMap) -> np.ndarray:

@@ -5,6 +5,7 @@ config.json  run.json  images.json  images/<id>.npy  metrics.jsonl  scales/03/{c
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +18,10 @@ from singan.errors import UserError
 from singan.files import AnyPath
 from singan.value_map import ValueMap
 
-FORMAT = 1  # of the whole directory; raised when an older version of this code could misread a newer one
+# Of the whole directory; raised when an older version of this code could misread a newer one. What the older formats
+# lack: 1 has no digests in config.json, images.json and run.json, and no metrics in parts. It is read as it is.
+FORMAT = 2
+DIGESTS_SINCE = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +94,7 @@ def pixel_digest(pixels: np.ndarray) -> str:
 
 def write_config(workdir: Workdir, config: Config) -> None:
     """Writes config.json: the parsed configuration, the preset's values filled in."""
-    files.write_json(workdir.config, {"format": FORMAT, **to_mapping(config)})
+    _write(workdir.config, to_mapping(config))
 
 
 def read_config(workdir: Workdir) -> Config:
@@ -99,16 +103,25 @@ def read_config(workdir: Workdir) -> Config:
     Raises:
       UserError: there is no run here, it is damaged, or a newer version wrote it.
     """
-    mapping = _read(workdir.config)
-    written = mapping.pop("format", None)
-    if written != FORMAT:
-        raise UserError(f"{workdir.config} has format {written}, this version reads {FORMAT}: use the version it names")
-    return parse(mapping)
+    return parse(_read(workdir.config))
+
+
+def write_run(workdir: Workdir, content: Mapping[str, Any]) -> None:
+    """Writes run.json: id, status, starts and whatever else is said of the run as a whole."""
+    _write(workdir.run, content)
+
+
+def read_run(workdir: Workdir) -> dict[str, Any]:
+    """Returns what run.json says. Raises UserError where it is missing, damaged, or of a newer version."""
+    content = _read(workdir.run)
+    if not isinstance(content.get("id"), str) or not isinstance(content.setdefault("starts", []), list):
+        raise UserError(_damaged(workdir.run, "it lacks the run's id or starts"))
+    return content
 
 
 def write_images(workdir: Workdir, records: Sequence[ImageRecord]) -> None:
     """Writes images.json."""
-    files.write_json(workdir.images, {"format": FORMAT, "images": [image_to_json(record) for record in records]})
+    _write(workdir.images, {"images": [image_to_json(record) for record in records]})
 
 
 def image_to_json(record: ImageRecord) -> dict[str, Any]:
@@ -138,7 +151,7 @@ def read_images(workdir: Workdir) -> list[ImageRecord]:
     except (KeyError, TypeError, AttributeError) as error:
         wrong = f"{type(error).__name__} {error}"
     if wrong:
-        raise UserError(f"{workdir.images} is damaged ({wrong}): start the training command again")
+        raise UserError(_damaged(workdir.images, wrong))
     return rows
 
 
@@ -181,6 +194,15 @@ def read_image(workdir: Workdir, record: ImageRecord) -> np.ndarray:
     return pixels
 
 
+def has_image(workdir: Workdir, record: ImageRecord) -> bool:
+    """Returns whether a training image is kept with the run, and whole."""
+    try:
+        read_image(workdir, record)
+    except UserError:
+        return False
+    return True
+
+
 def write_done(workdir: Workdir, scale: int, digests: Mapping[str, str], diverged: Mapping[str, int]) -> None:
     """Marks a scale as finished: one line per image with the digest of its weights, so that `cat` compares two runs."""
     lines = [
@@ -202,10 +224,40 @@ def read_done(workdir: Workdir, scale: int) -> dict[str, str] | None:
     return {row[1]: row[2] for row in rows if row}
 
 
+def _write(path: AnyPath, content: Mapping[str, Any]) -> None:
+    content = files.plain(content)
+    files.write_json(path, {"format": FORMAT, "digest": _digest(content), **content})
+
+
 def _read(path: AnyPath) -> dict[str, Any]:
+    """Returns what `_write` was given; a file of an older format has no digest, and run.json of one no format."""
     if not files.exists(path):
         raise UserError(f"{path} does not exist: --workdir must be a directory that launch.train has trained in")
-    content = files.read_json(path)
+    try:
+        content = files.read_json(path)
+    except UserError as error:
+        if str(error).startswith("cannot"):
+            raise
+        raise UserError(_damaged(path, str(error).partition(": ")[2])) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object")
+        raise UserError(_damaged(path, "it holds no JSON object"))
+    written, digest = content.pop("format", 1 if path.name == "run.json" else None), content.pop("digest", None)
+    if type(written) is not int or written < 1:
+        raise UserError(_damaged(path, f"its format is {written!r}"))
+    if written > FORMAT:
+        raise UserError(
+            f"{path} has format {written}, this version reads up to {FORMAT}: use the version of this project that"
+            " wrote it, or a newer one"
+        )
+    if digest != _digest(content) and (digest is not None or (written >= DIGESTS_SINCE and path.name != "run.json")):
+        raise UserError(_damaged(path, "its digest does not hold"))
     return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _damaged(path: AnyPath, why: str) -> str:
+    return f"{path} is damaged: {why}; delete it and start the same training command again, which writes it anew"

@@ -115,9 +115,7 @@ def final_rmse(scales: tuple[ScaleHistory, ...]) -> list[float]:
 
 def _record(workdir: Workdir) -> dict[str, Any]:
     """Returns run.json, with what its readers rely on: a list of starts and where images diverged."""
-    record = files.read_json(workdir.run)
-    if not isinstance(record, dict):
-        raise UserError(f"{workdir.run} is damaged: it holds no JSON object")
+    record = records.read_run(workdir)
     kinds = {"starts": list, "diverged": dict}
     for key, kind in kinds.items():
         if not isinstance(record.get(key) or kind(), kind):

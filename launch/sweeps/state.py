@@ -95,6 +95,7 @@ def _cohorts(root: Path) -> list[Path]:
 def _check_same(workdir: Path, run: PlannedRun) -> None:
     old = _json(workdir / "config.json")
     old.pop("format", None)
+    old.pop("digest", None)
     if old and (different := resume_differences(to_mapping(parse(old)), to_mapping(run.config))):
         raise UserError(
             f"{workdir} holds a run with another configuration ({'; '.join(different[:3])}): choose another --workdir,"
