@@ -7,6 +7,7 @@ import platform
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def code_version() -> dict[str, Any]:
 def _start(mesh: Mesh, processes: Processes) -> dict[str, Any]:
     devices = list(mesh.devices.flat)
     return {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "time": datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat(timespec="seconds"),
         "command": hidden_arguments(sys.argv),
         **code_version(),
         "host": platform.node(),

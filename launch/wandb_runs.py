@@ -231,7 +231,7 @@ def _start(start: Mapping[str, Any], **more: Any) -> Any:
         silent=True,
         console="off",
         init_timeout=timeout,
-        finish_timeout=300.0,  # an upload that hangs at the end must not hold the machine for ever
+        finish_timeout=60.0,  # an upload that hangs at the end must not hold the machine; `wandb sync` sends the rest
         disable_git=True,
         disable_code=True,
         save_code=False,

@@ -87,7 +87,7 @@ def one(name: str, act: Any) -> Outcome:
         outcome = act()
     except Exception as error:  # of the harness: the others go on
         outcome = Outcome(name, "", note=f"{type(error).__name__}: {error}")
-    if not outcome.survived:
+    if not outcome.survived:  # now, and again at the end
         print(f"not survived: {outcome.kind}, {outcome.what}: {outcome.note}", flush=True)
     return outcome
 

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -66,9 +65,7 @@ class World:
         """Starts launch.train on a workdir."""
         commands = copy.copy(self.commands)
         commands.environment = {**commands.environment, **environment}
-        process = commands.start("train", *commands.train_flags(workdir, *flags))
-        os.setpriority(os.PRIO_PROCESS, process.pid, 19)  # so that whoever waits for a moment does not miss it
-        return process
+        return commands.start("train", *commands.train_flags(workdir, *flags))
 
     def train(self, workdir: Path, *flags: str, **environment: str) -> subprocess.CompletedProcess:
         """Runs launch.train on a workdir to its end."""
