@@ -7,6 +7,7 @@ carries one digest per image, checked when it is read; a damaged one is named an
 import contextlib
 import gc
 import hashlib
+import json
 import logging
 import shutil
 import sys
@@ -125,6 +126,8 @@ class ScaleCheckpoints:
         if self._processes.count > 1:  # Orbax writes what lies on the devices, so what only fills the cohort up too
             homes = Homes(tuple(tuple(part) for part in parts))
             about, arrays = {**about, "rows": homes.rows(len(next(iter(rows.values()))))}, _leaves(tree)
+        about = files.plain(about)
+        about["sum"] = _sum(about)
         arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
         self._guarded(lambda: self._manager.save(step, args=arguments, force=True))
         return sums
@@ -174,6 +177,8 @@ class ScaleCheckpoints:
         flat = {path: leaf[[place[name] for name in names]] for path, leaf in whole.items()}
         if digests(flat, names) != {name: about["digests"][name] for name in names}:
             raise ValueError("the digest of its arrays does not hold")
+        if about.pop("sum", None) not in (None, _sum(about)):  # older versions wrote none
+            raise ValueError("the digest of what is said about it does not hold")
         return flat, about
 
     def _read_arrays(self, folder: Any) -> dict[str, np.ndarray]:
@@ -221,6 +226,11 @@ def _silent_leftovers() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook, logger.disabled = hook, disabled
+
+
+def _sum(about: Mapping[str, Any]) -> str:
+    text = json.dumps({key: value for key, value in about.items() if key != "sum"}, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _first_line(error: BaseException) -> str:
