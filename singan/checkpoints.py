@@ -196,10 +196,13 @@ class ScaleCheckpoints:
         self._guarded(lambda: self._manager.delete(step))
 
     def keep_only(self, step: int) -> None:
-        """Removes all checkpoints but one."""
+        """Removes all checkpoints but one, and what saves that were killed have left."""
         for other in self._manager.all_steps():
             if other != step:
                 self._manager.delete(other)
+        if not files.is_bucket(self._directory):
+            for left in self._directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
         try:

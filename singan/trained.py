@@ -85,7 +85,12 @@ def weights_template(spec: ScaleSpec) -> PyTree:
 
 
 def read_finished(
-    spec: ScaleSpec, workdir: Workdir, below: str, warn: Callable[[str], None], team: Team | None = None
+    spec: ScaleSpec,
+    workdir: Workdir,
+    below: str,
+    warn: Callable[[str], None],
+    team: Team | None = None,
+    tidy: bool = False,
 ) -> FinishedScale | None:
     """Returns a scale whose final weights are there and whole, or None; what is damaged is warned of and removed.
 
@@ -93,6 +98,7 @@ def read_finished(
       below: the fingerprint of the scale below (`FinishedScale.fingerprint`, '' at scale 0); weights that were trained
         on other ones do not count.
       team: of a training over several processes, all of which read: each gets the arrays of its own images.
+      tidy: whether older checkpoints of the scale, which a kill at its end has left, are removed; for the training.
     """
     directory = workdir.checkpoints(spec.scale)
     processes = team.processes if team else Processes()
@@ -101,8 +107,10 @@ def read_finished(
     own = team.homes.own if team else None
     with ScaleCheckpoints(directory, warn, processes) as checkpoints:
         found = checkpoints.latest(own)
-    if found is None or found[2].get("kind") != "weights" or found[2].get("below") != below:
-        return None
+        if found is None or found[2].get("kind") != "weights" or found[2].get("below") != below:
+            return None
+        if tidy:
+            checkpoints.keep_only(found[0])
     _, flat, about = found
     weights = unflatten(weights_template(spec), flat)
     ids = tuple(about["images"])

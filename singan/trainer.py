@@ -60,7 +60,7 @@ def train(
         spec = first.at(scale)
         here = team.of(finished[-1].surviving) if finished else team
         below = finished[-1].fingerprint if finished else ""
-        done = read_finished(spec, workdir, below, observer.warn, here)
+        done = read_finished(spec, workdir, below, observer.warn, here, tidy=True)
         repairing = scale < last
         if done is None:
             if repairing:
