@@ -9,6 +9,7 @@ import gc
 import hashlib
 import json
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -200,9 +201,11 @@ class ScaleCheckpoints:
         for other in self._manager.all_steps():
             if other != step:
                 self._manager.delete(other)
-        if not files.is_bucket(self._directory):
-            for left in self._directory.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)
+        if not files.is_bucket(self._directory) and self._processes.first:
+            # What Orbax knows nothing of: its own temporary folders, and steps that were cut off as they were removed.
+            for left in self._directory.iterdir():
+                if re.match(r"\d+(\.orbax-checkpoint-tmp.*)?$", left.name) and left.name != str(step):
+                    shutil.rmtree(left, ignore_errors=True)
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
         try:
