@@ -19,6 +19,7 @@ from launch.tracking import open_writer
 from launch.wandb_runs import print_warning
 from singan import trainer
 from singan.config import Config, to_mapping
+from singan.convolution import form_for
 from singan.errors import UserError
 from singan.processes import Processes, Team, make_team
 from singan.scale_run import Diverged, Stopped, TrainingImage
