@@ -35,7 +35,8 @@ NOT_NEGATIVE = (
     "seed",
 )
 POSITIVE = ("train.critic_learning_rate", "train.generator_learning_rate", "train.learning_rate_decay")
-LARGEST = 2**31 - 1  # steps and sizes are int32 on the device; no rate or weight comes near it
+LARGEST = 2**31 - 1  # steps and sizes are int32 on the device
+LARGEST_RATE = 3.4e38  # rates and weights are float32
 
 
 def check_ranges(flat: Mapping[str, Any]) -> None:
@@ -47,8 +48,10 @@ def check_ranges(flat: Mapping[str, Any]) -> None:
     for key, value in flat.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key}={value} must be a finite number")
-        if isinstance(value, int | float) and abs(value) > LARGEST and key != "seed":
+        if isinstance(value, int) and abs(value) > LARGEST and key != "seed":
             raise UserError(f"config.{key}={value} is too large: it must be below 2**31")
+        if isinstance(value, float) and abs(value) > LARGEST_RATE:
+            raise UserError(f"config.{key}={value} is too large: it must be below {LARGEST_RATE}")
     for key in AT_LEAST_ONE:
         if flat[key] < 1:
             raise UserError(f"config.{key}={flat[key]} must be at least 1")
