@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from launch.compare_report import project_of
+from singan import workdir as records
 from singan.errors import UserError
+from singan.workdir import Workdir
 from tests.launch.train_test import ROOT, Commands
 
 KEY = "a" * 40
@@ -87,8 +89,7 @@ def test_the_runs_of_a_sweep_get_a_report(commands, tmp_path, server):
         for file in finished.iterdir():
             if file.name != "run.json":
                 (root / name / file.name).symlink_to(file)
-        record = json.loads((finished / "run.json").read_text())
-        (root / name / "run.json").write_text(json.dumps({**record, "id": run_id}))
+        records.write_run(Workdir(root / name), {**records.read_run(Workdir(finished)), "id": run_id})
     done = compare(commands, tmp_path, url, str(root), "--wandb_report=me/tissue")
     assert done.returncode == 0, done.stderr
     assert "the report is " in done.stdout

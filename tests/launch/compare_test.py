@@ -1,6 +1,7 @@
 """python -m launch.compare: what stands side by side on the terminal, in compare.csv and in compare.html."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -17,7 +18,10 @@ from launch import compare_page, compare_runs, compare_tables, compare_text
 from launch.compare_runs import Compared
 from launch.compare_wandb import of_run
 from launch.report.quality import HEADLINE, Measured
+from singan import workdir as records
+from singan.config import parse, to_mapping
 from singan.errors import UserError
+from singan.workdir import Workdir
 from tests.browser import DESKTOP, chromium  # noqa: F401
 from tests.launch.report_test import PHONE, SECRET, UGLY, Elements, assert_self_contained, evaluation, look
 from tests.launch.train_test import SCALES, Commands
@@ -36,10 +40,10 @@ def copies(commands, tmp_path) -> Callable[..., Path]:
 
     def make(name: str, changes: dict[str, dict[str, Any]], shift: float | None = 0.0) -> Path:
         path = Path(shutil.copytree(commands.finished_run(), tmp_path / name))
-        config = json.loads((path / "config.json").read_text())
+        config = to_mapping(records.read_config(Workdir(path)))
         for group, values in changes.items():
             config[group] |= values
-        (path / "config.json").write_text(json.dumps(config))
+        records.write_config(Workdir(path), parse(config))
         if shift is not None:
             (path / "evaluation.json").write_text(json.dumps(evaluation(["left", "right"], shift=shift)))
         return path
@@ -126,9 +130,8 @@ def test_what_is_not_evaluated_is_compared_on_what_it_has_with_the_command(copie
 @pytest.mark.processes
 def test_runs_of_different_images_and_settings_are_said_to_be(copies):
     a, b = copies("a", {}), copies("b", {})
-    images = json.loads((b / "images.json").read_text())
-    images["images"][0]["digest"] = "0" * 32
-    (b / "images.json").write_text(json.dumps(images))
+    first, *others = records.read_images(Workdir(b))
+    records.write_images(Workdir(b), [dataclasses.replace(first, digest="0" * 32), *others])
     measured = json.loads((b / "evaluation.json").read_text())
     measured["settings"]["num_samples"] = 16
     (b / "evaluation.json").write_text(json.dumps(measured))
