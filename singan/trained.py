@@ -9,6 +9,7 @@ import numpy as np
 
 from singan.checkpoints import ScaleCheckpoints, unflatten
 from singan.config import Config
+from singan.errors import UserError
 from singan.networks import initial_variables
 from singan.processes import Processes, Team
 from singan.shapes import PyTree
@@ -112,7 +113,12 @@ def read_finished(
         if tidy:
             checkpoints.keep_only(found[0])
     _, flat, about = found
-    weights = unflatten(weights_template(spec), flat)
+    try:
+        weights = unflatten(weights_template(spec), flat)
+    except ValueError as error:
+        raise UserError(
+            f"{directory} holds the weights of other networks than {workdir.config} describes: bring back the run's own"
+        ) from error
     ids = tuple(about["images"])
     held = None if own is None else tuple(name for name in own if name in ids)
     return FinishedScale(ids, dict(about["diverged"]), weights, dict(about["digests"]), held)

@@ -286,7 +286,8 @@ def _thumbnails(run: RunFacts, image: ImageRecord) -> list[tuple[str, bytes]]:
     except (OSError, ValueError, EOFError):
         return []
     every = max(1, max(pixels.shape[:2]) // (2 * THUMBNAIL))
-    small = geometry.upright(np.asarray(pixels[::every, ::every]), image.details)
+    kept = np.clip(np.nan_to_num(pixels[::every, ::every]), -1, 1)  # a damaged file may hold any values
+    small = geometry.upright(kept, image.details)
     found = []
     for name, numbers in list(pictures.channel_groups(image.channels).items())[:MOST_CHANNELS]:
         panel = pictures.to_uint8(small[..., numbers])

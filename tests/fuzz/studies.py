@@ -6,6 +6,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from launch.reading import alike, answers, design, folders, page, results
+from singan.errors import UserError
 from tests.fuzz import strategies
 from tests.fuzz.areas import Area
 from tests.fuzz.images import damaged_files, good_files
@@ -49,6 +50,8 @@ def use_answers(example: tuple[bytes, list[bytes]], folder: Path) -> None:
         path.write_bytes(data)
     key = answers.read_key(folder / "key.json")
     readers = answers.read_answers(paths, key)
+    if not any(reader.answers for reader in readers):
+        raise UserError("nothing was answered: as launch.reader_study says")
     scores = results.summarise(key, [reader for reader in readers if reader.answers], 0)
     results.csv_text(scores)
     results.table(scores)
