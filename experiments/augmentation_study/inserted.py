@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from experiments.augmentation_study.conditions import Condition
-from experiments.augmentation_study.pairs import Pair, brain_to_uint8
+from experiments.augmentation_study.pairs import Pair, brain_pair, reduced
+from experiments.augmentation_study.patients import Known
 from experiments.augmentation_study.settings import Study
 from experiments.augmentation_study.splits import Split
 from experiments.augmentation_study.synthetic import Bank
@@ -25,7 +26,7 @@ class Composite:
 
     Attributes:
       donor: id of the slice that the tumour is of.
-      patient: of the slice that it was put into.
+      patient: of the slice that it was put into, by the study's own rule.
       images: uint8 [1, p, p, C].
       targets: uint8 [1, p, p].
     """
@@ -38,12 +39,16 @@ class Composite:
     targets: np.ndarray
 
 
-def load(study: Study, like: Pair) -> list[Composite]:
+def load(study: Study, like: Pair, known: Known) -> list[Composite]:
     """Returns the composites of study.inserted at the wanted start scales.
 
+    Args:
+      known: names the patients of the slices that tumours were put into, as the study names those that it tests; what
+        the folder says of them follows another rule.
+
     Raises:
-      UserError: the folder is not one that experiments.tumour_insertion.insert --format=npy wrote, or holds slices of
-        another size or with other channels.
+      UserError: the folder is not one that experiments.tumour_insertion.insert --format=npy wrote, holds slices of
+        another size, with other channels, or of a patient that is not known.
     """
     root = Path(study.inserted).expanduser()
     where = printable(study.inserted)
@@ -51,7 +56,7 @@ def load(study: Study, like: Pair) -> list[Composite]:
         raise UserError(f"--study.inserted={where} holds no insertions.json: give what tumour_insertion.insert wrote")
     content = files.read_json(root / "insertions.json")
     found = [
-        _composite(root, row, result, study, like)
+        _composite(root, row, result, study, like, known)
         for row in content["insertions"]
         for result in row["results"]
         if result["start_scale"] in study.start_scales
@@ -87,7 +92,7 @@ def rows(bank: Bank, composites: Sequence[Composite], condition: Condition, spli
     return found
 
 
-def _composite(root: Path, row: dict, result: dict, study: Study, like: Pair) -> Composite:
+def _composite(root: Path, row: dict, result: dict, study: Study, like: Pair, known: Known) -> Composite:
     arrays = [name for name in result["files"] if name.endswith(".npy")]
     if len(arrays) != 2:
         raise UserError(f"{row['name']} is not stored as npy: insert the tumours with --format=npy")
@@ -98,12 +103,10 @@ def _composite(root: Path, row: dict, result: dict, study: Study, like: Pair) ->
             f"{row['name']} has {image.shape[-1]} channels, the real slices {', '.join(like.channels)}: give the same"
             " with --config.data.channels"
         )
-    target = (labels == study.label if study.label else labels > 0).astype(np.uint8) * np.uint8(255)
-    shown = brain_to_uint8(image)
-    step, side = study.reduce, study.patch
-    height, width = (length // step * step for length in target.shape)
-    blocks = shown[:height, :width].reshape(height // step, step, width // step, step, -1).mean((1, 3))
-    target = target[step // 2 : height : step, step // 2 : width : step]
+    patient = known.patient_of(str(row["background"]["id"]))
+    pair = brain_pair(row["name"], patient, image, labels, like.channels, study)
+    pixels, instances = reduced(pair, study.reduce)
+    target, side = instances.astype(np.uint8) * np.uint8(255), study.patch
     if min(target.shape) < side:
         raise UserError(f"{row['name']} is smaller than a patch of {side} pixels")
     # The patch around the tumour.
@@ -111,10 +114,5 @@ def _composite(root: Path, row: dict, result: dict, study: Study, like: Pair) ->
     y, x = (int(np.clip(c - side // 2, 0, length - side)) for c, length in zip(place, target.shape, strict=True))
     part = np.s_[None, y : y + side, x : x + side]
     return Composite(
-        row["name"],
-        int(result["start_scale"]),
-        str(row["donor"]["id"]),
-        str(row["background"]["patient"]),
-        np.rint(blocks).astype(np.uint8)[part],
-        target[part],
+        row["name"], int(result["start_scale"]), str(row["donor"]["id"]), pair.patient, pixels[part], target[part]
     )

@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 from experiments.augmentation_study import inserted
 from experiments.augmentation_study import synthetic as drawing
 from experiments.augmentation_study.conditions import Condition, Source
-from experiments.augmentation_study.pairs import Pair, cut, load_pairs
+from experiments.augmentation_study.pairs import FOLD, Pair, cut, kept_apart, load_pairs
+from experiments.augmentation_study.patients import Known
 from experiments.augmentation_study.segmenters import Job, RowsOf
 from experiments.augmentation_study.settings import Study
 from experiments.augmentation_study.splits import Split, draw_splits, used
@@ -32,19 +33,21 @@ class Material:
       pairs: all patches by id.
       trained: ids of those that some seed trains on.
       images: number of images that were cut.
+      kept_apart: the word for what is: pairs.PATIENT or pairs.FOLD.
     """
 
     pairs: Mapping[str, Pair]
     splits: Sequence[Split]
     trained: Sequence[str]
     images: int
+    kept_apart: str
 
     def facts(self, study: Study) -> list[str]:
         """Returns lines that say what the study is of."""
         patients = {pair.patient for pair in self.pairs.values()}
         held_out = " or ".join(map(str, sorted({len(split.test_patients) for split in self.splits})))
-        word = "folds" if all(name.startswith("fold") for name in patients) else "patients"
-        of = f"{word} (PanNuke names no patients)" if word == "folds" else word
+        word = f"{self.kept_apart}s"
+        of = f"{word} (PanNuke names no patients)" if self.kept_apart == FOLD else word
         smaller = f", made {study.reduce} times smaller" if study.reduce > 1 else ""
         return [
             f"{self.images} image(s) of {len(patients)} {of}, cut into {len(self.pairs)} patches of"
@@ -80,7 +83,7 @@ def gather(data: DataConfig, study: Study, say: Say) -> Material:
         say(f"note: {empty} patches are left out, less than 1 % of which is to be segmented")
     splits = draw_splits(patches, held_out, study)
     pairs = {pair.id: pair for pair in (*patches, *held_out)}
-    return Material(pairs, splits, used(splits, study), len(images))
+    return Material(pairs, splits, used(splits, study), len(images), kept_apart(data, study))
 
 
 def there(wanted: Sequence[int], scales: int, say: Say) -> list[int]:
@@ -94,15 +97,25 @@ def there(wanted: Sequence[int], scales: int, say: Say) -> list[int]:
 
 
 def synthetic(
-    found: Material, jobs: Sequence[Job], study: Study, root: Path, mesh: Mesh, stop: Callable[[], bool], say: Say
+    data: DataConfig,
+    found: Material,
+    jobs: Sequence[Job],
+    study: Study,
+    root: Path,
+    mesh: Mesh,
+    stop: Callable[[], bool],
+    say: Say,
 ) -> Synthetic | None:
     """Returns the synthetic pairs that the jobs need, drawn where they are not yet; None where a stop was asked for."""
     bank = Bank(found.pairs, root / "synthetic", study)
     digests = [pixel_digest(found.pairs[name].pixels) for name in sorted(found.pairs)]
     digests += [pixel_digest(found.pairs[name].instances) for name in sorted(found.pairs)]
     if study.inserted:
-        composites = inserted.load(study, next(iter(found.pairs.values())))
-        digests += [pixel_digest(one.images) for one in composites]
+        paths = [data.path, *([study.test_path] if study.test_path else [])]
+        known = Known(data, study.patient, paths, {pair.patient for pair in found.pairs.values()})
+        composites = inserted.load(study, next(iter(found.pairs.values())), known)
+        digests += [pixel_digest(one.images) + pixel_digest(one.targets) for one in composites]
+        digests += [f"{one.donor}/{one.patient}" for one in composites]  # they decide which of them are shown
 
         def rows_of(condition: Condition, split: Split, ids: Sequence[str]) -> dict[str, list[int]]:
             return inserted.rows(bank, composites, condition, split, ids)
@@ -125,15 +138,19 @@ def synthetic(
     return Synthetic(bank, rows_of, hashlib.blake2b("".join(digests).encode(), digest_size=12).hexdigest())
 
 
-def training_facts(root: Path, study: Study) -> list[str]:
-    """Returns lines that say how the synthetic pairs were made."""
+def training_facts(root: Path, study: Study, start_scales: Sequence[int]) -> list[str]:
+    """Returns lines that say how the synthetic pairs were made.
+
+    Args:
+      start_scales: those of study.start_scales that were used.
+    """
     if study.inserted:
         return ["synthetic: tumours inserted by experiments.tumour_insertion"]
     workdir = Workdir(root / "singan")
     config = records.read_config(workdir)
     count = len(records.read_images(workdir))
     sizes = " and ".join(f"{size:g}" for size in study.sizes)
-    scales = ", ".join(map(str, study.start_scales))
+    scales = ", ".join(map(str, start_scales))
     return [
         f"{count} SinGANs, one for each patch and its mask, {config.train.steps_per_scale} steps a scale,"
         f" {config.network.width} channels at scale 0",

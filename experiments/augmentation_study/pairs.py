@@ -1,14 +1,13 @@
 """Patches with their masks and patients: of a folder of files, or of a prepared PanNuke or BraTS folder."""
 
-import csv
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from skimage.segmentation import relabel_sequential
 
+from experiments.augmentation_study import patients
 from experiments.augmentation_study.settings import Study
 from launch import readers, tfds_source
 from launch.image_ids import unique_ids
@@ -18,9 +17,7 @@ from singan.errors import UserError
 from singan.workdir import pixel_digest
 
 MASK_FOLDERS = ("instances", "masks")
-PATIENTS_FILE = "patients.csv"
-TCGA = r"(TCGA-\w\w-\w{4})"
-SLICE = r"(.+)_z\d+"
+PATIENT, FOLD = "patient", "fold"  # words for what is kept apart between training and test
 LEAST_SHARE = 0.01  # of a patch's pixels that must be foreground: an emptier one teaches nothing of it
 BRIGHT = 99.5  # percentile of the pixels above 0 of an MRI channel that becomes 255
 
@@ -68,6 +65,11 @@ def load_pairs(data: DataConfig, study: Study, path: str = "") -> list[Pair]:
     return pairs
 
 
+def kept_apart(data: DataConfig, study: Study) -> str:
+    """Returns the word for what Pair.patient names: PATIENT, or FOLD of PanNuke, which publishes no patients."""
+    return FOLD if study.task == "nuclei" and data.source.startswith(tfds_source.TFDS) else PATIENT
+
+
 def cut(pairs: Sequence[Pair], study: Study) -> tuple[list[Pair], int]:
     """Returns the patches of images, row by row, and how many were left out as all but empty of foreground.
 
@@ -78,7 +80,7 @@ def cut(pairs: Sequence[Pair], study: Study) -> tuple[list[Pair], int]:
     """
     patches, empty = [], 0
     for pair in pairs:
-        pixels, instances = _reduced(pair, study.reduce)
+        pixels, instances = reduced(pair, study.reduce)
         height, width = instances.shape
         rows, columns = height // study.patch, width // study.patch
         if not rows or not columns:
@@ -116,7 +118,7 @@ def check_apart(train: Sequence[Pair], test: Sequence[Pair]) -> None:
             raise UserError(f"{other.id} and {pair.id} are one image, in training and test: take one of them out")
 
 
-def _reduced(pair: Pair, factor: int) -> tuple[np.ndarray, np.ndarray]:
+def reduced(pair: Pair, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns pixels as means of blocks, and the instances at the blocks' middles."""
     height, width = (side // factor * factor for side in pair.instances.shape)
     pixels = pair.pixels[:height, :width].reshape(height // factor, factor, width // factor, factor, -1).mean((1, 3))
@@ -138,7 +140,7 @@ def _folder(data: DataConfig, study: Study) -> list[Pair]:
     paths = [path for path in sorted(images.iterdir()) if path.is_file() and readers.is_image(path)]
     if not paths:
         raise UserError(f"{printable(str(images))} holds no image")
-    patients = _patients(root, paths, study, TCGA)
+    rule = patients.read_rule(root, study.patient, patients.TCGA)
     pairs = []
     for image_id, path in zip(unique_ids([path.name for path in paths]), paths, strict=True):
         if path.stem not in by_stem:
@@ -150,33 +152,8 @@ def _folder(data: DataConfig, study: Study) -> list[Pair]:
         if picture.pixels.dtype != np.uint8:
             raise UserError(f"{path.name} holds {picture.pixels.dtype}: the nuclei task takes images of 8 bits")
         channels = picture.channels or tuple(f"channel_{c}" for c in range(picture.pixels.shape[-1]))
-        pairs.append(Pair(image_id, patients[path], picture.pixels, mask[..., 0].astype(np.int32), channels))
+        pairs.append(Pair(image_id, rule.required(path), picture.pixels, mask[..., 0].astype(np.int32), channels))
     return sorted(pairs, key=lambda pair: pair.id)
-
-
-def _patients(root: Path, paths: Sequence[Path], study: Study, known: str) -> dict[Path, str]:
-    """Returns whose images they are: as patients.csv says (file,patient), or a part of the files' names."""
-    listed: dict[str, str] = {}
-    if (root / PATIENTS_FILE).exists():
-        with (root / PATIENTS_FILE).open(newline="", encoding="utf-8") as file:
-            listed = {row[0].strip(): row[1].strip() for row in csv.reader(file) if len(row) >= 2}
-    try:
-        pattern = re.compile(study.patient or known)
-    except re.error as error:
-        raise UserError(f"--study.patient={study.patient!r} is no regular expression ({error})") from error
-    if not pattern.groups:
-        raise UserError(f"--study.patient={study.patient!r} has no group in brackets, such as '(.*)_'")
-    found = {}
-    for path in paths:
-        match = pattern.search(path.stem)
-        name = listed.get(path.name) or listed.get(path.stem) or (match[1] if match else "")
-        if not name:
-            raise UserError(
-                f"whose image is {path.name}? Patients of training and test must differ: list file,patient in"
-                f" {PATIENTS_FILE}, or give --study.patient with a regular expression ('(.*)' for one image each)"
-            )
-        found[path] = name
-    return found
 
 
 def _npz(data: DataConfig, study: Study) -> list[Pair]:
@@ -185,14 +162,14 @@ def _npz(data: DataConfig, study: Study) -> list[Pair]:
     paths = sorted(root.glob("*.npz"))
     if not paths:
         raise UserError(f"config.data.path={printable(data.path)!r} holds no npz slice with image, channels and seg")
-    patients = _patients(root, paths, study, SLICE)
+    rule = patients.read_rule(root, study.patient, patients.SLICE)
     pairs = []
     for path in paths:
         with np.load(path, allow_pickle=False) as arrays:
             if "seg" not in arrays.files:
                 raise UserError(f"{path.name} has no mask: its array 'seg' is missing")
             labels = arrays["seg"]
-            patient = str(arrays["patient"]) if "patient" in arrays.files else patients[path]
+        patient = patients.of_slice(path, rule)
         picture = readers.read(path, path.name)
         names = picture.channels or tuple(f"channel_{c}" for c in range(picture.pixels.shape[-1]))
         pairs.append(_slice(path.stem, patient, picture.pixels, labels, names, data, study))
@@ -235,6 +212,13 @@ def _slice(
         if missing := [word for word in chosen if word not in names]:
             raise UserError(f"{name} has {', '.join(names)}, not {missing[0]!r}: set --config.data.channels")
         pixels, names = pixels[..., [names.index(word) for word in chosen]], tuple(chosen)
+    return brain_pair(name, patient, pixels, labels, names, study)
+
+
+def brain_pair(
+    name: str, patient: str, pixels: np.ndarray, labels: np.ndarray, names: tuple[str, ...], study: Study
+) -> Pair:
+    """Returns a slice with its tumour: of float pixels [H, W, C] and labels [H, W] in the source's numbering."""
     found = (labels == study.label if study.label else labels > 0).astype(np.int32)
     return Pair(name, patient, brain_to_uint8(pixels), found, names)
 

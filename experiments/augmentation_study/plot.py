@@ -36,12 +36,18 @@ def draw(
     compared: Sequence[Comparison],
     chosen: Sequence[Condition],
     study: Study,
+    patient: str,
 ) -> bytes:
-    """Returns a PNG; equal numbers give equal bytes."""
+    """Returns a PNG; equal numbers give equal bytes.
+
+    Args:
+      patient: the word for what is kept apart: pairs.PATIENT or pairs.FOLD.
+    """
     levers = [condition for condition in chosen if condition.is_lever]
     figure = Figure(figsize=(15 if levers else 10.5, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     columns = figure.subplots(1, 3 if levers else 2, width_ratios=(1.1, 1, 0.8) if levers else (1.1, 1))
+    columns[0].set_title(f"Dice on {patient}s that were not trained on\n(mean, 95 % interval)", fontsize=10)
     _scores(columns[0], means, [condition for condition in chosen if not condition.is_lever], study)
     _differences(columns[1], compared, study)
     if levers:
@@ -54,7 +60,6 @@ def draw(
 def _scores(
     axes: Axes, means: Mapping[tuple[str, int, str], Estimate], shown: Sequence[Condition], study: Study
 ) -> None:
-    axes.set_title("Dice on patients that were not trained on\n(mean, 95 % interval)", fontsize=10)
     for number, condition in enumerate(shown):
         colour, mark, line = STYLES[condition.name]
         found = [means[condition.name, size, METRIC] for size in study.train_sizes]

@@ -26,11 +26,14 @@ Cell = tuple[str, int, str]  # condition, number of real patches, metric
 FORMAT = 1
 
 
-def write(root: Path, jobs: Sequence[Job], study: Study, world: str, command: str, facts: Sequence[str]) -> str:
+def write(
+    root: Path, jobs: Sequence[Job], study: Study, world: str, command: str, facts: Sequence[str], patient: str
+) -> str:
     """Writes the files of the result; returns the text for the terminal.
 
     Args:
       facts: what was studied, and how, a line each.
+      patient: the word for what is kept apart: pairs.PATIENT or pairs.FOLD.
     """
     found = collect(root / "results", jobs, study, world)
     chosen = list({job.condition.name: job.condition for job in jobs}.values())
@@ -38,7 +41,9 @@ def write(root: Path, jobs: Sequence[Job], study: Study, world: str, command: st
     means = {cell: estimate(values, "mean") for cell, values in found.items()}
     compared = comparisons(found, chosen, study, metrics)
     about = {condition.name: condition.about for condition in chosen}
-    short = f"{headline(compared, 'dice')} {_beside_threshold(means, chosen)}".strip()
+    rule = RULE.format(patient=patient)
+    definitions = {name: METRICS[name].format(patient=patient) for name in metrics}
+    short = f"{headline(compared, 'dice', patient)} {_beside_threshold(means, chosen)}".strip()
     lines = [sentence(one, about, means[one.second, one.size, one.metric].mean) for one in compared]
     levered = {condition.name for condition in chosen if condition.is_lever}
     main = [
@@ -52,26 +57,27 @@ def write(root: Path, jobs: Sequence[Job], study: Study, world: str, command: st
     parts += ["## In short", "", short, "", "## Conditions", "", _markdown(table), ""]
     if levers:
         parts += [f"## Levers, at n = {study.lever_size}", "", _markdown(levers), ""]
-    parts += ["## What the numbers support", "", *(f"- {line}" for line in main), "", RULE, "", "## Definitions", ""]
-    parts += [f"- {name}: {METRICS[name]}" for name in metrics]
+    parts += ["## What the numbers support", "", *(f"- {line}" for line in main), "", rule, "", "## Definitions", ""]
+    parts += [f"- {name}: {words}" for name, words in definitions.items()]
     files.write_text(root / "study.md", "\n".join(parts) + "\n")
-    files.write_text(root / "study.csv", _csv(found))
-    files.write_text(root / "comparisons.csv", _comparisons_csv(compared))
-    files.write_bytes(root / "study.png", plot.draw(means, compared, chosen, study))
+    files.write_text(root / "study.csv", _csv(found, patient))
+    files.write_text(root / "comparisons.csv", _comparisons_csv(compared, patient))
+    files.write_bytes(root / "study.png", plot.draw(means, compared, chosen, study, patient))
     content = {
         "format": FORMAT,
         "command": command,
         "facts": facts,
         "in_short": short,
         "comparisons": [
-            {"first": c.first, "second": c.second, "n": c.size, "metric": c.metric, **vars(c.found)} for c in compared
+            {"first": c.first, "second": c.second, "n": c.size, "metric": c.metric, **_numbers(c.found, patient)}
+            for c in compared
         ],
-        "definitions": {name: METRICS[name] for name in metrics},
-        "rule": RULE,
+        "definitions": definitions,
+        "rule": rule,
     }
     files.write_json(root / "study.json", content)
     shown = [_text(table), ""] + ([f"levers, at n = {study.lever_size}", _text(levers), ""] if levers else [])
-    return "\n".join([*shown, *main, "", short, RULE])
+    return "\n".join([*shown, *main, "", short, rule])
 
 
 def collect(folder: Path, jobs: Sequence[Job], study: Study, world: str) -> dict[Cell, Values]:
@@ -169,20 +175,25 @@ def _text(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def _csv(found: Mapping[Cell, Values]) -> str:
+def _numbers(found: Estimate, patient: str) -> dict[str, float]:
+    return {f"{patient}s" if name == "patients" else name: value for name, value in vars(found).items()}
+
+
+def _csv(found: Mapping[Cell, Values], patient: str) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["condition", "n", "metric", "seed", "patient", "value"])
+    writer.writerow(["condition", "n", "metric", "seed", patient, "value"])
     for (condition, size, metric), values in found.items():
         for seed, patients in sorted(values.items()):
             writer.writerows([condition, size, metric, seed, name, value] for name, value in sorted(patients.items()))
     return buffer.getvalue()
 
 
-def _comparisons_csv(compared: Sequence[Comparison]) -> str:
+def _comparisons_csv(compared: Sequence[Comparison], patient: str) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["first", "second", "n", "metric", "difference", "low", "high", "seeds", "patients", "verdict"])
+    numbers = ["difference", "low", "high", "seeds", f"{patient}s"]
+    writer.writerow(["first", "second", "n", "metric", *numbers, "verdict"])
     for one in compared:
         found = one.found
         numbers = [found.mean, found.low, found.high, found.seeds, found.patients]

@@ -23,6 +23,7 @@ from launch import cli, runtime
 from launch.configs import load_config
 from launch.evaluation_runs import note
 from launch.lock import WorkdirLock
+from launch.training import DONE, RESUMABLE
 from singan import files
 from singan.errors import UserError
 
@@ -37,8 +38,6 @@ STUDY = config_flags.DEFINE_config_dict(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=ROOT, where all is kept.", required=True)
 
-DONE, FAILED, RESUMABLE = 0, 1, 75
-
 
 def main(argv: list[str]) -> int:
     del argv
@@ -47,9 +46,10 @@ def main(argv: list[str]) -> int:
     holder = flags.FLAGS["config"]
     file, shared = config_flags.get_config_filename(holder), config_flags.get_override_values(holder)
     study = settings.study_of(file.partition(":")[2], STUDY.value.to_dict())
-    found = material.gather(load_config(CONFIG.value).data, study, note)
+    data = load_config(CONFIG.value).data
+    found = material.gather(data, study, note)
     root = files.make_directory(WORKDIR.value)
-    fingerprint, scales, synthetic = "", list(study.start_scales), None
+    scales = list(study.start_scales)
     if not study.inserted:
         singans.write_patches(root / "patches", [found.pairs[name] for name in found.trained], study)
         sweep = singans.plan_singans(file, CONFIG.value.to_dict(), shared, root)
@@ -67,11 +67,10 @@ def main(argv: list[str]) -> int:
             for size in train_sizes(condition, study)
             for split in found.splits
         ]
-        synthetic = material.synthetic(found, jobs, study, root, mesh, stop, note)
+        synthetic = material.synthetic(data, found, jobs, study, root, mesh, stop, note)
         if synthetic is None:
             return _stopped(stop)
-        fingerprint = synthetic.fingerprint
-        results = root / "results"
+        fingerprint, results = synthetic.fingerprint, root / "results"
         done = segmenters.train(
             jobs, study, fingerprint, results, synthetic.bank, synthetic.rows_of, found.pairs, stop, note
         )
@@ -80,8 +79,9 @@ def main(argv: list[str]) -> int:
         if study.task == "nuclei" and all(map(has_stain, found.pairs.values())):
             segmenters.score_threshold(found.splits, study, fingerprint, results, found.pairs)
         command = shlex.join(["python", "-m", "experiments.augmentation_study.run", *sys.argv[1:]])
-        facts = [*found.facts(study), *material.training_facts(root, study), f"devices: {jax.devices()[0].device_kind}"]
-        print(report.write(root, jobs, study, fingerprint, command, facts))
+        facts = [*found.facts(study), *material.training_facts(root, study, scales)]
+        facts.append(f"devices: {jax.devices()[0].device_kind}")
+        print(report.write(root, jobs, study, fingerprint, command, facts, found.kept_apart))
     print(f"study.md, study.csv, comparisons.csv and study.png are in {Path(root)}")
     return DONE
 

@@ -11,12 +11,12 @@ from launch.readers import COLOURS
 from singan.metrics.nuclei import haematoxylin, panoptic_quality
 from singan.shapes import Array, Bool, Int
 
-METRICS = {
+METRICS = {  # {patient}: the word for what is kept apart, pairs.PATIENT or pairs.FOLD
     "dice": "twice the overlap of prediction and truth divided by the sum of their areas, over all test pixels of a"
-    " patient; 0 to 1",
-    "iou": "their overlap divided by the area that either covers, over all test pixels of a patient; 0 to 1",
-    "aji": "aggregated Jaccard index of nuclei (Kumar et al. 2017), mean over a patient's patches; 0 to 1",
-    "pq": "panoptic quality of nuclei (Kirillov et al. 2019), mean over a patient's patches; 0 to 1",
+    " {patient}; 0 to 1",
+    "iou": "their overlap divided by the area that either covers, over all test pixels of a {patient}; 0 to 1",
+    "aji": "aggregated Jaccard index of nuclei (Kumar et al. 2017), mean over a {patient}'s patches; 0 to 1",
+    "pq": "panoptic quality of nuclei (Kirillov et al. 2019), mean over a {patient}'s patches; 0 to 1",
 }
 INSTANCE_METRICS = ("aji", "pq")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.augmentation_study.pairs import Pair
 from experiments.augmentation_study.settings import Study
-from launch import mask_channels
+from launch import mask_channels, training
 from launch.backends.local import Local
 from launch.configs import load_config
 from launch.sources import load_images
@@ -24,7 +24,6 @@ from singan.pyramid import Pyramid, plan
 from singan.workdir import Workdir, pixel_digest
 
 NAME = "singan"
-DONE, FAILED, RESUMABLE = 0, 1, 75
 MASK = {"nuclei": "instance", "tumour": "tumour"}  # name of the mask's channel
 
 
@@ -79,7 +78,7 @@ def train(sweep: Sweep) -> int:
             raise UserError(f"{workdir.path} was trained on other patches than this study's: choose another --workdir")
     now = state.read_state(sweep, run)
     if now.state == state.DONE:
-        return DONE
+        return training.DONE
     if now.state == state.RUNNING:
         raise UserError(f"{run.workdir} is being trained ({now.note}): wait until it is done")
     return Local(sweep, 1, 1).start([run])

@@ -1,4 +1,7 @@
-"""Means and paired differences over seeds and patients, with 95 % intervals, and the sentences that they support."""
+"""Means and paired differences over seeds and patients, with 95 % intervals, and the sentences that they support.
+
+Patients stand for whatever is kept apart between training and test: of PanNuke, which names no patients, its folds.
+"""
 
 import dataclasses
 import zlib
@@ -9,17 +12,19 @@ import numpy as np
 RESAMPLES = 10_000
 LEVEL = 95  # per cent
 RULE = (
-    "Intervals hold 95 % of 10 000 bootstrap resamples of seeds and, within each, of its test patients; differences are"
-    " paired by seed and patient. With few seeds and patients they are too narrow rather than too wide, and of twenty"
-    " intervals one leaves out the truth by chance."
+    "Intervals hold the middle 95 % of 10 000 resamples of a crossed bootstrap: each draws seeds and, apart from that,"
+    " {patient}s, both with replacement, the same {patient}s for all seeds, since they come back from seed to seed."
+    " Differences are paired by seed and {patient}. Of few {patient}s that differ more than repeated runs do, intervals"
+    " are still too narrow: in simulations they held the truth in about 90 % of cases with six {patient}s, in 75 % with"
+    " three; of a single one they tell nothing about others. And of many intervals some leave out the truth by chance."
 )
 
-Values = Mapping[int, Mapping[str, float]]  # seed -> patient -> a metric's value
+Values = Mapping[int, Mapping[str, float]]  # seed -> patient (or fold) -> a metric's value
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds of means over patients, with its interval, and how many there are of both."""
+    """A mean over the tested patients of all seeds, with its interval, and how many there are of both."""
 
     mean: float
     low: float
@@ -34,19 +39,22 @@ class Estimate:
 
 
 def estimate(values: Values, name: str) -> Estimate:
-    """Returns the mean and its two-level bootstrap interval; the resamples follow from `name` alone."""
+    """Returns the mean over all (seed, patient) and its interval; the resamples follow from `name` alone.
+
+    A crossed bootstrap (the "pigeonhole" one of Owen 2007): a resample weights each value by how often its seed and how
+    often its patient was drawn. Patients that several seeds test are drawn once, not once for each seed: their own
+    differences do not average out over seeds.
+    """
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    by_seed = [np.array([patients[name] for name in sorted(patients)]) for _, patients in sorted(values.items())]
-    mean = float(np.mean([each.mean() for each in by_seed]))
-    # The mean over resampled patients, for each seed, then over resampled seeds: each draw of a seed has its own.
-    drawn = rng.integers(len(by_seed), size=(RESAMPLES, len(by_seed)))
-    means = np.zeros(drawn.shape)
-    for seed, each in enumerate(by_seed):
-        chosen = drawn == seed
-        means[chosen] = each[rng.integers(len(each), size=(int(chosen.sum()), len(each)))].mean(1)
-    low, high = np.percentile(means.mean(1), [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    patients = {name for of in values.values() for name in of}
-    return Estimate(mean, float(low), float(high), len(by_seed), len(patients))
+    seeds, patients = sorted(values), sorted({patient for of in values.values() for patient in of})
+    present = np.array([[float(patient in values[seed]) for patient in patients] for seed in seeds])
+    cells = np.array([[values[seed].get(patient, 0.0) for patient in patients] for seed in seeds])
+    of_seeds, of_patients = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) for n in present.shape)
+    total = ((of_seeds @ present) * of_patients).sum(1)
+    drawn = total > 0  # else no seed that was drawn tests a patient that was
+    means = ((of_seeds @ cells) * of_patients).sum(1)[drawn] / total[drawn]
+    low, high = np.percentile(means, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
+    return Estimate(float(cells.sum() / present.sum()), float(low), float(high), len(seeds), len(patients))
 
 
 def difference(first: Values, second: Values, name: str) -> Estimate:
@@ -67,8 +75,12 @@ class Comparison:
     found: Estimate
 
 
-def headline(comparisons: Sequence[Comparison], metric: str) -> str:
-    """Returns in plain words whether synthetic pairs helped, from the comparisons of d with a, and of e with b."""
+def headline(comparisons: Sequence[Comparison], metric: str, patient: str) -> str:
+    """Returns in plain words whether synthetic pairs helped, from the comparisons of d with a, and of e with b.
+
+    Args:
+      patient: the word for what is kept apart: pairs.PATIENT or pairs.FOLD.
+    """
     parts = []
     for first, second, words in (
         ("real_synthetic", "real", "without other augmentation"),
@@ -91,7 +103,7 @@ def headline(comparisons: Sequence[Comparison], metric: str) -> str:
     if not parts:
         return ""
     text = "; ".join(parts)
-    return f"{metric.capitalize()} on patients that were not trained on: {text}."
+    return f"{metric.capitalize()} on {patient}s that were not trained on: {text}."
 
 
 def sentence(comparison: Comparison, about: Mapping[str, str], baseline: float) -> str:

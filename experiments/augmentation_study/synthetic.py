@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,16 +25,22 @@ from singan.run import Run
 from singan.style import match_style
 
 BATCH = 64  # samples in one device call
+MADE_FROM, CARD = "made_from.json", "data_card.json"
+DETERMINING = ("weights_digest", "start_scale", "size", "seed", "style", "samples_of_each")  # what samples depend on
 Say = Callable[[str], None]
 
 
 def draw(run: Run, source: Source, ids: Sequence[str], study: Study, folder: Path, mesh: Mesh, say: Say) -> None:
     """Writes FOLDER/<id>.npy, uint8 [samples, h, w, C + 1], of the patches that have none yet, and a data card.
 
+    What was drawn otherwise, as by other weights or in another number, is drawn anew.
+
     Raises:
       UserError: the SinGAN of a patch has diverged.
     """
     files.make_directory(folder)
+    settings = _settings(run, source, study)
+    _keep_equal(folder, settings)
     missing = [name for name in ids if not (folder / f"{name}.npy").is_file()]
     if lost := [name for name in missing if name not in run.ids]:
         raise UserError(f"the SinGAN of {lost[0]} has diverged: take the patch out, or train with a lower rate")
@@ -51,15 +58,11 @@ def draw(run: Run, source: Source, ids: Sequence[str], study: Study, folder: Pat
                 whole = np.concatenate(parts.pop(name))
                 values = np.clip(np.rint((whole + 1) * 127.5), 0, 255).astype(np.uint8)
                 files.write_npy(folder / f"{name}.npy", values)
-    _write_card(run, source, sorted(path.stem for path in folder.glob("*.npy")), study, folder)
+    _write_card(run, settings, sorted(path.stem for path in folder.glob("*.npy")), study, folder)
 
 
-def _write_card(run: Run, source: Source, ids: Sequence[str], study: Study, folder: Path) -> None:
-    kept = measuring.measured_ids([name for name in ids if name in run.ids])
-    samples = {
-        name: np.load(folder / f"{name}.npy")[: measuring.MOST_SAMPLES].astype(np.float32) / 127.5 - 1 for name in kept
-    }
-    settings = writing.settings_of(
+def _settings(run: Run, source: Source, study: Study) -> dict[str, Any]:
+    return writing.settings_of(
         run,
         training_seed=run.config.seed,
         start_scale=source.start_scale,
@@ -68,6 +71,31 @@ def _write_card(run: Run, source: Source, ids: Sequence[str], study: Study, fold
         style=study.style if source.styled else 0.0,
         samples_of_each=study.samples,
     )
+
+
+def _keep_equal(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Removes the samples of a folder that were not drawn with these settings, and says in it with which the next are.
+
+    Whole folders say so in their data card; made_from.json does from the first sample on.
+    """
+    wanted = files.plain({key: settings[key] for key in DETERMINING})
+    drawn = None
+    for name in (MADE_FROM, CARD):
+        if drawn is None and (folder / name).is_file():
+            content = files.read_json(folder / name)
+            drawn = {key: content.get("settings", {}).get(key) for key in DETERMINING}
+    if drawn != wanted:
+        for path in [folder / name for name in writing.NAMES] + sorted(folder.glob("*.npy")):
+            files.remove(path)
+    if drawn != wanted or not (folder / MADE_FROM).is_file():
+        files.write_json(folder / MADE_FROM, {"settings": wanted})
+
+
+def _write_card(run: Run, settings: Mapping[str, Any], ids: Sequence[str], study: Study, folder: Path) -> None:
+    kept = measuring.measured_ids([name for name in ids if name in run.ids])
+    samples = {
+        name: np.load(folder / f"{name}.npy")[: measuring.MOST_SAMPLES].astype(np.float32) / 127.5 - 1 for name in kept
+    }
     measured = measuring.measure(samples, measuring.real_images(run, samples))
     total = len(ids) * study.samples
     writing.write_card(folder, writing.card_of(run, settings, measured, total, study.licence, has_masks=True))

@@ -8,9 +8,12 @@ import pytest
 from datasets.brats import make_dummy_data as brats
 from datasets.build import build
 from datasets.pannuke import make_dummy_data as pannuke
-from experiments.augmentation_study.pairs import cut, load_pairs
+from experiments.augmentation_study.material import gather
+from experiments.augmentation_study.pairs import FOLD, PATIENT, cut, kept_apart, load_pairs
+from experiments.augmentation_study.patients import Known
 from experiments.augmentation_study.settings import Study
 from experiments.augmentation_study.splits import draw_splits
+from launch.tfds_source import choose, open_prepared
 from singan.config import DataConfig
 from singan.errors import UserError
 
@@ -38,6 +41,11 @@ def test_folds_of_pannuke_are_kept_apart(data_dir):
     by_id = {pair.id: pair.patient for pair in patches}
     for split in draw_splits(patches, [], NUCLEI):
         assert not {by_id[name] for name in split.order} & {by_id[name] for name in split.test}
+    material = gather(DataConfig(source="tfds:pannuke", path=str(data_dir)), NUCLEI, print)
+    assert material.kept_apart == FOLD
+    facts = " ".join(material.facts(NUCLEI))
+    assert "of 3 folds (PanNuke names no patients)" in facts
+    assert "tests on 2 of the folds" in facts
 
 
 def test_slices_of_brats_bring_their_patients_and_tumours(data_dir):
@@ -52,3 +60,13 @@ def test_slices_of_brats_bring_their_patients_and_tumours(data_dir):
         load_pairs(data, dataclasses.replace(TUMOUR, label=77))
     with pytest.raises(UserError, match="does not go with"):
         load_pairs(data, NUCLEI)
+    assert kept_apart(data, TUMOUR) == PATIENT
+    assert kept_apart(DataConfig(path="folder"), NUCLEI) == PATIENT
+    # A healthy slice is of whom its record says, and one that is no record's of nobody that is known.
+    patients = {pair.patient for pair in found}
+    known = Known(data, "", [str(data_dir)], patients)
+    every = choose(open_prepared(data), DataConfig(source=data.source))
+    assert len(every) > len(found)
+    assert {known.patient_of(record.id) for record in every} >= patients
+    with pytest.raises(UserError, match=r"whose slice is .*_z999.*the study's own data"):
+        known.patient_of(f"{min(patients)}_z999")

@@ -15,15 +15,18 @@ from PIL import Image
 
 from experiments.augmentation_study import inserted, report, splits, statistics, unet
 from experiments.augmentation_study.conditions import Condition, Source, conditions, schedule, train_sizes
-from experiments.augmentation_study.pairs import Pair, cut, load_pairs
-from experiments.augmentation_study.scores import aggregated_jaccard, by_threshold, score
+from experiments.augmentation_study.pairs import FOLD, PATIENT, Pair, brain_to_uint8, cut, load_pairs
+from experiments.augmentation_study.patients import Known
+from experiments.augmentation_study.scores import METRICS, aggregated_jaccard, by_threshold, score
 from experiments.augmentation_study.segmenters import Job, digest_of, finished, write
 from experiments.augmentation_study.settings import Study, placeholders, refuse_unknown, study_of
 from experiments.augmentation_study.splits import draw_splits
-from experiments.augmentation_study.synthetic import Bank, patches_of
+from experiments.augmentation_study.synthetic import Bank, draw, patches_of
 from launch.mask_channels import encode_instances
+from singan.cohort import image_mesh
 from singan.config import DataConfig
 from singan.errors import UserError
+from singan.run import load_run
 from tests.launch.train_test import ROOT, assert_refused
 
 STUDY = Study(train_sizes=(1, 2), seeds=3, patch=16, samples=2, steps=6, batch=4, width=4, lever_size=2)
@@ -279,14 +282,47 @@ def test_what_tumour_insertion_wrote_is_read_around_the_tumour(tmp_path):
     }
     study = dataclasses.replace(STUDY, task="tumour", inserted=str(tmp_path), start_scales=(2,))
     like = Pair("s1", "D", np.zeros((40, 40, 1), np.uint8), labels.astype(np.int32), ("flair",))
+    data = tmp_path / "data"
+    data.mkdir()
+    known = Known(DataConfig(path=str(data)), "(.)", [str(data)], {"h"})
     with pytest.raises(UserError, match=r"holds no insertions\.json"):
-        inserted.load(study, like)
+        inserted.load(study, like, known)
     (tmp_path / "insertions.json").write_text(json.dumps({"insertions": [row]}))
-    (found,) = inserted.load(study, like)
-    assert (found.donor, found.patient, found.images.shape) == ("s1", "H", (1, 16, 16, 1))
+    (found,) = inserted.load(study, like, known)
+    assert (found.donor, found.patient, found.images.shape) == ("s1", "h", (1, 16, 16, 1))  # not H, by another rule
     assert (found.targets > 0).sum() == 64
+    assert np.array_equal(found.images[0], brain_to_uint8(image)[24:40, :16])
+    (smaller,) = inserted.load(dataclasses.replace(study, reduce=2), like, known)
+    assert (smaller.targets > 0).sum() == 16
+    assert smaller.images[0, 15, 0, 0] == pytest.approx(brain_to_uint8(image)[38:, :2].mean(), abs=0.51)
     with pytest.raises(UserError, match="at start scales 1"):
-        inserted.load(dataclasses.replace(study, start_scales=(1,)), like)
+        inserted.load(dataclasses.replace(study, start_scales=(1,)), like, known)
+    unknown = Known(DataConfig(path=str(data)), "", [str(data)], {"A"})
+    with pytest.raises(UserError, match=r"whose slice is h, .*patients\.csv"):
+        inserted.load(study, like, unknown)
+
+
+def test_backgrounds_are_of_whom_the_study_says_its_own_slices_are(tmp_path):
+    root, tests = tmp_path / "train", tmp_path / "test"
+    write_slice(root, "A_z050")
+    write_slice(root, "B_z050", patient="P2")
+    write_slice(root, "C_z001", tumour=0, patient="P2")  # healthy: no slice of the study, but a background of P2's
+    write_slice(tests, "T_z050")
+    (root / "patients.csv").write_text("A_z050.npz,P1\nB_z070,P2\n")
+    (tests / "patients.csv").write_text("A_z050,P9\n")
+    study, data = dataclasses.replace(STUDY, task="tumour"), DataConfig(path=str(root))
+    patients = {one.patient for one in [*load_pairs(data, study), *load_pairs(data, study, str(tests))]}
+    assert patients == {"P1", "P2", "T"}
+    alone = Known(data, "", [str(root)], patients)
+    found = {name: alone.patient_of(name) for name in ("A_z050", "B_z050", "B_z070", "C_z001", "T_z080")}
+    assert found == {"A_z050": "P1", "B_z050": "P2", "B_z070": "P2", "C_z001": "P2", "T_z080": "T"}
+    for name in ("A_z051", "B_z051", "X_z080", "nobody"):  # by name A, who would be tested as P1
+        with pytest.raises(UserError, match=f"whose slice is {name}"):
+            alone.patient_of(name)
+    both = Known(data, "", [str(root), str(tests)], patients)
+    assert both.patient_of("T_z050") == "T"
+    with pytest.raises(UserError, match="A_z050 is of P1 and of P9"):
+        both.patient_of("A_z050")
 
 
 # Scores
@@ -334,6 +370,7 @@ def test_intervals_hold_the_mean_and_pairing_takes_out_what_is_common():
     alone = statistics.estimate(base, "x")
     assert alone.mean == pytest.approx(0.5)
     assert alone.low < 0.5 < alone.high
+    assert alone == statistics.estimate(base, "x")
     found = statistics.difference(better, base, "x")
     assert (found.mean, found.low, found.high) == pytest.approx((0.05, 0.05, 0.05))
     assert (found.seeds, found.patients, found.verdict) == (5, 2, "higher")
@@ -353,6 +390,37 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
     assert covered >= 51  # at 95 % 57 are expected; bootstrap intervals of 12 are somewhat too narrow
 
 
+@pytest.mark.parametrize("noise", [0.02, 0.05])
+def test_an_interval_covers_the_truth_where_the_same_patients_come_back(noise):
+    # Drawing patients anew for each seed, as if they were others, covers 72 and 80 %.
+    rng = np.random.default_rng(0)
+    covered, count = 0, 200
+    for _ in range(count):
+        effects = rng.normal(0, 0.05, 6)
+        cells = {
+            seed: {f"P{p}": effects[p] + rng.normal(0, noise) for p in rng.permutation(6)[:3]} for seed in range(5)
+        }
+        found = statistics.estimate(cells, "x")
+        covered += found.low <= 0 <= found.high
+    assert covered >= 0.87 * count
+
+
+@pytest.mark.parametrize("seeds", [1, 5, 50])
+def test_more_seeds_tell_nothing_more_of_patients_that_they_all_test(seeds):
+    # A resample's mean is the share of ones among ten draws: its 2.5 and 97.5 percentiles are those of a binomial.
+    found = statistics.estimate(values(*[[0, 1] * 5] * seeds), "x")
+    assert (found.mean, found.low, found.high) == (0.5, 0.2, 0.8)
+
+
+def test_intervals_of_what_is_there_once_or_never_together():
+    found = statistics.estimate({0: {"A": 0.25}}, "x")
+    assert (found.mean, found.low, found.high) == (0.25, 0.25, 0.25)
+    apart = statistics.estimate({0: {"A": 0.0}, 1: {"B": 1.0}}, "x")  # half of the resamples draw no value at all
+    assert (apart.mean, apart.low, apart.high, apart.patients) == (0.5, 0, 1, 2)
+    uneven = statistics.estimate({0: {"A": 0.0, "B": 0.0}, 1: {"B": 1.0}}, "x")
+    assert uneven.mean == pytest.approx(1 / 3)
+
+
 def test_the_headline_says_what_went_up_down_and_neither():
     def compared(first, second, size, low, high):
         found = statistics.Estimate((low + high) / 2, low, high, 5, 3)
@@ -365,7 +433,9 @@ def test_the_headline_says_what_went_up_down_and_neither():
             compared("all", "real_augmented", 1, -0.03, -0.01),
         ],
         "dice",
+        FOLD,
     )
+    assert text.startswith("Dice on folds that were not trained on: ")
     assert "raised it at n = 1" in text
     assert "no difference that can be told from chance at n = 2" in text
     assert "on top of the usual augmentation, synthetic pairs lowered it at n = 1" in text
@@ -394,10 +464,10 @@ def test_the_report_tells_conditions_and_levers_from_the_kept_results(tmp_path):
     }
     for job in jobs:
         shift = 0.01 * job.split.seed  # common to all conditions of a seed: pairing takes it out
-        row = dict.fromkeys(("dice", "iou", "aji", "pq"), worth.get(job.condition.name, 0.6) + shift)
+        row = dict.fromkeys(METRICS, worth.get(job.condition.name, 0.6) + shift)
         patients = dict.fromkeys(job.split.test_patients, row)
         write(tmp_path / "results", job, patients, digest_of(job, STUDY, "world"))
-    text = report.write(tmp_path, jobs, STUDY, "world", "command", ["a fact"])
+    text = report.write(tmp_path, jobs, STUDY, "world", "command", ["a fact"], PATIENT)
     assert "without other augmentation, synthetic pairs raised it at n = 1, 2" in text
     assert "on top of the usual augmentation, synthetic pairs lowered it at n = 1, 2" in text
     page = (tmp_path / "study.md").read_text()
@@ -408,9 +478,17 @@ def test_the_report_tells_conditions_and_levers_from_the_kept_results(tmp_path):
     assert (float(found["difference"]), found["verdict"]) == (pytest.approx(-0.05), "lower")
     with Image.open(tmp_path / "study.png") as picture:
         assert picture.width > 1500
+    assert "paired by seed and patient." in page
     picture = (tmp_path / "study.png").read_bytes()
-    report.write(tmp_path, jobs, STUDY, "world", "command", ["a fact"])
+    report.write(tmp_path, jobs, STUDY, "world", "command", ["a fact"], PATIENT)
     assert (tmp_path / "study.png").read_bytes() == picture
+    text = report.write(tmp_path, jobs, STUDY, "world", "command", ["a fact"], FOLD)
+    tables = [(tmp_path / name).read_text() for name in ("study.md", "comparisons.csv", "study.json")]
+    assert not any("patient" in written for written in (text, *tables))
+    assert (
+        (tmp_path / "comparisons.csv").read_text().startswith("first,second,n,metric,difference,low,high,seeds,folds,")
+    )
+    assert (tmp_path / "study.csv").read_text().startswith("condition,n,metric,seed,fold,")
     gone = digest_of(jobs[0], STUDY, "another world")
     assert finished(tmp_path / "results", jobs[0].name, gone) is None  # made from other patches: trained anew
 
@@ -424,7 +502,7 @@ def test_many_trainings_at_once_are_the_same_as_one_after_another_and_learn():
     images = np.stack([one.pixels for one in patches])
     targets = np.stack([(one.instances > 0) * np.uint8(255) for one in patches])
     rows = np.random.default_rng(0).integers(0, 4, (2, 120, 4)).astype(np.int32)
-    runs = unet.Runs(rows, np.array([[4, 5, 6, 7]] * 2, np.int32), np.array([False, True]), np.uint32([0, 0]))
+    runs = unet.Runs(rows, np.array([[4, 5, 6, 7]] * 2, np.int32), np.array([False, True]), np.zeros(2, np.uint32))
     one_by_one = np.asarray(unet.training_program(study, vectorised=False)(images, targets, images, runs))
     together = np.asarray(unet.training_program(study, vectorised=True)(images, targets, images, runs))
     assert one_by_one.shape == (2, 4, 16, 16)
@@ -464,7 +542,7 @@ FLAGS = [
     "--study.seeds=2",
     "--study.samples=2",
     "--study.steps=4",
-    "--study.start_scales=0",
+    "--study.start_scales=0,5",
     "--study.sizes=1",
     "--study.lever_size=0",
 ]
@@ -504,6 +582,7 @@ def test_the_command_goes_from_images_to_the_table_and_keeps_what_is_done(tmp_pa
     rows = list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
     assert {row["condition"] for row in rows} == {*CONDITIONS, "threshold"}
     assert all(0 <= float(row["value"]) <= 1 for row in rows)
+    assert "start scale (0) and size" in page  # of 0 and 5, which was asked for and is not there
     card = json.loads((workdir / "synthetic/start_00_size_1/data_card.json").read_text())
     assert card["settings"]["start_scale"] == 0
     assert any("masks are generated" in text for text in card["limits"])
@@ -517,3 +596,42 @@ def test_the_command_goes_from_images_to_the_table_and_keeps_what_is_done(tmp_pa
     assert gone.read_bytes() == before
     assert {path for path, time in kept.items() if path.stat().st_mtime_ns != time} == {gone}
     assert (workdir / "study.md").read_text() == page
+    assert "pairs of each of" not in again.stderr
+    drawn_again_where_drawn_otherwise(workdir)
+
+
+def drawn_again_where_drawn_otherwise(workdir):
+    """Draws from the SinGANs of a study that is done; a study for this alone would train them once more."""
+    source, told = Source(0), []
+    folder = workdir / "synthetic" / source.name
+    trained, mesh = load_run(workdir / "singan"), image_mesh(jax.devices()[:1])
+    ids = sorted(path.stem for path in folder.glob("*.npy"))
+    study = study_of("small", {"samples": 2})
+
+    def drawn(study, source=source):
+        told.clear()
+        draw(trained, source, ids[:2], study, workdir / "synthetic" / source.name, mesh, told.append)
+        return np.load(workdir / "synthetic" / source.name / f"{ids[0]}.npy")
+
+    first = drawn(study)
+    assert (len(first), told) == (2, [])
+    (folder / "made_from.json").unlink()  # a whole folder's data card tells it too
+    assert np.array_equal(drawn(study), first)
+    assert told == []
+    more = drawn(dataclasses.replace(study, samples=3))
+    assert (len(more), len(told)) == (3, 1)
+    assert {path.stem for path in folder.glob("*.npy")} == {*ids[:2]}  # what else there was had two
+    assert json.loads((folder / "data_card.json").read_text())["settings"]["samples_of_each"] == 3
+    styled = Source(0, styled=True)
+    whole = drawn(study, styled)
+    assert len(told) == 1
+    half = drawn(dataclasses.replace(study, style=0.5), styled)
+    assert len(told) == 1
+    assert not np.array_equal(whole, half)
+    # Stopped before its data card was written, and other weights since.
+    (folder / "data_card.json").unlink()
+    made = json.loads((folder / "made_from.json").read_text())
+    made["settings"]["weights_digest"] = "others"
+    (folder / "made_from.json").write_text(json.dumps(made))
+    assert len(drawn(dataclasses.replace(study, samples=3))) == 3
+    assert told == [f"{source.name}: 3 pairs of each of 2 patches"]
