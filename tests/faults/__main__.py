@@ -58,7 +58,7 @@ def main() -> int:
             "outcomes": [*map(dataclasses.asdict, outcomes)],
         }
         given.out.write_text(json.dumps(found, indent=1) + "\n")
-    return 0 if all(outcome.survived for outcome in outcomes) else 1
+    return 0 if all(outcome.good for outcome in outcomes) else 1
 
 
 def cases(world: World, kills: Kills, count: int, seed: int, only: str) -> list[tuple[str, Any]]:
@@ -74,7 +74,8 @@ def cases(world: World, kills: Kills, count: int, seed: int, only: str) -> list[
         damages, turns = Damages(world, seed), itertools.count(random.Random(seed).randrange(len(WAYS)))
         for finished, act in ((False, damages.train), (True, damages.sample)):
             for kind, name in damages.cases(finished):
-                if finished and any(shown in kind for shown in SHOWN):
+                # The page of a run in progress is written again; other pictures and tables nobody reads back or mends.
+                if any(shown in kind for shown in (SHOWN if finished else SHOWN[1:])):
                     continue
                 ways = WAYS if count >= LONG else (WAYS[next(turns) % len(WAYS)],)
                 found += [(f"damage {kind}", lambda a=(act, kind, name, way): a[0](*a[1:])) for way in ways]
@@ -87,8 +88,8 @@ def one(name: str, act: Any) -> Outcome:
         outcome = act()
     except Exception as error:  # of the harness: the others go on
         outcome = Outcome(name, "", note=f"{type(error).__name__}: {error}")
-    if not outcome.survived:  # now, and again at the end
-        print(f"not survived: {outcome.kind}, {outcome.what}: {outcome.note}", flush=True)
+    if not outcome.good:  # now, and again at the end
+        print(f"not good: {outcome.kind}, {outcome.what}: {outcome.note}", flush=True)
     return outcome
 
 

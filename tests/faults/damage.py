@@ -53,8 +53,6 @@ class Damages:
             if changed := [n for n, data in contents(workdir).items() if before.get(n) != data]:
                 outcome.note = outcome.note or f"refused, but changed {', '.join(changed)}"
         elif result.returncode == 0 and "Traceback" not in result.stderr:
-            if any(shown in kind for shown in SHOWN[1:]) and not outcome.named:
-                shutil.copy(self.stopped / name, workdir / name)  # nobody reads it back, or makes it anew
             different = self.world.differences(workdir)
             if name == "metrics.jsonl" and outcome.named:
                 different = [each for each in different if each != "rows"]  # said, and what is gone is gone

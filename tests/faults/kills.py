@@ -43,7 +43,9 @@ class Kills:
             return self._evaluation(outcome, getattr(signal, name))
         for _ in range(TRIES):
             workdir = self.world.place()
-            with self.world.start(workdir) as process:
+            # Saved after every chunk, a run of this size is always about to write a checkpoint.
+            rare = (f"--config.train.checkpoint_every={STEPS}",) if phase in ("chunk", "freeze") else ()
+            with self.world.start(workdir, *rare) as process:
                 earlier = set(unfinished_saves(workdir))
                 if not self._moment(process, workdir, phase, earlier):
                     process.communicate()
@@ -132,11 +134,12 @@ def phase_of(workdir: Path, said: str) -> str:
     if scale is None:
         return "report"
     here = workdir / f"scales/{scale:02d}"
-    if unfinished_saves(workdir):
+    at = step(workdir, scale)
+    if at < STEPS and unfinished_saves(workdir):
         return "checkpoint"
     if f"scale {scale} of" not in said:
         return "compile"
-    if step(workdir, scale) < STEPS:
+    if at < STEPS:
         return "chunk"
     if not (here / f"checkpoints/{STEPS}").is_dir():
         return "freeze"

@@ -158,7 +158,7 @@ def read_only(world: World) -> Outcome:
 
 
 def skipped(outcome: Outcome) -> Outcome:
-    outcome.kind, outcome.survived, outcome.note = f"{outcome.kind} (skipped)", True, "only root mounts a small disk"
+    outcome.kind, outcome.skipped, outcome.note = f"{outcome.kind} (skipped)", True, "only root mounts a small disk"
     return outcome
 
 

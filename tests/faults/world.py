@@ -38,6 +38,12 @@ class Outcome:
     identical: bool = False
     named: bool = False
     note: str = ""
+    skipped: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Nothing was lost in silence: as the uninterrupted run, or the damaged file was named."""
+        return self.skipped or (self.survived and (self.identical or self.named))
 
 
 class World:
@@ -146,7 +152,9 @@ def table(outcomes: list[Outcome], phases: Mapping[str, int]) -> str:
     ]
     if phases:
         text.append("kills by phase: " + ", ".join(f"{phase} {count}" for phase, count in phases.items()))
-    bad = [one for one in outcomes if not one.survived]
-    text += [f"not survived: {one.kind}, {one.what}: {one.note}" for one in bad]
-    text += [f"not identical: {one.kind}, {one.what}: {one.note}" for one in outcomes if one.survived and one.note]
+    text += [
+        f"{'not identical' if one.survived else 'not survived'}: {one.kind}, {one.what}: {one.note}"
+        for one in outcomes
+        if not one.good
+    ]
     return "\n".join(text)
