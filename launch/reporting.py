@@ -12,7 +12,7 @@ from launch.report.page import try_write_report
 from launch.tracking import Writer
 from singan import files
 from singan.config import Config
-from singan.observer import ChunkResult, ScaleStart
+from singan.observer import ChunkResult, ScaleStart, Silent
 from singan.processes import Team
 from singan.spec import ScaleSpec
 from singan.trained import FinishedScale
@@ -185,26 +185,16 @@ class Report:
         tqdm.write(text, file=sys.stderr) if self._bar is not None else print(text, file=sys.stderr, flush=True)
 
 
-class Follower:
+class Follower(Silent):
     """The observer in all processes but the first: it has its part in what the Report tells, and tells nothing."""
 
     def __init__(self, config: Config, team: Team, padding: Mapping[str, np.ndarray]):
         self._config, self._team, self._padding = config, team, padding
 
-    def restored(self, global_step: int | None) -> None: ...
-
-    def scale_started(self, start: ScaleStart) -> None: ...
-
-    def chunk_done(self, result: ChunkResult) -> None: ...
-
-    def checkpointing(self) -> None: ...
-
     def scale_finished(
         self, spec: ScaleSpec, scales: Sequence[FinishedScale], images: Mapping[str, np.ndarray]
     ) -> None:
         scale_end.measure(self._config, spec, scales, images, self._padding, self._team)
-
-    def warn(self, text: str) -> None: ...
 
     def close(self, exit_code: int) -> None: ...
 

@@ -61,11 +61,8 @@ class Observer(Protocol):
     def warn(self, text: str) -> None: ...
 
 
-class Repair:
-    """The observer while a scale is trained again whose metrics were told when it was trained first."""
-
-    def __init__(self, observer: Observer):
-        self.warn = observer.warn
+class Silent:
+    """An observer who tells nothing; others are made from it."""
 
     def restored(self, global_step: int | None) -> None: ...
 
@@ -78,3 +75,15 @@ class Repair:
     def scale_finished(
         self, spec: ScaleSpec, scales: Sequence[FinishedScale], images: Mapping[str, np.ndarray]
     ) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+
+class Repair(Silent):
+    """The observer while a scale is trained again whose metrics were told when it was trained first."""
+
+    def __init__(self, observer: Observer):
+        self._observer = observer
+
+    def warn(self, text: str) -> None:
+        self._observer.warn(text)

@@ -62,11 +62,11 @@ class ScaleRun:
             self.observer.restored(None if fresh else self.spec.scale * self.config.train.steps_per_scale + step)
             inputs = self.opening.inputs()
             started = time.monotonic()
-            group, chunk, memory = self._plan()
-            seconds = time.monotonic() - started
-            self.observer.scale_started(ScaleStart(self.spec, self.ids, step, group, memory, seconds))
+            planned = self._plan()
+            seconds, group = time.monotonic() - started, planned.group
+            self.observer.scale_started(ScaleStart(self.spec, self.ids, step, group, planned.memory, seconds))
             placed, state = self._place(inputs, group), self._place(states, group, idle=True)
-            state = self._run_chunks(checkpoints, placed, state, step, group, chunk, should_stop)
+            state = self._run_chunks(checkpoints, placed, state, step, group, planned.compiled, should_stop)
             return self._finish(checkpoints, placed, state, group)
 
     def _restore(self, checkpoints: ScaleCheckpoints) -> tuple[int, list[ScaleState]] | None:
@@ -103,26 +103,21 @@ class ScaleRun:
             stacked = dataclasses.replace(stacked, diverged_at=marked)
         return cohort.place(stacked, self.mesh)
 
-    def _plan(self) -> tuple[int, Any, planning.Memory]:
-        """Returns the group size, the compiled chunk of that size, and its memory."""
-        per_device = -(-self.homes.most // self.team.own_mesh.size)
-        device = self.mesh.devices.flat[0]
-        compiled: dict[int, Any] = {}
+    def _plan(self) -> planning.Planned:
+        """Returns the compiled chunk, its group size and its memory."""
+        steps = min(self.config.train.chunk, self.config.train.steps_per_scale)
+        inputs, state = self._example
 
-        def memory_of(group: int) -> planning.Memory:
-            steps = min(self.config.train.chunk, self.config.train.steps_per_scale)
-            inputs, state = self._example
-            compiled[group] = self._compile(group, steps, (self._shapes(inputs, group), self._shapes(state, group)))
-            return planning.compiled_memory(compiled[group])
+        def compile(group: int) -> Any:
+            return self._compile(group, steps, (self._shapes(inputs, group), self._shapes(state, group)))
 
-        group = min(self.config.train.group_size, per_device)
-        if group == 0 and device.platform == "cpu":
-            group = 1
-        elif group == 0:
-            group = planning.largest_group(per_device, planning.memory_budget(device), memory_of)
-            group = min(self.processes.gather(group))
-        memory = memory_of(group) if group not in compiled else planning.compiled_memory(compiled[group])
-        return group, compiled[group], memory
+        return planning.plan_group(
+            -(-self.homes.most // self.team.own_mesh.size),
+            self.team.own_mesh.devices.flat[0],  # of another process' devices the memory is not told
+            compile,
+            self.config.train.group_size,
+            agree=lambda group: min(self.processes.gather(group)),
+        )
 
     def _shapes(self, tree: PyTree, group: int) -> PyTree:
         return cohort.abstract(tree, self._rows(group) * self.processes.count, self.mesh)
