@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from launch.cli import RESUMABLE
 from launch.holders import LEASE_SECONDS, may_be_alive, parse_holder, refusal, this_process
 from singan import files
 from singan.errors import UserError
@@ -50,7 +51,7 @@ class Lease:
             held = self._read()
             if held and self._is_held(held):
                 raise UserError(refusal(self.path, parse_holder(held)))
-            if self._read() == held:
+            if held and self._read() == held:
                 files.remove(self.path)
             if not files.create(self.path, self._content()):
                 raise UserError(refusal(self.path, parse_holder(self._read())))
@@ -89,8 +90,10 @@ class Lease:
         holder = parse_holder(content)
         if holder is None:
             return self._changes(content)
-        if holder["host"] == this_process()["host"]:
+        here = this_process()
+        if holder["host"] == here["host"] and holder.get("boot") == here.get("boot"):
             return may_be_alive(holder)
+        # Elsewhere, or before a reboot: machines of one image have the same host's name, and only the heartbeat tells.
         age = time.time() - float(holder.get("heartbeat", 0))
         return 0 <= age < LEASE_SECONDS or self._changes(content)
 
@@ -111,7 +114,7 @@ class Lease:
                     print(
                         f"error: {self.path} is no longer this process': it ends at once", file=sys.stderr, flush=True
                     )
-                    self._end(75)
+                    self._end(RESUMABLE)
                     return
                 files.write_bytes(self.path, self._content())
             except UserError as error:

@@ -21,8 +21,7 @@ from singan.errors import UserError
 flags.disclaim_key_flags()
 
 FLAGS = flags.FLAGS
-USER_ERROR = 2
-INTERRUPTED = 130
+DONE, FAILED, USER_ERROR, RESUMABLE, INTERRUPTED = 0, 1, 2, 75, 130  # exit codes
 
 
 def config_flag(default: str | None = None) -> flags.FlagHolder:

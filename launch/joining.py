@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from absl import flags
 
+from launch.cli import INTERRUPTED, RESUMABLE, USER_ERROR
 from launch.native_output import NativeOutput
 from singan.errors import UserError
 from singan.processes import Agreed, Processes
@@ -38,7 +39,6 @@ PEER_TIMEOUT = flags.DEFINE_integer(
     "peer_timeout", 30, "Seconds without a sign of a process after which the others end.", lower_bound=2
 )
 
-RESUMABLE = 75
 _KEYS = "medisingan/peers/"
 
 
@@ -84,7 +84,7 @@ class Peers:
         self._stopped = threading.Event()
         self._client: Any = None
         self._beat, self._limit, self._lock = 0, float(PEER_TIMEOUT.value), threading.Lock()
-        self._at_end: tuple[Callable[[], Any], ...] = ()
+        self._at_end: tuple[Callable[[int], Any], ...] = ()
         self._ending = threading.Lock()
         self._last_words: dict[str, Any] = {}
         self.prefix = f"process {index}: " if index else ""
@@ -124,8 +124,11 @@ class Peers:
         self._hosts[0] = json.loads(first)["host"]
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def at_end(self, *actions: Callable[[], Any]) -> None:
-        """Says what is to be done, quickly, when this process ends because another one did; nothing else then is."""
+    def at_end(self, *actions: Callable[[int], Any]) -> None:
+        """Says what is to be done, quickly, when this process ends because another one did; nothing else then is.
+
+        Args: actions: take the exit code.
+        """
         self._at_end = actions
 
     def stop(self) -> None:
@@ -134,28 +137,28 @@ class Peers:
 
     def on_fatal(self) -> tuple[str, int]:
         """Returns the last line and the exit code for when JAX's runtime aborts this process."""
-        self._begin_end()
+        self._begin_end(RESUMABLE)
         if self._client is None:
             return (
                 f"{self.prefix}error: not all of the {self.count} processes came to {self._address} within"
                 f" {JOIN_TIMEOUT.value} s: start the same command on every host, with another --process_id each"
-            ), 2
+            ), USER_ERROR
         return self.prefix + self._gone(0 if self.index else None, f"no answer from {self._address}"), RESUMABLE
 
     def end_all(self, error: BaseException) -> None:
         """Tells the others how this process ends, and ends it. An error in what processes do together is theirs."""
         if self._client is None:  # not met yet
             raise error
-        if isinstance(error, Exception) and _is_of_another(str(error)):
+        if is_of_another(error):
             self._limit = 4 * self._period  # it is known that one is gone; the watch says which
             self._stopped.wait(PEER_TIMEOUT.value)
             self._end(self._gone(None, str(error).splitlines()[0][:150]), RESUMABLE)
         self._take_over()
         if isinstance(error, UserError):
-            code, text = 2, " ".join(str(error).split())
+            code, text = USER_ERROR, " ".join(str(error).split())
             print(f"error: {text}", file=sys.stderr, flush=True)
         elif isinstance(error, KeyboardInterrupt):
-            code, text = 130, "interrupted"
+            code, text = INTERRUPTED, "interrupted"
             print("interrupted: run the same command again to go on", file=sys.stderr, flush=True)
         else:
             code, text = 1, f"{type(error).__name__}: {error}".splitlines()[0][:300]
@@ -208,12 +211,15 @@ class Peers:
         return f"{self._name(index)} is gone: {why}; the same command resumes"
 
     def _end(self, text: str, code: int) -> None:
-        self._begin_end()
+        self._begin_end(code)
         print(text, file=sys.stderr, flush=True)
         self._exit(code)
 
     def _exit(self, code: int) -> None:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        time.sleep(0.1)  # what is printed goes through a thread (launch/native_output.py)
         os._exit(code)  # not sys.exit: JAX would wait at the end for those who are gone
 
     def _take_over(self) -> None:
@@ -221,12 +227,12 @@ class Peers:
         if not self._ending.acquire(blocking=False):
             threading.Event().wait()
 
-    def _begin_end(self) -> None:
+    def _begin_end(self, code: int) -> None:
         """Does what is to be done because another process is at its end."""
         self._take_over()
         for action in self._at_end:
             with contextlib.suppress(Exception):
-                action()
+                action(code)
 
 
 class _Prefixed:
@@ -333,6 +339,9 @@ def _wait_for(address: str, deadline: float) -> None:
     )
 
 
-def _is_of_another(text: str) -> bool:
-    """Whether an error that JAX raised speaks of another process."""
-    return any(word in text for word in ("Gloo", "onnection closed", "onnection reset", "UNAVAILABLE", "arrier"))
+def is_of_another(error: BaseException) -> bool:
+    """Returns whether an error, of JAX's or of what is built on it, speaks of another process that is gone."""
+    if isinstance(error, UserError) or not isinstance(error, Exception):
+        return False  # of this process' own files, whatever words it has
+    words = ("Gloo", "onnection closed", "onnection reset", "UNAVAILABLE", "arrier")
+    return any(word in str(error) for word in words)

@@ -35,7 +35,6 @@ class NativeOutput:
         sys.stdout.flush()
         sys.stderr.flush()
         self._saved = {number: os.dup(number) for number in (1, 2)}
-        self._old_stderr = sys.stderr
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
         self._threads = [self._filter(number) for number in (1, 2)]
         self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._aborted)

@@ -87,8 +87,9 @@ def claim_workdir(
                 f"{workdir.path} is not the same folder as on process 0: where a training has several hosts, --workdir"
                 " must be a folder that all of them see"
             )
+        known = {row.id: row for row in rows}
         for image in images:
-            if not records.has_image(workdir, record_of(image)):
+            if not records.has_image(workdir, known[image.id]):
                 records.write_image(workdir, image.id, image.pixels)
 
     content: dict[str, Any] = {}
@@ -98,7 +99,7 @@ def claim_workdir(
         content.update(records.read_run(workdir) if workdir.run.exists() else _new_run())
         if content.get("status") != "finished":
             content["status"] = "running"
-            content["starts"].append(_start(mesh, all_processes))
+            content["starts"].append(start_entry(mesh, all_processes))
             records.write_run(workdir, content)
 
     all_processes.only_first(check)
@@ -143,7 +144,7 @@ def code_version() -> dict[str, Any]:
     return {"git_commit": _git_commit(), "versions": {name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
-def _start(mesh: Mesh, processes: Processes) -> dict[str, Any]:
+def start_entry(mesh: Mesh, processes: Processes) -> dict[str, Any]:
     devices = list(mesh.devices.flat)
     return {
         "time": datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat(timespec="seconds"),

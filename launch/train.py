@@ -38,11 +38,11 @@ def main(argv: list[str]) -> int:
             plan.tell(config, cohort)
         return DONE
     runtime.use_compilation_cache()
-    stop = runtime.StopRequest()
     with joining.joined() as (processes, peers):
         # Planned before anything is written, so that an image that is too small leaves no run behind.
         cohorts = load_cohorts(config, root, processes)
         mesh = runtime.start_jax(max(cohort.most for cohort in cohorts))
+        stop = runtime.StopRequest()  # from here on there is something to save
         codes = [train_cohort(config, cohort, mesh, stop, processes, peers) for cohort in cohorts]
     return RESUMABLE if RESUMABLE in codes else max(codes)
 

@@ -6,9 +6,10 @@ import sys
 import jax
 from jax.sharding import Mesh
 
+from launch.cli import DONE, FAILED, INTERRUPTED, RESUMABLE
 from launch.cohorts import Cohort
 from launch.forms import form_of_run
-from launch.joining import Peers
+from launch.joining import Peers, is_of_another
 from launch.lock import WorkdirLock
 from launch.profiling import ProfilingObserver, profiled
 from launch.records import RunRecord, claim_workdir
@@ -27,26 +28,30 @@ from singan.spec import make_spec
 from singan.trained import all_whole, image_padding
 from singan.workdir import Workdir
 
-DONE, FAILED, RESUMABLE = 0, 1, 75
-
 
 def train_cohort(
     config: Config, cohort: Cohort, mesh: Mesh, stop: StopRequest, processes: Processes, peers: Peers | None
 ) -> int:
     """Trains a cohort, or goes on with it, and returns the exit code. All processes call it."""
     if any(processes.gather(stop())):
+        if processes.first:
+            print(f"stopped before {cohort.workdir.path}; the same command goes on", file=sys.stderr)
         return RESUMABLE
     workdir, scales = cohort.workdir, len(cohort.pyramid)
     with contextlib.ExitStack() as stack:
         lock = WorkdirLock(workdir.path)
         processes.only_first(lambda: stack.enter_context(lock))
         record = claim_workdir(workdir, config, cohort.images, mesh, processes, cohort.rows)
-        if processes.share(record.is_finished(workdir, scales) and _is_whole(config, cohort, mesh, processes)):
+        team = make_team(processes, mesh, cohort.by_process)
+        if processes.share(record.is_finished(workdir, scales)) and _is_whole(config, cohort, team):
             print(f"the run in {workdir.path} is finished\n{_where(workdir, scales)}")
             return DONE
         if peers is not None and processes.first:
-            peers.at_end(lambda: record.update(workdir, status="stopped"), lambda: lock.__exit__(None, None, None))
-        code = _train(config, cohort, make_team(processes, mesh, cohort.by_process), record, stop)
+            peers.at_end(
+                lambda code: record.update(workdir, status="stopped" if code in (RESUMABLE, INTERRUPTED) else "failed"),
+                lambda _: lock.__exit__(None, None, None),
+            )
+        code = _train(config, cohort, team, record, stop)
         if peers is not None:
             peers.at_end()
         processes.wait()  # the lock is held until no process is at work any more
@@ -55,13 +60,11 @@ def train_cohort(
     return code
 
 
-def _is_whole(config: Config, cohort: Cohort, mesh: Mesh, processes: Processes) -> bool:
-    """Returns whether a finished run's weights are whole; several processes, which read them together, do not ask."""
-    if processes.count > 1:
-        return True
-    form = form_for(mesh.devices.flat[0].platform)
+def _is_whole(config: Config, cohort: Cohort, team: Team) -> bool:
+    """Returns whether a finished run's weights are whole; all processes read them together."""
+    form = form_for(team.mesh.devices.flat[0].platform)
     first = make_spec(config, cohort.pyramid, len(cohort.channels), form)
-    return all_whole(first, cohort.workdir, print_warning)
+    return all_whole(first, cohort.workdir, print_warning if team.processes.first else lambda _: None, team)
 
 
 def _train(config: Config, cohort: Cohort, team: Team, record: RunRecord, stop: StopRequest) -> int:
@@ -78,10 +81,10 @@ def _train(config: Config, cohort: Cohort, team: Team, record: RunRecord, stop: 
             lambda step: open_writer(config.tracking, workdir.path, record.id, to_mapping(config), step),
         )
     own = [TrainingImage(image.id, image.pixels, padding[image.id]) for image in images]
-    report = profiled(report, workdir.path, team.processes.first)
-    form = form_of_run(record, config, cohort, team.mesh)
     code, status = FAILED, "failed"
     try:
+        report = profiled(report, workdir.path, team.processes.first)
+        form = form_of_run(record, config, cohort, team.mesh)
         scales = trainer.train(config, own, cohort.pyramid, workdir, report, team.mesh, form, stop, team)
         code, status = DONE, "finished"
         lost = {n: f"scale {i}, step {at}" for i, s in enumerate(scales) for n, at in s.diverged.items()}
@@ -97,8 +100,8 @@ def _train(config: Config, cohort: Cohort, team: Team, record: RunRecord, stop: 
         status = "diverged"
         if team.processes.first:
             print(f"error: {diverged}", file=sys.stderr)
-    except jax.errors.JaxRuntimeError:
-        status = "stopped" if team.processes.count > 1 else status  # another process is gone
+    except jax.errors.JaxRuntimeError as error:
+        status = "stopped" if team.processes.count > 1 and is_of_another(error) else status
         raise
     finally:
         # Neither may hide what ended the training, such as a full disk.

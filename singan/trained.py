@@ -124,18 +124,18 @@ def read_finished(
     return FinishedScale(ids, dict(about["diverged"]), weights, dict(about["digests"]), held)
 
 
-def all_whole(first: ScaleSpec, workdir: Workdir, warn: Callable[[str], None]) -> bool:
-    """Returns whether the weights of every scale are there, whole, and those that DONE names.
+def all_whole(first: ScaleSpec, workdir: Workdir, warn: Callable[[str], None], team: Team) -> bool:
+    """Returns whether the weights of every scale are there, whole, and those that DONE names. All processes call it.
 
     Args:
       first: the spec of scale 0.
     """
-    below = ""
+    below, here = "", team
     for scale in range(len(first.pyramid)):
-        finished = read_finished(first.at(scale), workdir, below, warn)
-        if finished is None or read_done(workdir, scale) != finished.digests:
+        finished = read_finished(first.at(scale), workdir, below, warn, here)
+        if finished is None or team.processes.share(read_done(workdir, scale) != finished.digests):
             return False
-        below = finished.fingerprint
+        below, here = finished.fingerprint, team.of(finished.surviving)
     return True
 
 

@@ -17,13 +17,13 @@ from types import FrameType
 from typing import Any
 
 from launch.backends.devices import Slot, share_out
+from launch.cli import DONE, FAILED, RESUMABLE
 from launch.sweeps import state
 from launch.sweeps.plan import PlannedRun, Sweep, train_flags
 from singan import files
 from singan.errors import UserError
 from singan.files import is_bucket
 
-DONE, FAILED, RESUMABLE = 0, 1, 75
 POLL = 0.2  # seconds
 # wandb's agent sets these for the process that it starts, which is the sweep: its runs are their own.
 _AGENTS = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")

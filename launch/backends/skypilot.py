@@ -12,12 +12,11 @@ from launch.backends import machines
 from launch.backends.accelerators import find_accelerator
 from launch.backends.machines import CloudSettings, Machine
 from launch.backends.runner import Runner
+from launch.cli import DONE, RESUMABLE
 from launch.sweeps.plan import PlannedRun, Sweep
 from singan import files
 from singan.errors import UserError
 from singan.files import is_bucket
-
-DONE, RESUMABLE = 0, 75
 
 
 class SkyPilot:
