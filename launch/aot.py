@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
             "config": to_mapping(config),
         }
         rows = [dataclasses.asdict(cost) for cost in costs]
-        files.write_json(OUT.value, {**records._start(mesh, Processes()), **asked, "scales": rows})
+        files.write_json(OUT.value, {**records.start_entry(mesh, Processes()), **asked, "scales": rows})
         print(f"wrote {OUT.value}")
     if talking := [cost.scale for cost in costs if cost.collectives]:
         print(f"error: devices talk to each other at scales {talking}, and images never should", file=sys.stderr)

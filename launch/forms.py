@@ -19,33 +19,35 @@ from singan.config import Config
 from singan.convolution import FORMS, form_for
 from singan.errors import UserError
 from singan.form_choice import as_mapping, time_forms
+from singan.pyramid import Pyramid
 from singan.spec import ScaleSpec, make_spec
 
 MOST = 16  # images that are timed together: more change the order of the forms little, and take memory
 
 
 def form_of_run(record: RunRecord, config: Config, cohort: Cohort, mesh: Mesh) -> str:
-    """Returns the form to train with, and records it in run.json with the reason.
+    """Returns the form to train with, which run.json records with the reason (`choose`)."""
+    device = mesh.devices.flat[0]
+    recorded = record.content.get("convolution", {})
+    if recorded.get("device") == device.device_kind and recorded.get("form") in FORMS:
+        return recorded["form"]
+    choice = choose(config, cohort.pyramid, len(cohort.channels), len(cohort.rows), mesh)
+    record.update(cohort.workdir, convolution={"device": device.device_kind, **choice})
+    return choice["form"]
+
+
+def choose(config: Config, pyramid: Pyramid, channels: int, images: int, mesh: Mesh) -> dict[str, Any]:
+    """Returns the form that a new run of `images` images takes, {'form': ..., 'why': ...}.
 
     On a GPU the forms are timed at the finest scale, which takes most of a training: once per kind of device and layer
     (some seconds, kept beside the compiled programs). A CPU and a TPU have their form by evidence
     (convolution.form_for), and so have several processes, which must agree.
     """
     device = mesh.devices.flat[0]
-    recorded = record.content.get("convolution", {})
-    if recorded.get("device") == device.device_kind and recorded.get("form") in FORMS:
-        return recorded["form"]
     if device.platform != "gpu" or jax.process_count() > 1:
-        choice = {"form": form_for(device.platform), "why": f"the form of {device.platform}"}
-    else:
-        choice = _fastest(_finest(config, cohort), min(MOST, -(-len(cohort.rows) // mesh.size)), device.device_kind)
-    record.update(cohort.workdir, convolution={"device": device.device_kind, **choice})
-    return choice["form"]
-
-
-def _finest(config: Config, cohort: Cohort) -> ScaleSpec:
-    pyramid = cohort.pyramid
-    return make_spec(config, pyramid, len(cohort.channels), form_for("gpu"), len(pyramid) - 1)
+        return {"form": form_for(device.platform), "why": f"the form of {device.platform}"}
+    finest = make_spec(config, pyramid, channels, form_for("gpu"), len(pyramid) - 1)
+    return _fastest(finest, min(MOST, -(-images // mesh.size)), device.device_kind)
 
 
 def _fastest(spec: ScaleSpec, images: int, kind: str) -> dict[str, Any]:

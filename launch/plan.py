@@ -6,8 +6,8 @@ from jax.sharding import Mesh
 
 from launch import runtime
 from launch.cohorts import Cohort
+from launch.forms import choose
 from singan.config import Config
-from singan.convolution import form_for
 from singan.planning import ScaleCost, scale_cost
 from singan.pyramid import Pyramid
 from singan.rates import matmul_rate
@@ -41,7 +41,7 @@ def table(config: Config, pyramid: Pyramid, channels: int, images: int, mesh: Me
     be done: training takes a few times as long at coarse scales and comes near it at fine ones.
     """
     device = mesh.devices.flat[0]
-    first = make_spec(config, pyramid, channels, form_for(device.platform))
+    first = make_spec(config, pyramid, channels, choose(config, pyramid, channels, images, mesh)["form"])
     precision = config.train.precision
     rate = matmul_rate(precision, 1024 if device.platform == "cpu" else 4096)
     yield f"{mesh.size} x {device.device_kind}, precision {precision}: matrix products at {rate / 1e12:.2f} TFLOP/s"

@@ -11,6 +11,7 @@ from jax import lax
 
 from singan.cohort import PRECISIONS
 from singan.convolution import FORMS, conv3x3
+from singan.rates import median_seconds
 from singan.spec import ScaleSpec
 
 
@@ -60,13 +61,7 @@ def time_form(
     with jax.default_matmul_precision(PRECISIONS[precision]):
         compiled = jax.jit(jax.vmap(one)).lower(*arrays).compile()
     compile_seconds = time.perf_counter() - started
-    jax.block_until_ready(compiled(*arrays))
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
-        started = time.perf_counter()
-        jax.block_until_ready(compiled(*arrays))
-        times.append(time.perf_counter() - started)
-    ms = 1e3 * sorted(times)[len(times) // 2] / loops / images
+    ms = 1e3 * median_seconds(compiled, tuple(arrays), seconds) / loops / images
     memory = compiled.memory_analysis()
     temporary = memory.temp_size_in_bytes if memory else 0
     return FormTime(form, side, features, images, precision, ms, compile_seconds, temporary)

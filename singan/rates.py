@@ -15,20 +15,21 @@ def matmul_rate(precision: str, side: int = 4096, seconds: float = 0.5) -> float
     a = jax.random.normal(jax.random.key(0), (side, side)) / side**0.5
     with jax.default_matmul_precision(PRECISIONS[precision]):
         program = jax.jit(lambda a: jax.lax.fori_loop(0, 8, lambda _, y: a @ y, a)).lower(a).compile()
-    return 8 * 2 * side**3 / _median_seconds(program, a, seconds)
+    return 8 * 2 * side**3 / median_seconds(program, (a,), seconds)
 
 
 def copy_rate(mebibytes: int = 256, seconds: float = 0.3) -> float:
     """Returns the bytes per second that an elementwise operation reads and writes on the first device."""
     x = jnp.ones(mebibytes * 2**18, jnp.float32)
-    return 2 * x.nbytes / _median_seconds(jax.jit(lambda x: x * 1.0001 + 1.0), x, seconds)
+    return 2 * x.nbytes / median_seconds(jax.jit(lambda x: x * 1.0001 + 1.0), (x,), seconds)
 
 
-def _median_seconds(program: Callable[[Any], Any], x: Any, seconds: float) -> float:
-    jax.block_until_ready(program(x))
+def median_seconds(program: Callable[..., Any], arguments: tuple[Any, ...], seconds: float) -> float:
+    """Returns the median time of a call, in seconds, of at least three calls and `seconds` of them."""
+    jax.block_until_ready(program(*arguments))
     times: list[float] = []
     while len(times) < 3 or sum(times) < seconds:
         started = time.perf_counter()
-        jax.block_until_ready(program(x))
+        jax.block_until_ready(program(*arguments))
         times.append(time.perf_counter() - started)
     return sorted(times)[len(times) // 2]

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import json
 import os
 import platform
 import subprocess
@@ -14,7 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from experiments.training_time.whole_steps import compile_chunk
-from singan import profiling
+from singan import files, profiling
 from singan.spec import ScaleSpec
 
 TARGET_SECONDS = 60  # for one image, all scales: PERFORMANCE's aim for an H200
@@ -40,10 +39,8 @@ def machine(mesh: Mesh) -> dict[str, Any]:
 
 def write(stem: str, results: dict[str, Any]) -> None:
     """Writes stem.json and stem.md, each whole or not at all, and stem.png where matplotlib is installed."""
-    for ending, text in (("json", json.dumps(results, indent=1)), ("md", markdown(results))):
-        part = Path(f"{stem}.{ending}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(f"{stem}.{ending}")
+    files.write_json(f"{stem}.json", results)
+    files.write_text(f"{stem}.md", markdown(results))
     _plot(stem, results)
 
 
