@@ -56,7 +56,7 @@ def _titled(runs: Sequence[Compared], part: Part) -> Html:
 
 def _curves(runs: Sequence[Compared]) -> Html:
     """Returns a line for each run in each panel, also of what its scales ended with."""
-    histories = {one.name: one.history for one in runs if one.history}
+    histories = {one.name: one.history for one in runs}
     steps = {one.name: int(one.config["train.steps_per_scale"]) for one in runs if one.history}
     drawn: list[Html | None] = [*curves.side_by_side(histories, steps)]
     for metric in ("reconstruction_rmse", "noise_amplitude", *AT_SCALES):

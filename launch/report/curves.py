@@ -75,7 +75,7 @@ def side_by_side(runs: Mapping[str, Sequence[ScaleHistory]], steps: Mapping[str,
     """Returns panels with a line for each run, against the scale and the share of its steps that is done.
 
     Args:
-      runs: what was said of each run's scales, by the run's name.
+      runs: what was said of each run's scales, by the run's name; all runs of the page, as their order colours them.
       steps: of a whole scale of each run.
     """
     last = max((scale.scale for scales in runs.values() for scale in scales), default=-1)
@@ -150,7 +150,8 @@ def _figure(
     spread = any(point.high > point.low for point in points)
     said = [unit, "logarithmic" if log else "", "line: mean over images, band: 10th to 90th percentile" * spread]
     svg = tag("svg", drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title} against {axis}")
-    keys = tag("p", [tag("span", line.name, class_=f"s{i % LINES}") for i, line in enumerate(lines)], class_="keys")
+    names = [tag("span", line.name, class_=f"s{i % LINES}") for i, line in enumerate(lines) if any(line.parts)]
+    keys = tag("p", names, class_="keys")
     caption = tag("figcaption", tag("b", title), " ", tag("span", ", ".join(filter(None, said))))
     return tag("figure", caption, keys if len(lines) > 1 else None, svg, class_="chart")
 
