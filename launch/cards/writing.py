@@ -45,9 +45,9 @@ def settings_of(run: Run, **drawn: Any) -> dict[str, Any]:
         for key, value in flatten(to_mapping(run.config)).items()
         if not key.startswith("tracking.") and key != "data.path"
     }
+    # The weights name the run: its id is drawn at random, and equal runs give equal cards.
     weights = "".join(scale.fingerprint for scale in run.scales)
     return {
-        "run": str(files.read_json(run.workdir.run)["id"]) if files.exists(run.workdir.run) else NOT_RECORDED,
         "config_digest": _digest(json.dumps(files.plain(config), sort_keys=True)),
         "weights_digest": _digest(weights),
         "preset": run.config.preset,
