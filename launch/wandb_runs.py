@@ -157,6 +157,7 @@ def open_wandb(
     uploaded = [path for path in earlier if path.name.startswith("run-") or any(path.glob("*.wandb.synced"))]
     run, logged_through = None, -1
     _keep_inside(home)
+    _wait_for_a_new_name(earlier)
     start = {
         "dir": str(home),
         "id": run_id,
@@ -181,13 +182,17 @@ def open_wandb(
         run = _start(start, mode="offline", resume="allow")  # so that its sync asks the server where to go on
     writer = Wandb(run, workdir, logged_through)
     writer.replay(kept)
-    # Not before the replay: until then they are the fuller record. Not its own folder, whose name is that of one
-    # that was started within the same second.
-    current = Path(run.dir).parent
-    for path in set(earlier) - {*uploaded, current}:
+    for path in set(earlier) - set(uploaded):  # not before the replay: until then they are the fuller record
         superseded = files.make_directory(home / "wandb" / "superseded")
         shutil.move(path, superseded / path.name)
     return writer
+
+
+def _wait_for_a_new_name(earlier: Iterable[Path]) -> None:
+    """wandb names a folder by the second: two starts within one would write to the same."""
+    names = [path.name for path in earlier]
+    while any(time.strftime("-%Y%m%d_%H%M%S-") in name for name in names):
+        time.sleep(0.05)
 
 
 def local_home(workdir: Path, run_id: str) -> Path:

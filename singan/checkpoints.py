@@ -4,6 +4,7 @@ Orbax keeps no checksum of array data: a flipped bit would come back as if nothi
 carries one digest per image, checked when it is read; a damaged one is named and the one before it is used.
 """
 
+import asyncio
 import contextlib
 import gc
 import hashlib
@@ -159,13 +160,13 @@ class ScaleCheckpoints:
                     found = self._read(step, own)
                 except Exception as raised:  # whatever a damaged file makes of the reader
                     error = _first_line(raised) or "unknown"
-                    gc.collect()
+                if error:
+                    gc.collect()  # after the except: until then the error holds what is to be collected in silence
             errors = list(filter(None, self._processes.gather(error)))
             if found and not errors:
                 return step, *found
             self._warn(f"checkpoint {self._directory / str(step)} is damaged and passed over: {errors[0]}")
             self._manager.delete(step)
-            gc.collect()
         return None
 
     def _read(self, step: int, own: Sequence[str] | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -223,15 +224,34 @@ class ScaleCheckpoints:
 
 @contextlib.contextmanager
 def _silent_leftovers() -> Iterator[None]:
-    """Context for reading what may be damaged: Orbax then drops coroutines and tasks of its own without closing them,
-    and Python would print a traceback for each of them when it collects it."""
-    hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
+    """Context for reading what may be damaged: Orbax leaves at the first array that fails, with others being read. Its
+    coroutines and tasks are never closed, and Python would print a traceback for each of them when it collects it."""
+    hook, logger, policy = sys.unraisablehook, logging.getLogger("asyncio"), asyncio.get_event_loop_policy()
     disabled = logger.disabled
     sys.unraisablehook, logger.disabled = lambda _: None, True
+    asyncio.set_event_loop_policy(_PatientPolicy())
     try:
         yield
     finally:
+        asyncio.set_event_loop_policy(policy)
         sys.unraisablehook, logger.disabled = hook, disabled
+
+
+class _PatientLoop(asyncio.SelectorEventLoop):
+    """A loop that TensorStore's threads may still report to when it is closed: else each of them, whenever its read
+    ends, prints a traceback that nothing in Python can catch."""
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        try:
+            return super().call_soon_threadsafe(callback, *args, context=context)
+        except RuntimeError:
+            if not self.is_closed():
+                raise
+
+
+class _PatientPolicy(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return _PatientLoop()
 
 
 def _sum(about: Mapping[str, Any]) -> str:
