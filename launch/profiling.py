@@ -16,19 +16,17 @@ PROFILE = flags.DEFINE_boolean("profile", False, "Trace a few chunks of each sca
 BEFORE, DURING = 2, 2  # chunks of a scale that pass before its trace, and that are traced
 
 
-def profiled(observer: Any, workdir: AnyPath, first: bool) -> Any:
-    """Returns the observer, or where --profile asks for it (of the first process) one that also takes traces.
-
-    Raises:
-      UserError: the workdir is not a folder of this machine, where alone traces can be written.
-    """
-    if not PROFILE.value or not first:
-        return observer
-    if not isinstance(workdir, Path):
+def check(workdir: AnyPath) -> None:
+    """Raises UserError where --profile is asked for and the workdir is no folder of this machine: traces need one."""
+    if PROFILE.value and not isinstance(workdir, Path):
         raise UserError(
             f"--profile writes into a folder of this machine, and {workdir} is none: give another --workdir"
         )
-    return ProfilingObserver(observer, workdir / "profile")
+
+
+def profiled(observer: Any, workdir: AnyPath, first: bool) -> Any:
+    """Returns the observer, or where --profile asks for it (of the first process) one that also takes traces."""
+    return ProfilingObserver(observer, Path(workdir) / "profile") if PROFILE.value and first else observer
 
 
 class ProfilingObserver:

@@ -8,7 +8,7 @@ python -m launch.train --config=... --workdir=SHARED --coordinator=HOST0:8476 --
 
 from absl import flags
 
-from launch import cli, joining, plan, profiling, runtime
+from launch import cli, joining, peers, plan, profiling, runtime
 from launch.cohorts import load_cohorts
 from launch.configs import load_config
 from launch.training import DONE, RESUMABLE, train_cohort
@@ -24,8 +24,8 @@ for flag in (
     joining.COORDINATOR,
     joining.NUM_PROCESSES,
     joining.PROCESS_ID,
-    joining.JOIN_TIMEOUT,
-    joining.PEER_TIMEOUT,
+    peers.JOIN_TIMEOUT,
+    peers.PEER_TIMEOUT,
 ):
     flags.declare_key_flag(flag.name)
 
@@ -37,13 +37,14 @@ def main(argv: list[str]) -> int:
         for cohort in load_cohorts(config, root):
             plan.tell(config, cohort)
         return DONE
+    profiling.check(root)
     runtime.use_compilation_cache()
-    with joining.joined() as (processes, peers):
+    with joining.joined() as (processes, others):
         # Planned before anything is written, so that an image that is too small leaves no run behind.
         cohorts = load_cohorts(config, root, processes)
         mesh = runtime.start_jax(max(cohort.most for cohort in cohorts))
         stop = runtime.StopRequest()  # from here on there is something to save
-        codes = [train_cohort(config, cohort, mesh, stop, processes, peers) for cohort in cohorts]
+        codes = [train_cohort(config, cohort, mesh, stop, processes, others) for cohort in cohorts]
     return RESUMABLE if RESUMABLE in codes else max(codes)
 
 

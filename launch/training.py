@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 from launch.cli import DONE, FAILED, INTERRUPTED, RESUMABLE
 from launch.cohorts import Cohort
 from launch.forms import form_of_run
-from launch.joining import Peers, is_of_another
 from launch.lock import WorkdirLock
+from launch.peers import Peers, is_of_another
 from launch.profiling import ProfilingObserver, profiled
 from launch.records import RunRecord, claim_workdir
 from launch.report.page import try_write_report

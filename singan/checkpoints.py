@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import gc
 import hashlib
-import json
 import logging
 import re
 import shutil
@@ -129,7 +128,7 @@ class ScaleCheckpoints:
             homes = Homes(tuple(tuple(part) for part in parts))
             about, arrays = {**about, "rows": homes.rows(len(next(iter(rows.values()))))}, _leaves(tree)
         about = files.plain(about)
-        about["sum"] = _sum(about)
+        about["sum"] = files.digest(about)
         arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
         self._guarded(lambda: self._manager.save(step, args=arguments, force=True))
         return sums
@@ -179,7 +178,7 @@ class ScaleCheckpoints:
         flat = {path: leaf[[place[name] for name in names]] for path, leaf in whole.items()}
         if digests(flat, names) != {name: about["digests"][name] for name in names}:
             raise ValueError("the digest of its arrays does not hold")
-        if about.pop("sum", None) not in (None, _sum(about)):  # older versions wrote none
+        if about.pop("sum", None) not in (None, files.digest(about)):  # older versions wrote none
             raise ValueError("the digest of what is said about it does not hold")
         return flat, about
 
@@ -252,11 +251,6 @@ class _PatientLoop(asyncio.SelectorEventLoop):
 class _PatientPolicy(asyncio.DefaultEventLoopPolicy):
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         return _PatientLoop()
-
-
-def _sum(about: Mapping[str, Any]) -> str:
-    text = json.dumps({key: value for key, value in about.items() if key != "sum"}, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ reached by epath, which comes with Orbax: a write there is one whole object, and
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import math
@@ -229,6 +230,12 @@ def read_json(path: str | os.PathLike) -> Any:
         if not is_bucket(path):
             raise
         raise UserError(f"cannot read {os.fspath(path)}: {one_line(error)}") from error
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Returns a BLAKE2b digest (32 hex digits) of what JSON keeps of a mapping, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def plain(value: Any) -> Any:

@@ -5,7 +5,6 @@ config.json  run.json  images.json  images/<id>.npy  metrics.jsonl  scales/03/{c
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -226,7 +225,7 @@ def read_done(workdir: Workdir, scale: int) -> dict[str, str] | None:
 
 def _write(path: AnyPath, content: Mapping[str, Any]) -> None:
     content = files.plain(content)
-    files.write_json(path, {"format": FORMAT, "digest": _digest(content), **content})
+    files.write_json(path, {"format": FORMAT, "digest": files.digest(content), **content})
 
 
 def _read(path: AnyPath) -> dict[str, Any]:
@@ -249,14 +248,11 @@ def _read(path: AnyPath) -> dict[str, Any]:
             f"{path} has format {written}, this version reads up to {FORMAT}: use the version of this project that"
             " wrote it, or a newer one"
         )
-    if digest != _digest(content) and (digest is not None or (written >= DIGESTS_SINCE and path.name != "run.json")):
+    if digest != files.digest(content) and (
+        digest is not None or (written >= DIGESTS_SINCE and path.name != "run.json")
+    ):
         raise UserError(_damaged(path, "its digest does not hold"))
     return content
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _damaged(path: AnyPath, why: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from launch import joining
+from launch import joining, peers
 from singan.errors import UserError
 from tests.launch.resume_test import flip_a_byte, whole_checkpoints
 from tests.launch.train_test import CHUNK, ROOT, SCALES, STEPS, Commands, done, picture, rows, save_png
@@ -256,7 +256,7 @@ def test_slurm_and_the_environment_say_where_the_others_are(monkeypatch):
 
 def test_a_port_that_is_taken_is_named():
     with socket.create_server(("", 0)) as taken, pytest.raises(UserError, match="cannot be used here"):
-        joining._check_port(f"localhost:{taken.getsockname()[1]}")
+        peers._check_port(f"localhost:{taken.getsockname()[1]}")
 
 
 def _no_cluster(monkeypatch) -> None:

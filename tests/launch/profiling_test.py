@@ -1,8 +1,13 @@
 """launch.train --profile and --plan on a tiny run."""
 
-import pytest
+import pathlib
 
+import pytest
+from absl.testing import flagsaver
+
+from launch.profiling import check
 from singan import profiling
+from singan.errors import UserError
 from tests.launch.train_test import SCALES, Commands
 
 
@@ -34,3 +39,13 @@ def test_the_table_has_the_longest_and_their_share():
     lines = profiling.table(rows, 1).splitlines()
     assert len(lines) == 2
     assert lines[1].split() == ["30.00", "75.0%", "2", "convolution.1"]
+
+
+def test_a_profile_into_a_bucket_is_refused(tmp_path):
+    bucket = pathlib.PurePosixPath("gs://bucket/run")
+    with flagsaver.as_parsed(profile="false"):
+        check(bucket)
+    with flagsaver.as_parsed(profile="true"):
+        check(tmp_path)
+        with pytest.raises(UserError, match="--profile writes into a folder of this machine"):
+            check(bucket)
