@@ -179,12 +179,19 @@ VMAPPED = {"rtol": 1e-5, "atol": 1e-6}
 
 @pytest.fixture(scope="module")
 def vmapped_chunks(tiny_spec):
-    """In the form that accelerators use."""
+    """In the form of a TPU."""
     return Chunks(tiny_spec(1, form="shifted", num_layers=2))
 
 
-def test_groups_of_vmapped_images_give_the_same_training(vmapped_chunks, eight, on_one_device):
-    state, metrics = vmapped_chunks(eight, devices=2, group=2)
+@pytest.fixture(scope="module", params=["shifted", "gathered"])
+def chunks_of_a_form(request, tiny_spec, vmapped_chunks):
+    """Of forms with passes one after another and, all but the TPU's, with those of the same weights in one batch."""
+    shifted = request.param == "shifted"
+    return vmapped_chunks if shifted else Chunks(tiny_spec(1, form=request.param, num_layers=2))
+
+
+def test_groups_of_vmapped_images_give_the_same_training(chunks_of_a_form, eight, on_one_device):
+    state, metrics = chunks_of_a_form(eight, devices=2, group=2)
     expected, expected_metrics = on_one_device
     for name in METRICS:
         np.testing.assert_allclose(metrics[name], expected_metrics[name], **VMAPPED, err_msg=name)
