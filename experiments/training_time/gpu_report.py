@@ -28,13 +28,27 @@ def machine(mesh: Mesh) -> dict[str, Any]:
     device = mesh.devices.flat[0]
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
+        "command": _command(),
         "git_commit": commit.strip(),
         "device": f"{mesh.size} x {device.device_kind} ({device.platform})",
         "host_cores": os.cpu_count(),
+        "processor": _processor(),
         "python": platform.python_version(),
         "jax": jax.__version__,
     }
+
+
+def _command() -> str:
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    return " ".join(["python", "-m", module.name, *sys.argv[1:]] if module else sys.argv)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 def write(stem: str, results: dict[str, Any]) -> None:
@@ -118,7 +132,7 @@ def markdown(results: dict[str, Any]) -> str:
         f" Command: `{about['command']}`",
         "## Checks\n\n" + "\n".join(f"- {'ok' if c['passed'] else 'FAILED'}: {c['text']}" for c in results["checks"]),
         "## Rates of this machine, in this run\n\n"
-        + _table(
+        + table(
             ("matrix product", "TFLOP/s"),
             [(name, f"{rate / 1e12:.3g}") for name, rate in results["rates"].items()],
         )
@@ -126,7 +140,7 @@ def markdown(results: dict[str, Any]) -> str:
         "## Whole steps\n\nms a step and image, the draws through the frozen scales included; PyTorch's step is given"
         " its previous images.\n\n" + _steps(results),
         "## Forms of the convolution\n\nms an image of one layer's value, gradients and second derivatives.\n\n"
-        + _table(
+        + table(
             ("px", "channels", "N", "precision", "form", "ms", "compile s", "MiB"),
             [
                 (r["side"], r["features"], r["images"], r["precision"], r["form"], f"{r['ms_per_image']:.3f}")
@@ -169,7 +183,7 @@ def _steps(results: dict[str, Any]) -> str:
             )
         )
     heads = "scale,size,channels,N,at once,precision,form,ms,PyTorch ms,ratio,GFLOP,TFLOP/s,of matmul,MiB,compile s"
-    return _table(tuple(heads.split(",")), rows)
+    return table(tuple(heads.split(",")), rows)
 
 
 def _images(results: dict[str, Any]) -> str:
@@ -187,20 +201,29 @@ def _images(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+def table(heads: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    """Returns a table of Markdown; rows have as many cells as there are heads."""
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
 
-def _plot(stem: str, results: dict[str, Any]) -> None:
+def pyplot() -> Any:
+    """Returns matplotlib's pyplot, drawing into files, or None where matplotlib is not installed."""
     try:
         import matplotlib  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
-        return
+        return None
     matplotlib.use("Agg")
     from matplotlib import pyplot  # pyright: ignore[reportMissingImports]
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    return pyplot
+
+
+def _plot(stem: str, results: dict[str, Any]) -> None:
+    plots = pyplot()
+    if plots is None:
+        return
+    figure, axes = plots.subplots(figsize=(7, 4.5), layout="constrained")
     for precision in results["rates"]:
         rows = [row for row in results["steps"] if row["precision"] == precision]
         for scale in sorted({row["scale"] for row in rows}):
@@ -212,4 +235,4 @@ def _plot(stem: str, results: dict[str, Any]) -> None:
         axes.legend(fontsize=7, ncols=2)
     axes.set_title(results["machine"]["device"], fontsize=9)
     figure.savefig(f"{stem}.png", dpi=130)
-    pyplot.close(figure)
+    plots.close(figure)

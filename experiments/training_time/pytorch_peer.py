@@ -1,11 +1,12 @@
 """The peer of the benchmark: one SinGAN training step in plain PyTorch, as a textbook would write it.
 
 The same networks, losses, optimisers and number of updates as the reference method: three critic updates with the
-pixelwise gradient penalty, three generator updates with a freshly computed fake. The previous images are given, on
-both sides of the comparison, so that what is timed is the step itself. Needs the extra `bench` (torch).
+pixelwise gradient penalty, three generator updates with a freshly computed fake. The critic's updates each draw a pass
+through the frozen scales where these are given; the previous image is given otherwise. Needs the extra `bench` (torch).
 """
 
 import time
+from collections.abc import Callable, Sequence
 
 import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
@@ -49,7 +50,12 @@ def initialise(module: nn.Module) -> None:
 
 
 def seconds_per_step(
-    real: torch.Tensor, previous: torch.Tensor, width: int, min_seconds: float = 2.0, min_steps: int = 3
+    real: torch.Tensor,
+    previous: torch.Tensor,
+    width: int,
+    min_seconds: float = 2.0,
+    min_steps: int = 3,
+    frozen: Sequence[tuple[int, int, int]] = (),
 ) -> float:
     """Returns the median seconds of one training step at one scale, the first two steps not counted.
 
@@ -57,30 +63,64 @@ def seconds_per_step(
       real, previous: [1, C, H, W] in [-1, 1], on the device to be timed.
       width: hidden channels of both networks.
       min_seconds, min_steps: steps are timed until both are reached.
+      frozen: height, width and hidden channels of the scales below, coarsest first, whose generators draw the previous
+        image of each critic update; where there are none, `previous` stands for what they would draw.
     """
     channels = real.shape[1]
     generator, critic = (net(channels, width).to(real.device).apply(initialise) for net in (Generator, Critic))
     generator_adam = torch.optim.Adam(generator.parameters(), lr=5e-4, betas=(0.5, 0.999))
     critic_adam = torch.optim.Adam(critic.parameters(), lr=5e-4, betas=(0.5, 0.999))
-    padded_previous = functional.pad(previous, (5, 5, 5, 5))
+    padded_previous = _padded(previous)
+    generators = [Generator(channels, features).to(real.device).apply(initialise).eval() for *_, features in frozen]
+
+    def draw() -> torch.Tensor:
+        if not frozen:
+            return padded_previous
+        sizes = [(height, width) for height, width, _ in frozen]
+        return _padded(_random_pass(generators, [*sizes, tuple(real.shape[2:])], real))
+
     times: list[float] = []
     while len(times) < min_steps + 2 or sum(times[2:]) < min_seconds:
         start = time.perf_counter()
-        _step(generator, critic, generator_adam, critic_adam, real, padded_previous)
+        _step(generator, critic, generator_adam, critic_adam, real, padded_previous, draw)
         if real.is_cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return sorted(times[2:])[(len(times) - 2) // 2]
 
 
-def _step(generator, critic, generator_adam, critic_adam, real, padded_previous, amplitude: float = 0.1) -> None:
-    noise = functional.pad(torch.randn_like(real), (5, 5, 5, 5))
-    inputs = amplitude * noise + padded_previous
+def _padded(image: torch.Tensor) -> torch.Tensor:
+    return functional.pad(image, (5, 5, 5, 5))
+
+
+@torch.no_grad()
+def _random_pass(generators: list[Generator], sizes: list, like: torch.Tensor, amplitude: float = 0.1) -> torch.Tensor:
+    """Returns a random image of the frozen generators [1, C, *sizes[-1]]; sizes has one more than there are of them."""
+    image = like.new_zeros(1, like.shape[1], *sizes[0])
+    for generator, size, larger in zip(generators, sizes[:-1], sizes[1:], strict=True):
+        below, noise = _padded(image), _padded(torch.randn(1, like.shape[1], *size, device=like.device))
+        image = functional.interpolate(generator(amplitude * noise + below, below), larger, mode="bicubic")
+    return image
+
+
+def _step(
+    generator,
+    critic,
+    generator_adam,
+    critic_adam,
+    real,
+    padded_previous,
+    draw: Callable[[], torch.Tensor],
+    amplitude: float = 0.1,
+) -> None:
+    noise = _padded(torch.randn_like(real))
     for _ in range(3):
+        below = draw()
+        inputs = amplitude * noise + below
         critic_adam.zero_grad()
         (-critic(real).mean()).backward()
         with torch.no_grad():
-            fake = generator(inputs, padded_previous)
+            fake = generator(inputs, below)
         critic(fake).mean().backward()
         epsilon = torch.rand(1, device=real.device)
         mixed = (epsilon * real + (1 - epsilon) * fake).requires_grad_(True)
@@ -91,7 +131,7 @@ def _step(generator, critic, generator_adam, critic_adam, real, padded_previous,
         parameter.requires_grad_(False)
     for _ in range(3):
         generator_adam.zero_grad()
-        (-critic(generator(inputs, padded_previous)).mean()).backward()
+        (-critic(generator(inputs, below)).mean()).backward()
         (10 * functional.mse_loss(generator(padded_previous, padded_previous), real)).backward()
         generator_adam.step()
     for parameter in critic.parameters():

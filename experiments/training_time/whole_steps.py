@@ -4,6 +4,7 @@ Needs JAX, Flax, Optax and NumPy alone. The images are made by code: what they s
 """
 
 import dataclasses
+import functools
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from singan import cohort, planning
-from singan.operations import matrix_operations
+from singan.operations import Operations, matrix_operations
 from singan.spec import ScaleSpec
 from singan.state import ScaleInputs, ScaleState
 
@@ -55,10 +56,25 @@ def example_of(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
 
 def asked_flops(spec: ScaleSpec) -> float:
     """Returns the FLOPs of a step of one image, as the method asks for them: whatever form the convolutions take."""
-    spec = dataclasses.replace(spec, form="direct")
+    return float(_operations(dataclasses.replace(spec, form="direct")).every)
+
+
+def accessed_bytes(compiled: Compiled) -> float:
+    """Returns the bytes that a step of one image reads and writes by XLA's cost analysis; 0 where it does not say.
+
+    It counts the operands of every fused operation, whether or not a cache holds them, and a loop's body once; that is
+    brought to the step's real length as singan/planning.py does it.
+    """
+    operations, analysis = _operations(compiled.spec), compiled.program.cost_analysis() or {}
+    return analysis.get("bytes accessed", 0.0) * operations.every / operations.once / compiled.group
+
+
+@functools.lru_cache  # every cohort size of a scale asks for the same
+def _operations(spec: ScaleSpec) -> Operations:
+    """Returns the operations of one step of one image."""
     inputs, state = example_of(spec)
     jaxpr = jax.make_jaxpr(lambda inputs, state: cohort.chunk_of_one(spec, 1, False, inputs, state))(inputs, state)
-    return float(matrix_operations(jaxpr).every)
+    return matrix_operations(jaxpr)
 
 
 def compile_chunk(spec: ScaleSpec, images: int, group: int, steps: int, mesh: Mesh, precision: str) -> Compiled:
@@ -71,6 +87,17 @@ def compile_chunk(spec: ScaleSpec, images: int, group: int, steps: int, mesh: Me
     seconds = time.perf_counter() - started
     inputs, state = (cohort.place(cohort.stack([tree], size), mesh) for tree in example)
     return Compiled(spec, images, group, steps, program, inputs, state, seconds)
+
+
+def compile_fitting(spec: ScaleSpec, images: int, steps: int, mesh: Mesh, precision: str) -> Compiled:
+    """Returns what compile_chunk does with the group that launch.train takes: as many images as fit the device."""
+    chunks: dict[int, Compiled] = {}
+
+    def compile(group: int) -> Any:
+        chunks[group] = compile_chunk(spec, images, group, steps, mesh, precision)
+        return chunks[group].program
+
+    return chunks[planning.plan_group(-(-images // mesh.size), mesh.devices.flat[0], compile).group]
 
 
 def measure(compiled: Compiled, seconds: float = 1.0, least: int = 3) -> dict[str, Any]:
