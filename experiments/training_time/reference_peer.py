@@ -1,0 +1,120 @@
+"""The PyTorch reference beside this project, where the user has a checkout of it: make bench ARGS=--peer=DIR.
+
+Nothing of the reference is in this repository. reference_runner.py trains with the checkout's own functions in its own
+process and a temporary folder: the same image and sizes, and as many updates of each network in an iteration.
+"""
+
+import json
+import math
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.training_time import whole_steps
+from experiments.training_time.gpu_report import table
+from launch.text import one_line
+from singan.errors import UserError
+from singan.spec import ScaleSpec
+
+NEEDED = ("config.py", "SinGAN/training.py", "SinGAN/models.py", "SinGAN/functions.py")
+RUNNER = Path(__file__).with_name("reference_runner.py")
+
+
+def check(checkout: str) -> None:
+    """Raises UserError where a folder is no checkout of the reference."""
+    missing = [name for name in NEEDED if not (Path(checkout) / name).is_file()]
+    if missing:
+        raise UserError(
+            f"--peer={checkout} is no checkout of the PyTorch reference (github.com/tamarott/SinGAN): it has no"
+            f" {missing[0]}"
+        )
+
+
+def measure(
+    checkout: str, python: str, specs: Sequence[ScaleSpec], expected: Mapping[int, float], seconds: float
+) -> dict[str, Any]:
+    """Returns the checkout's rows, each with scale, ms (of an iteration) and iterations, and the torch that it used.
+
+    Args:
+      checkout: a folder that `check` accepts.
+      python: the program that runs it.
+      specs: of all scales, coarsest first.
+      expected: about how many milliseconds an iteration of each scale takes.
+      seconds: about how long each scale is measured, in three to fifty iterations.
+
+    Raises:
+      UserError: it does not run, in one line.
+    """
+    iterations = [2 + min(max(math.ceil(1e3 * seconds / expected[spec.scale]), 3), 50) for spec in specs]
+    request = {
+        "iterations": iterations,
+        "widths": [spec.width for spec in specs],
+        "ratio": specs[0].pyramid.ratio,
+        "cuda": jax.default_backend() == "gpu",
+    }
+    # The checkout gets no compiled files and nothing that is trained.
+    environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        asked, images = Path(folder) / "request.json", Path(folder) / "images.npz"
+        asked.write_text(json.dumps(request), encoding="utf-8")
+        reals = [np.ascontiguousarray(whole_steps.example_of(spec)[0].real.transpose(0, 3, 1, 2)) for spec in specs]
+        np.savez(images, allow_pickle=False, **{str(scale): real for scale, real in enumerate(reals)})
+        command = [python, str(RUNNER), str(Path(checkout).resolve()), str(asked), str(images)]
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", check=False
+            )
+        except OSError as error:
+            raise UserError(f"--peer_python={python} cannot be started: {error.strerror or error}") from error
+    if done.returncode:
+        said = [text for text in done.stderr.splitlines() if text.strip()]
+        why = one_line(said[-1]) if said else f"exit code {done.returncode}"
+        advice = ""
+        if "ModuleNotFoundError" in why:
+            advice = " (install what it needs, or name a Python that has it with --peer_python=FILE)"
+        raise UserError(f"--peer={checkout} does not train: {why}{advice}")
+    try:
+        told = json.loads(done.stdout.splitlines()[-1])
+        times = [told["seconds"][str(spec.scale)] for spec in specs]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"--peer={checkout} ended without its times") from error
+    rows = [
+        {"scale": spec.scale, "ms": 1e3 * one, "iterations": count}
+        for spec, one, count in zip(specs, times, iterations, strict=True)
+    ]
+    return {"rows": rows, "torch": f"torch {told['torch']} with {told['threads']} threads"}
+
+
+def section(reference: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], steps_per_scale: int) -> str:
+    """Returns the reference's times beside this project's and the plain PyTorch step's, as Markdown.
+
+    Args:
+      reference: what `measure` returned.
+      steps: the benchmark's rows; those of the smallest cohort are taken.
+      steps_per_scale: of a whole training.
+    """
+    fewest = min(row["images"] for row in steps)
+    own = {row["scale"]: row for row in steps if row["images"] == fewest}
+    cells, ratios = [], []
+    for row in reference["rows"]:
+        mine = own[row["scale"]]
+        plain, ratio = mine["pytorch_ms"], row["ms"] / mine["ms_per_step_and_image"]
+        ratios.append(ratio)
+        cells.append(
+            (row["scale"], f"{row['ms']:.1f}", row["iterations"] - 2, f"{plain:.1f}" if plain else "-")
+            + (f"{mine['ms_per_step_and_image']:.1f}", f"{ratio:.2f}", f"{steps_per_scale * row['ms'] / 1e3:.0f}")
+        )
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    heads = (
+        f"scale,reference ms,iterations,PyTorch ms,this project ms (N = {fewest}),reference / this project,reference s"
+    )
+    return (
+        f"{reference['torch']}. Seconds are those of {steps_per_scale} iterations.\n\n"
+        f"{table(tuple(heads.split(',')), cells)}\n\nGeometric mean {mean:.2f}, least {min(ratios):.2f}."
+    )

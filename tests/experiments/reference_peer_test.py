@@ -1,0 +1,125 @@
+"""A checkout of the PyTorch reference beside the benchmark, played by a stand-in with its names and signatures."""
+
+import sys
+
+import pytest
+
+from experiments.training_time import reference_peer
+from singan.config import parse
+from singan.errors import UserError
+from singan.pyramid import plan
+from singan.spec import make_spec
+
+CONFIG = """
+import argparse
+
+def get_arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--not_cuda", action="store_true")
+    parser.add_argument("--scale_factor", type=float, default=0.75)
+    return parser
+"""
+MODELS = """
+import torch
+
+def network(width):
+    return torch.nn.Sequential(torch.nn.Conv2d(3, width, 1), torch.nn.Conv2d(width, 3, 1))
+"""
+FUNCTIONS = """
+import torch
+
+def post_config(opt):
+    opt.device = torch.device("cpu" if opt.not_cuda else "cuda:0")
+    return opt
+
+def reset_grads(model, require_grad):
+    for parameter in model.parameters():
+        parameter.requires_grad_(require_grad)
+    return model
+"""
+# An iteration takes 20 ms and more. The generator is updated three times through one graph, as in
+# the reference, which newer versions of torch refuse.
+TRAINING = """
+import time
+import torch
+import torch.optim as optim
+import SinGAN.models as models
+
+torch.set_num_threads(1)
+
+def init_models(opt):
+    return models.network(opt.nfc), models.network(opt.nfc)
+
+def train_single_scale(netD, netG, reals, Gs, Zs, in_s, NoiseAmp, opt, centers=None):
+    real = reals[len(Gs)]
+    assert len(Gs) == len(Zs) == len(NoiseAmp) and not any(p.requires_grad for G in Gs for p in G.parameters())
+    assert real.shape[2] == (20, 30)[len(Gs)] and abs(opt.scale_factor - 2 / 3) < 1e-6 and opt.mode == "train"
+    optimizers = [optim.Adam(net.parameters(), lr=1e-4) for net in (netD, netG)]
+    for epoch in range(opt.niter):
+        time.sleep(0.02)
+        for _ in range(opt.Dsteps):
+            netD.zero_grad()
+            netD(real).mean().backward()
+            optimizers[0].step()
+        fake = netG(real)
+        for _ in range(UPDATES):
+            netG.zero_grad()
+            netD(fake).mean().backward(retain_graph=True)
+            optimizers[1].step()
+    torch.save(netG.state_dict(), opt.outf + "/netG.pth")
+    opt.noise_amp = 0.1
+    return real, in_s, netG
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder that is laid out as the reference's checkout."""
+    folder = tmp_path / "checkout"
+    (folder / "SinGAN").mkdir(parents=True)
+    texts = {"config": CONFIG, "SinGAN/models": MODELS, "SinGAN/functions": FUNCTIONS}
+    for name, text in {**texts, "SinGAN/training": TRAINING.replace("UPDATES", "opt.Gsteps")}.items():
+        (folder / f"{name}.py").write_text(text)
+    return folder
+
+
+def _measure(checkout):
+    config = parse({"pyramid": {"min_size": 20, "num_scales": 2}})
+    pyramid = plan(30, 30, config.pyramid)
+    specs = [make_spec(config, pyramid, 3, "direct", scale) for scale in range(2)]
+    return reference_peer.measure(str(checkout), sys.executable, specs, {0: 20.0, 1: 20.0}, 0.1)
+
+
+@pytest.mark.processes
+def test_iterations_of_a_checkout_are_timed(checkout):
+    pytest.importorskip("torch")
+    before = sorted(checkout.rglob("*"))
+    found = _measure(checkout)
+    assert [row["scale"] for row in found["rows"]] == [0, 1]
+    assert all(row["ms"] >= 20 and row["iterations"] == 7 for row in found["rows"])
+    assert sorted(checkout.rglob("*")) == before
+    own = {"images": 1, "ms_per_step_and_image": 10.0, "pytorch_ms": None}
+    text = reference_peer.section(found, [{**own, "scale": scale} for scale in range(2)], 2000)
+    assert f"| 0 | {found['rows'][0]['ms']:.1f} | 5 | - | 10.0 | {found['rows'][0]['ms'] / 10:.2f} |" in text
+
+
+def test_what_is_saved_after_the_first_and_the_last_iteration_is_not_counted():
+    pytest.importorskip("torch")
+    from experiments.training_time.reference_runner import median_iteration
+
+    iterations = [0.0, 9.0, 10.0, 12.0]  # when each ends; the second has the pictures of the first in it
+    assert median_iteration([end - 0.1 * left for end in iterations for left in (5, 4, 3, 2, 1, 0)], 4) == 2
+    with pytest.raises(RuntimeError, match="23 Adam updates in 4 iterations, and not 6 in each"):
+        median_iteration([0.0] * 23, 4)
+
+
+@pytest.mark.processes
+def test_a_checkout_that_does_not_train_is_one_line(checkout):
+    pytest.importorskip("torch")
+    (checkout / "SinGAN" / "training.py").write_text(TRAINING.replace("UPDATES", "2"))
+    with pytest.raises(UserError, match=r"does not train: RuntimeError: 35 Adam updates in 7 iterations"):
+        _measure(checkout)
+    (checkout / "SinGAN" / "functions.py").write_text("import a_package_that_it_needs")
+    with pytest.raises(UserError, match=r"does not train: ModuleNotFoundError.*--peer_python=FILE") as caught:
+        _measure(checkout)
+    assert "\n" not in str(caught.value)
