@@ -24,15 +24,19 @@ UPDATES = 3  # of each network in an iteration
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("checkout")
-    parser.add_argument("request", help="JSON: iterations and width of each scale, ratio, cuda")
-    parser.add_argument("images", help="npz: the image at each scale, [1, C, H, W] in [-1, 1], named 0, 1, ...")
+    parser.add_argument("request", nargs="?", help="JSON: iterations and width of each scale, ratio, cuda")
+    parser.add_argument(
+        "images", nargs="?", help="npz: the image at each scale [1, C, H, W] in [-1, 1], named 0, 1, .."
+    )
     given = parser.parse_args()
-    with open(given.request) as file:
-        request = json.load(file)
     sys.path[0] = given.checkout  # in place of this file's own folder
     from config import get_arguments  # pyright: ignore[reportMissingImports]
     from SinGAN import functions, training  # pyright: ignore[reportMissingImports]
 
+    if given.request is None:  # whether the checkout can be imported was all that was asked
+        return
+    with open(given.request) as file:
+        request = json.load(file)
     opt = options_of(get_arguments(), request, functions)
     images = np.load(given.images)
     reals = [torch.from_numpy(images[str(scale)]).to(opt.device) for scale in range(len(images.files))]

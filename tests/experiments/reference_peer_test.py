@@ -1,5 +1,7 @@
 """A checkout of the PyTorch reference beside the benchmark, played by a stand-in with its names and signatures."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -9,6 +11,7 @@ from singan.config import parse
 from singan.errors import UserError
 from singan.pyramid import plan
 from singan.spec import make_spec
+from tests.launch.train_test import ROOT
 
 CONFIG = """
 import argparse
@@ -94,6 +97,7 @@ def _measure(checkout):
 def test_iterations_of_a_checkout_are_timed(checkout):
     pytest.importorskip("torch")
     before = sorted(checkout.rglob("*"))
+    reference_peer.check(str(checkout), sys.executable)
     found = _measure(checkout)
     assert [row["scale"] for row in found["rows"]] == [0, 1]
     assert all(row["ms"] >= 20 and row["iterations"] == 7 for row in found["rows"])
@@ -121,5 +125,18 @@ def test_a_checkout_that_does_not_train_is_one_line(checkout):
         _measure(checkout)
     (checkout / "SinGAN" / "functions.py").write_text("import a_package_that_it_needs")
     with pytest.raises(UserError, match=r"does not train: ModuleNotFoundError.*--peer_python=FILE") as caught:
-        _measure(checkout)
+        reference_peer.check(str(checkout), sys.executable)
     assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"--peer_python=/no/python cannot be started"):
+        reference_peer.check(str(checkout), "/no/python")
+
+
+@pytest.mark.processes
+def test_a_folder_that_is_no_checkout_ends_before_anything_is_measured(tmp_path):
+    command = [sys.executable, "-m", "experiments.training_time.bench", f"--peer={tmp_path}", f"--out={tmp_path}/bench"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "is no checkout of the PyTorch reference" in line
+    assert "config.py" in line
+    assert list(tmp_path.iterdir()) == []
