@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
         "torch": bench_steps.pytorch_version() if pytorch else None,
         "size": [height, width, 3],
         "precision": PRECISION.value,
+        "tiny": TINY.value,
         "steps_per_scale": config.train.steps_per_scale,
         "scales": [list(size) for size in pyramid.sizes],
         "cohorts": cohorts,

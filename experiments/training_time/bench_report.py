@@ -70,7 +70,7 @@ def means(results: Results) -> list[dict[str, Any]]:
 
 def targets(results: Results) -> list[dict[str, Any]]:
     """Returns the targets of a CPU that the results of all scales say something of: each with met (bool) and text."""
-    if "(cpu)" not in results["machine"]["device"] or not _complete(results):
+    if "(cpu)" not in results["machine"]["device"] or results["tiny"] or not _complete(results):
         return []
     by_range = {(one["images"], one["pixels"]): one for one in means(results)}
     found = []
@@ -194,6 +194,7 @@ def plot(stem: str, results: Results) -> None:
     times.set(yscale="log", xlabel="scale", ylabel="ms per step and image")
     shares.set(xlabel="scale", ylabel="share of the matrix product's rate, %", ylim=(0, None))
     for axes in (times, shares):
+        axes.set_xticks(range(len(results["scales"])))
         axes.legend(fontsize=8)
     figure.suptitle(f"{results['machine']['device']}, commit {results['machine']['git_commit'] or '-'}", fontsize=9)
     figure.savefig(f"{stem}.png", dpi=130)

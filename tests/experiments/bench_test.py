@@ -82,6 +82,7 @@ def _results(times, pytorch):
         "torch": "torch x",
         "size": [80, 75, 3],
         "precision": "highest",
+        "tiny": False,
         "steps_per_scale": 2000,
         "scales": [[side, side - 5] for side in sides],
         "cohorts": [1, 8],
