@@ -160,6 +160,16 @@ def chunk_program(spec: ScaleSpec, mesh: Mesh, group: int, steps: int, drawn: Dr
     return parallel(one, mesh, group, donate=(1,))
 
 
+def trace_program(program: Callable[..., Any], *arguments: PyTree, precision: str = "highest") -> Any:
+    """Returns the program traced for the shapes of its arguments, as `compile_program` does it (and JAX remembers it).
+
+    Args:
+      precision: of matrix products and convolutions: 'highest' (float32), 'tf32' or 'bf16'.
+    """
+    with jax.default_matmul_precision(PRECISIONS[precision]):
+        return program.trace(*arguments)
+
+
 def compile_program(program: Callable[..., Any], *arguments: PyTree, precision: str = "highest") -> Any:
     """Returns the program compiled for the shapes of its arguments, with the options that its platform needs.
 

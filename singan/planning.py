@@ -4,6 +4,7 @@ It is the same for a device that is there and for one that is only compiled for 
 """
 
 import dataclasses
+import functools
 import re
 import time
 from collections.abc import Callable
@@ -175,6 +176,7 @@ def scale_cost(spec: ScaleSpec, mesh: Mesh, images: int) -> ScaleCost:
     steps, per_device = min(train.chunk, train.steps_per_scale), -(-images // mesh.size)
     seconds = 0.0
 
+    @functools.lru_cache
     def program(group: int) -> tuple[Any, list[Any]]:
         size = cohort.padded_size(images, mesh, group)
         return cohort.chunk_program(spec, mesh, group, steps), [cohort.abstract(one, size, mesh) for one in shapes]
@@ -189,7 +191,7 @@ def scale_cost(spec: ScaleSpec, mesh: Mesh, images: int) -> ScaleCost:
 
     planned = plan_group(per_device, device, compile, train.group_size)
     chunk, arguments = program(planned.group)
-    asked = matrix_operations(chunk.trace(*arguments).jaxpr)
+    asked = matrix_operations(cohort.trace_program(chunk, *arguments, precision=train.precision).jaxpr)
     analysis = planned.compiled.cost_analysis() or {}
     passes = asked.every / asked.once / steps  # of an operation of the program, on average, in a step
     return ScaleCost(
