@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 the run failed, 2 the user can put it right, 75 stopped early and resumable, 130 interrupted.
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ from ml_collections import config_flags
 
 from launch.text import described, one_line
 from singan import config as singan_config
+from singan.ahead import at_work
 from singan.errors import UserError
 
 # Flags defined here belong to the command that asks for them, so that its --help lists them.
@@ -81,8 +83,26 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
                 return _user_error(text)
             raise
 
-    app.run(call_main, flags_parser=parse_flags)
+    try:
+        app.run(call_main, flags_parser=parse_flags)
+    except SystemExit as end:
+        _leave(end.code)
+        raise
+    except BaseException:
+        if at_work():
+            traceback.print_exc()
+        _leave(FAILED)
+        raise
     raise AssertionError("app.run returned")  # it never does
+
+
+def _leave(code: Any) -> None:
+    """Ends the process if a program is still compiled that nobody wants any more: Python would wait for it."""
+    if at_work() and isinstance(code, int):
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
 
 
 def _user_error(text: str) -> int:

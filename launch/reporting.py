@@ -60,10 +60,11 @@ class Report:
         self._start, self._chunk_clock = start, []
         height, width = start.spec.size
         memory = f"{max(start.memory.total / 2**20, 0.1):.{0 if start.memory.total > 2**23 else 1}f} MiB per device"
+        ahead = f" ahead, waited for {start.compile_seconds:.1f} s" if start.ahead_seconds else ""
         self._say(
             f"scale {start.spec.scale} of {len(start.spec.pyramid) - 1}: {height}x{width} pixels, width"
             f" {start.spec.width}, {len(start.ids)} images on {self._devices()}, {start.group} at a time on"
-            f" each, {memory}, compiled in {start.compile_seconds:.1f} s"
+            f" each, {memory}, compiled in {start.ahead_seconds or start.compile_seconds:.1f} s{ahead}"
         )
         if sys.stderr.isatty():
             self._bar = tqdm(

@@ -116,6 +116,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "method.padding": ("background", "zero"),
     "train.schedule": ("sequential", "concurrent"),
     "train.precision": ("highest", "tf32", "bf16"),
+    "train.compile_ahead": ("auto", "on", "off"),
     "tracking.wandb": ("offline", "online", "off"),
 }
 
@@ -147,6 +148,9 @@ class TrainConfig:
     reconstruction_weight: float = 10.0
     noise_weight: float = 0.1  # noise amplitude = this times the RMSE of the upsampled reconstruction
     group_size: int = 0  # images of one device trained at the same time; 0: as many as fit (CPU: one after another)
+    # auto | on | off: whether the next scale is compiled while one trains. auto: on accelerators, not on a CPU, which
+    # does both with the same cores.
+    compile_ahead: str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +181,7 @@ class Config:
 
 # The keys that may differ when a run is resumed: they change what is seen and when, never a weight.
 # (train.group_size changes how images share the device: the same training within rounding.)
-RESUMABLE_KEYS = ("tracking.*", "train.checkpoint_every", "train.group_size", "data.path")
+RESUMABLE_KEYS = ("tracking.*", "train.checkpoint_every", "train.group_size", "train.compile_ahead", "data.path")
 
 
 def default_mapping() -> dict[str, Any]:

@@ -20,7 +20,8 @@ class ScaleStart:
     step: int  # steps done before
     group: int  # images of one device trained at the same time
     memory: Memory  # of the chunk's program, bytes per device
-    compile_seconds: float
+    compile_seconds: float  # that training waited for the program
+    ahead_seconds: float = 0.0  # that its compilation took while the scale below trained
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """One scale of one cohort: restore or start, plan, run the chunks, save, finish."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,16 +9,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from singan import cohort, handover, planning
+from singan import cohort
 from singan.checkpoints import ScaleCheckpoints, unflatten
 from singan.config import Config
 from singan.errors import UserError
 from singan.observer import ChunkResult, Observer, ScaleStart
 from singan.opening import Opening, TrainingImage
 from singan.processes import Team
+from singan.scale_programs import ScalePrograms
 from singan.shapes import PyTree
-from singan.spec import ScaleSpec
-from singan.state import ScaleInputs, ScaleState, TrainedScale
+from singan.state import ScaleInputs, ScaleState
 from singan.trained import FinishedScale
 from singan.workdir import Workdir
 
@@ -38,7 +37,7 @@ class ScaleRun:
     def __init__(
         self,
         config: Config,
-        spec: ScaleSpec,
+        programs: ScalePrograms,
         images: Sequence[TrainingImage],
         finished: Sequence[FinishedScale],
         workdir: Workdir,
@@ -46,14 +45,19 @@ class ScaleRun:
         team: Team,
     ):
         """Args: images: those of this process, in the order of team.homes.own."""
-        self.config, self.spec = config, spec
+        self.config, self.spec, self.programs = config, programs.spec, programs
         self.workdir, self.observer, self.team = workdir, observer, team
         self.mesh, self.processes, self.homes = team.mesh, team.processes, team.homes
         self.ids = self.homes.ids
-        self.opening = Opening(config, spec, images, finished, team.own_mesh)
+        self.opening = Opening(config, self.spec, images, finished, team.own_mesh)
         self.below = finished[-1].fingerprint if finished else ""
 
-    def train(self, should_stop: Callable[[], bool]) -> FinishedScale:
+    def train(self, should_stop: Callable[[], bool], started: Callable[[int], None]) -> FinishedScale:
+        """Trains the scale, or goes on with it.
+
+        Args:
+          started: called with the group size as training starts.
+        """
         directory = self.workdir.checkpoints(self.spec.scale)
         with ScaleCheckpoints(directory, self.observer.warn, self.processes) as checkpoints:
             found = self._restore(checkpoints)
@@ -61,10 +65,16 @@ class ScaleRun:
             fresh = self.spec.scale == 0 and step == 0
             self.observer.restored(None if fresh else self.spec.scale * self.config.train.steps_per_scale + step)
             inputs = self.opening.inputs()
-            started = time.monotonic()
-            planned = self._plan()
-            seconds, group = time.monotonic() - started, planned.group
-            self.observer.scale_started(ScaleStart(self.spec, self.ids, step, group, planned.memory, seconds))
+
+            def waiting() -> None:
+                if self.processes.count == 1 and should_stop():
+                    raise Stopped(f"stopped at scale {self.spec.scale}, step {step}")  # there is nothing new to save
+
+            begun = time.monotonic()
+            planned = self.programs.plan(waiting)
+            seconds, ahead, group = time.monotonic() - begun, self.programs.ahead_seconds, planned.group
+            self.observer.scale_started(ScaleStart(self.spec, self.ids, step, group, planned.memory, seconds, ahead))
+            started(group)
             placed, state = self._place(inputs, group), self._place(states, group, idle=True)
             state = self._run_chunks(checkpoints, placed, state, step, group, planned.compiled, should_stop)
             return self._finish(checkpoints, placed, state, group)
@@ -82,49 +92,17 @@ class ScaleRun:
                 f"{self.workdir.checkpoints(self.spec.scale)} was trained on other images"
                 f" ({', '.join(about['images'][:3])} ...): choose another --workdir"
             )
-        stacked = unflatten(self._example[1], flat)
+        stacked = unflatten(self.programs.example[1], flat)
         return step, [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(self.homes.own))]
 
-    @functools.cached_property
-    def _example(self) -> tuple[ScaleInputs, ScaleState]:
-        """Shapes of one image, also where this process has none (left)."""
-        return planning.example(self.spec)
-
-    def _rows(self, group: int) -> int:
-        """Returns how many rows every process has, images and filling."""
-        return cohort.padded_size(self.homes.most, self.team.own_mesh, group)
-
     def _place(self, trees: Sequence[PyTree], group: int, idle: bool = False) -> PyTree:
-        filling = trees or [self._example[1] if idle else self._example[0]]
-        stacked = cohort.stack(filling, self._rows(group))
+        filling = trees or [self.programs.example[1] if idle else self.programs.example[0]]
+        stacked = cohort.stack(filling, self.programs.rows(group))
         if idle:  # what only fills the cohort up is marked as diverged, so that it is passed over
             marked = np.array(stacked.diverged_at)
             marked[len(trees) :] = 0
             stacked = dataclasses.replace(stacked, diverged_at=marked)
         return cohort.place(stacked, self.mesh)
-
-    def _plan(self) -> planning.Planned:
-        """Returns the compiled chunk, its group size and its memory."""
-        steps = min(self.config.train.chunk, self.config.train.steps_per_scale)
-        inputs, state = self._example
-
-        def compile(group: int) -> Any:
-            return self._compile(group, steps, (self._shapes(inputs, group), self._shapes(state, group)))
-
-        return planning.plan_group(
-            -(-self.homes.most // self.team.own_mesh.size),
-            self.team.own_mesh.devices.flat[0],  # of another process' devices the memory is not told
-            compile,
-            self.config.train.group_size,
-            agree=lambda group: min(self.processes.gather(group)),
-        )
-
-    def _shapes(self, tree: PyTree, group: int) -> PyTree:
-        return cohort.abstract(tree, self._rows(group) * self.processes.count, self.mesh)
-
-    def _compile(self, group: int, steps: int, arguments: tuple[PyTree, PyTree]) -> Any:
-        program = cohort.chunk_program(self.spec, self.mesh, group, steps)
-        return cohort.compile_program(program, *arguments, precision=self.config.train.precision)
 
     def _run_chunks(
         self,
@@ -158,7 +136,7 @@ class ScaleRun:
                 steps = min(train.chunk, train.steps_per_scale - step)
                 run = chunk
                 if steps != min(train.chunk, train.steps_per_scale):  # the rest at a scale's end
-                    run = self._compile(group, steps, (inputs, state))
+                    run = self.programs.chunk(group, steps)
                 asked = self.processes.count > 1 and should_stop()
                 sent = time.monotonic()
                 state, metrics = run(inputs, state)
@@ -188,7 +166,7 @@ class ScaleRun:
         """
         if self.processes.count == 1:
             return *results, np.zeros(1, bool)
-        flags = cohort.place(np.full(self._rows(group), asked), self.mesh)
+        flags = cohort.place(np.full(self.programs.rows(group), asked), self.mesh)
         return cohort.replicate((*results, flags), self.mesh)
 
     def _tell(self, step: int, steps: int, results: Any, seconds: float) -> bool:
@@ -207,30 +185,9 @@ class ScaleRun:
     def _finish(
         self, checkpoints: ScaleCheckpoints, inputs: ScaleInputs, state: ScaleState, group: int
     ) -> FinishedScale:
-        spec = self.spec
-
-        def finish(inputs, state):
-            trained = TrainedScale(state.generator, inputs.amplitude)
-            older = tuple(one.generator for one in state.older)
-            image = handover.reconstruct_through(
-                spec,
-                (*map(TrainedScale, older, inputs.older_amplitudes), trained),
-                state.reconstruction_noise,
-                inputs.previous,
-                inputs.padding,
-            )
-            return {
-                "trained": trained,
-                "critic": state.critic,
-                "older": older,
-                "reconstruction": image,
-                "reconstruction_noise": state.reconstruction_noise if spec.scale == 0 else None,
-            }
-
-        program = cohort.parallel(finish, self.mesh, group)
-        weights = cohort.compile_program(program, inputs, state, precision=self.config.train.precision)(inputs, state)
+        weights = self.programs.finish(group)(inputs, state)
         _, diverged_at, _ = jax.tree.map(np.array, self._everywhere(({}, state.diverged_at), group, False))
-        diverged = _diverged(self.ids, diverged_at[self.homes.rows(self._rows(group))])
+        diverged = _diverged(self.ids, diverged_at[self.homes.rows(self.programs.rows(group))])
         self.observer.checkpointing()
         step = self.config.train.steps_per_scale
         extra = {"kind": "weights", "diverged": diverged, "below": self.below}

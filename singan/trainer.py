@@ -8,6 +8,7 @@ The order of the loop is law:
 Several processes do all of this in step: what is read from disk to decide on is read by one, or gathered.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 from jax.sharding import Mesh
@@ -17,6 +18,7 @@ from singan.config import Config
 from singan.observer import Observer, Repair
 from singan.processes import Processes, Team, make_team
 from singan.pyramid import Pyramid
+from singan.scale_programs import Compiler
 from singan.scale_run import Diverged, ScaleRun, TrainingImage
 from singan.spec import ScaleSpec, make_spec
 from singan.trained import FinishedScale, read_finished
@@ -56,31 +58,39 @@ def train(
     steps = config.train.steps_per_scale
     last = tell.share(max((s for s in range(len(pyramid)) if workdir.checkpoints(s).is_dir()), default=0))
     finished: list[FinishedScale] = []
-    for scale in range(len(pyramid)):
-        spec = first.at(scale)
-        here = team.of(finished[-1].surviving) if finished else team
-        below = finished[-1].fingerprint if finished else ""
-        done = read_finished(spec, workdir, below, observer.warn, here, tidy=True)
-        repairing = scale < last
-        if done is None:
-            if repairing:
-                observer.warn(f"scale {scale} has no whole weights, though later scales are there: it is trained again")
-            told = Repair(observer) if repairing else observer
-            own = [by_id[name] for name in here.homes.own]
-            run = ScaleRun(config, spec, own, finished, workdir, told, here)
-            done = run.train(should_stop)
-            if repairing and not _is_whole_above(first.at(scale + 1), workdir, done, observer, here):
-                last = scale  # what follows was trained on other weights, or is in progress: it is told of again
-        elif scale == last:
-            observer.restored((scale + 1) * steps)
-        finished.append(done)
-        if tell.share(records.read_done(workdir, scale) != done.digests):
-            if not repairing:
-                levels = {name: pyramid.level(by_id[name].pixels, scale) for name in here.homes.own}
-                observer.scale_finished(spec, finished, levels)
-            tell.only_first(lambda s=scale, d=done: records.write_done(workdir, s, d.digests, d.diverged))
-        if not done.surviving:
-            raise Diverged(f"every image has diverged by scale {scale}: lower the learning rates or check the images")
+    with Compiler(config, team.own_mesh.devices.flat[0]) as compiler:
+        for scale in range(len(pyramid)):
+            spec = first.at(scale)
+            here = team.of(finished[-1].surviving) if finished else team
+            below = finished[-1].fingerprint if finished else ""
+            done = read_finished(spec, workdir, below, observer.warn, here, tidy=True)
+            repairing = scale < last
+            if done is None:
+                if repairing:
+                    observer.warn(
+                        f"scale {scale} has no whole weights, though later scales are there: it is trained again"
+                    )
+                told = Repair(observer) if repairing else observer
+                own = [by_id[name] for name in here.homes.own]
+                programs = compiler.programs(spec, here)
+                # What lies on disk above may be whole, and then is not trained.
+                above = first.at(scale + 1) if last <= scale < len(pyramid) - 1 else None
+                run = ScaleRun(config, programs, own, finished, workdir, told, here)
+                done = run.train(should_stop, functools.partial(compiler.go_on, programs, above, here))
+                if repairing and not _is_whole_above(first.at(scale + 1), workdir, done, observer, here):
+                    last = scale  # what follows was trained on other weights, or is in progress: it is told of again
+            elif scale == last:
+                observer.restored((scale + 1) * steps)
+            finished.append(done)
+            if tell.share(records.read_done(workdir, scale) != done.digests):
+                if not repairing:
+                    levels = {name: pyramid.level(by_id[name].pixels, scale) for name in here.homes.own}
+                    observer.scale_finished(spec, finished, levels)
+                tell.only_first(lambda s=scale, d=done: records.write_done(workdir, s, d.digests, d.diverged))
+            if not done.surviving:
+                raise Diverged(
+                    f"every image has diverged by scale {scale}: lower the learning rates or check the images"
+                )
     return tuple(finished)
 
 

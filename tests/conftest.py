@@ -1,6 +1,6 @@
 """What all tests share: eight fake CPU devices, checked shape annotations, and tiny images, scales and states."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,13 @@ import jax
 import jaxtyping
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_num_cpu_devices", 8)  # before the first use of a device
 # Whatever is imported from singan/ from here on has its shape annotations checked at every call.
 jaxtyping.install_import_hook("singan", "beartype.beartype")
 
+from singan import cohort  # noqa: E402
 from singan.api import TrainedRun  # noqa: E402
 from singan.config import Config, parse  # noqa: E402
 from singan.handover import starting_noise, starting_state  # noqa: E402
@@ -39,6 +41,26 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("../shared/data is not there")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly_and_once(tmp_path_factory) -> Iterator[None]:
+    """Trainings of equal shapes within a file share what they compile, which is not optimised."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cohort._CPU_OPTIONS, "xla_backend_optimization_level", 0)
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

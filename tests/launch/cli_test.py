@@ -18,10 +18,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMAND = '''
 """A command for tests."""
 import json
+import time
 from absl import flags
 from launch import cli
 from launch.configs import load_config
-from singan import config
+from singan import ahead, config
 from singan.errors import UserError
 
 flags.DEFINE_string("workdir", None, "the directory of the run, for instance runs/quickstart", required=True)
@@ -43,6 +44,16 @@ def main(argv):
             raise RuntimeError("a bug")
         case "file":
             open("not-there.txt")
+        case "stop ahead" | "bug ahead":
+            thread = ahead.Ahead()
+            thread.start(lambda: (time.sleep(20), print("waited")))
+            while not ahead.at_work():
+                time.sleep(0.01)
+            thread.close()
+            if FLAGS.do == "bug ahead":
+                raise RuntimeError("a bug")
+            print("stopped")
+            return 75
         case "arguments":
             print(argv[1:])
         case code:
@@ -119,6 +130,15 @@ def test_an_interrupt_is_130_and_a_bug_keeps_its_traceback(command):
         assert done.returncode == 1
         assert "Traceback" in done.stderr
         assert text in done.stderr
+
+
+def test_an_end_waits_for_nothing_that_is_compiled_ahead(command):
+    done = command("--do=stop ahead")
+    assert (done.returncode, done.stdout, done.stderr) == (75, "stopped\n", "")
+    done = command("--do=bug ahead")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("RuntimeError: a bug\n")
+    assert done.stderr.count("Traceback") == 1
 
 
 def test_help_is_no_error_and_lists_the_shared_flags(command):

@@ -7,9 +7,8 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
-from singan import cohort, sampling, trainer
+from singan import sampling, trainer
 from singan import workdir as records
 from singan.checkpoints import ScaleCheckpoints, unflatten
 from singan.cohort import image_mesh
@@ -26,7 +25,6 @@ from singan.workdir import ImageRecord, Workdir
 from tests.singan.concurrent_test import (
     CHUNK,
     PADDING,
-    QUICKLY_COMPILED,
     SCALES,
     SIZE,
     STEPS,
@@ -37,6 +35,8 @@ from tests.singan.concurrent_test import (
     same,
     spec_at,
 )
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly_and_once")
 
 
 class Told:
@@ -80,29 +80,8 @@ def train(path, names="ab", seed=0, stop=lambda: False, last=SCALES, **keys):
     return told
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly_and_once(tmp_path_factory):
-    """Trainings of equal shapes share what they compile."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in QUICKLY_COMPILED.items():
-            patch.setitem(cohort._CPU_OPTIONS, name, value)
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, compiled_quickly_and_once):
     """An uninterrupted training of images a and b that load_run reads: its path and its scales."""
     path = tmp_path_factory.mktemp("whole")
     told = train(path)
