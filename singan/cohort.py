@@ -174,7 +174,7 @@ def compile_program(program: Callable[..., Any], *arguments: PyTree, precision: 
     """Returns the program compiled for the shapes of its arguments, with the options that its platform needs.
 
     Args:
-      precision: of matrix products and convolutions: 'highest' (float32), 'tf32' or 'bf16'.
+      precision: of the convolutions' operands: 'highest' (float32), 'tf32' or 'bf16'.
     """
     with jax.default_matmul_precision(PRECISIONS[precision]):
         lowered = program.lower(*arguments)

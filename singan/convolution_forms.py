@@ -20,6 +20,8 @@ from jax.custom_batching import custom_vmap
 from singan.shapes import Array
 
 CANONICAL = ("NHWC", "HWIO", "NHWC")
+# Bits of the mantissa that the operands of a product keep at a default precision of JAX; all of them at any other.
+MANTISSA_BITS = {"bfloat16": 7, "tensorfloat32": 10}
 LANES = 128  # channels that packing aims at: a side of a TPU's matrix unit, and wide enough for a GPU's tiles
 
 
@@ -57,6 +59,24 @@ def direct_correlate(x, cotangent):
     # Input channels take the batch's place, so that this too is a convolution in the canonical layout.
     x, cotangent = x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3)
     return lax.conv_general_dilated(x, cotangent, (1, 1), "VALID", dimension_numbers=CANONICAL).transpose(1, 2, 0, 3)
+
+
+# The same with operands rounded as an accelerator rounds them: a CPU takes no notice of a precision by itself. Every
+# derivative is made of these two functions again, so what enters a product of any order is rounded, and the rounding
+# itself is never differentiated. The precision is read while tracing; it is part of JAX's key of what was traced.
+
+
+def _rounded(array):
+    bits = MANTISSA_BITS.get(jax.config.jax_default_matmul_precision)  # pyright: ignore[reportAttributeAccessIssue]
+    return array if bits is None else lax.reduce_precision(array, exponent_bits=8, mantissa_bits=bits)
+
+
+def _direct_convolve(x, kernel, pad):
+    return direct_convolve(_rounded(x), _rounded(kernel), pad)
+
+
+def _direct_correlate(x, cotangent):
+    return direct_correlate(_rounded(x), _rounded(cotangent))
 
 
 # One image's convolution after another, whatever is done together around them.
@@ -160,7 +180,7 @@ def _gathered_correlate(x, cotangent):
 
 
 PRIMALS = {
-    "direct": (direct_convolve, direct_correlate),
+    "direct": (_direct_convolve, _direct_correlate),
     "grouped": (direct_convolve, direct_correlate),
     "mapped": (_mapped_convolve, _mapped_correlate),
     "packed": (_packed_convolve, _packed_correlate),

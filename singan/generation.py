@@ -46,8 +46,9 @@ def hop(spec: ScaleSpec, image: Float[Array, "b h w c"]) -> Float[Array, "b hh w
     image = jnp.clip(image, -1, 1)
     if spec.method.between_scales in ("uint8", "uint8_rescaled"):
         image = jnp.floor((image + 1) * 127.5) / 127.5 - 1
-    image = jnp.einsum("ph,bhwc->bpwc", rows, image)
-    image = jnp.einsum("qw,bpwc->bpqc", columns, image)
+    # At any train.precision: it costs little, and fewer bits would take grey levels from every scale.
+    image = jnp.einsum("ph,bhwc->bpwc", rows, image, precision="highest")
+    image = jnp.einsum("qw,bpwc->bpqc", columns, image, precision="highest")
     if spec.method.between_scales == "uint8_rescaled":
         # From 0 to the largest value of all channels, instead of to 255; a black image stays one.
         image = 2 * (image + 1) / jnp.maximum(jnp.max(image + 1, (1, 2, 3), keepdims=True), 2 / 255) - 1

@@ -69,7 +69,7 @@ def start_image(
         resize_matrix(old, new, new / old, spec.pyramid.border).astype(np.float32)
         for old, new in zip(image.shape[1:3], large.size, strict=True)
     )
-    return jnp.clip(jnp.einsum("ph,bhwc,qw->bpqc", rows, image, columns), -1, 1)
+    return jnp.clip(jnp.einsum("ph,bhwc,qw->bpqc", rows, image, columns, precision="highest"), -1, 1)
 
 
 def sample_from(

@@ -115,7 +115,7 @@ def _program(spec: ScaleSpec, mesh: Mesh, size: tuple[int, int], factor: float, 
                 resize_matrix(old, new, new / old, spec.pyramid.border).astype(np.float32)
                 for old, new in zip(image.shape[1:3], wanted, strict=True)
             )
-            image = jnp.clip(jnp.einsum("ph,bhwc,qw->bpqc", rows, image, columns), -1, 1)
+            image = jnp.clip(jnp.einsum("ph,bhwc,qw->bpqc", rows, image, columns, precision="highest"), -1, 1)
             here = resized_spec(spec, (wanted[0] / spec.size[0], wanted[1] / spec.size[1]))
             image = run_trained(here, trained, noise_map(here, jax.random.fold_in(key, step)), image, padding)
             image = jnp.clip(image, -1, 1)

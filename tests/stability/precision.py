@@ -1,6 +1,6 @@
-"""How far float32 (and bfloat16 products) move from float64: every scale of a small pyramid, trained alike in each.
+"""How far float32, and the other precisions of products, move from float64: a small pyramid, every scale trained alike.
 
-python -m tests.stability.precision [--steps=20] [--preset=reference] [--bf16]
+python -m tests.stability.precision [--steps=20] [--preset=reference] [--options]
 
 The float64 run is the same code with every array and every random number widened. Prints, after 1, 2, 5, 10 ... steps,
 the relative difference of the losses, of the weights' movement and of the reconstruction from the float64 run.
@@ -16,7 +16,8 @@ import numpy as np
 from absl import app, flags
 
 SHOWN = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-PRECISIONS = {"float32": "highest", "bf16 option": "bfloat16"}
+FLOAT32 = "float32"
+CHOSEN = {FLOAT32: "highest", "tf32 option": "tf32", "bf16 option": "bf16"}  # what is shown, and its train.precision
 QUICKLY_COMPILED = {"xla_backend_optimization_level": 0}
 
 
@@ -33,15 +34,16 @@ class Difference:
     reconstruction: float
 
 
-def compare(steps: int, preset: str = "corrected", form: str = "direct", bf16: bool = False) -> Iterator[Difference]:
-    """Yields the differences of every scale; XLA:CPU takes no notice of the bf16 option."""
+def compare(steps: int, preset: str = "corrected", form: str = "direct", options: bool = False) -> Iterator[Difference]:
+    """Yields the differences of every scale; on a CPU, only the form `direct` takes notice of tf32 and bf16."""
+    from singan.cohort import PRECISIONS
     from singan.handover import reconstruct
     from singan.noise import image_key_data
     from singan.state import ScaleInputs, TrainedScale
     from singan.step import draw
 
     spec, image = _spec(preset, form), _image()
-    chosen = {what: name for what, name in PRECISIONS.items() if bf16 or what == "float32"}
+    chosen = {what: PRECISIONS[name] for what, name in CHOSEN.items() if options or what == FLOAT32}
     below: list[TrainedScale] = []
     reconstruction, z_star = None, None
     for scale in range(len(spec.pyramid)):
@@ -78,7 +80,7 @@ def compare(steps: int, preset: str = "corrected", form: str = "direct", bf16: b
                     _relative(found.weights - start, exact.weights - start),
                     _relative(found.image, exact.image),
                 )
-        generator = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), runs["float32"][-1].generator)
+        generator = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), runs[FLOAT32][-1].generator)
         trained = TrainedScale(generator, amplitude)
         noise = z_star if scale == 0 else None
         reconstruction = np.asarray(reconstruct(here, trained, noise, inputs.previous, inputs.padding), np.float32)
@@ -171,7 +173,7 @@ def _relative(found: np.ndarray, expected: np.ndarray) -> float:
 def main(argv: list[str]) -> int:
     del argv
     print("scale  pixels  what                step    losses   weights  reconstruction")
-    for d in compare(STEPS.value, PRESET.value, bf16=BF16.value):
+    for d in compare(STEPS.value, PRESET.value, options=OPTIONS.value):
         size = f"{d.size[0]}x{d.size[1]}"
         print(
             f"{d.scale:<7}{size:8}{d.what:20}{d.step:<8}{d.losses:<9.1e}{d.weights:<9.1e}{d.reconstruction:.1e}",
@@ -184,5 +186,5 @@ if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
     STEPS = flags.DEFINE_integer("steps", 20, "Steps of each scale.", lower_bound=1)
     PRESET = flags.DEFINE_enum("preset", "corrected", ("corrected", "reference"), "As config.preset.")
-    BF16 = flags.DEFINE_boolean("bf16", False, "Try the option bf16 too.")
+    OPTIONS = flags.DEFINE_boolean("options", False, "Try the options tf32 and bf16 too.")
     app.run(lambda argv: sys.exit(main(argv)))
