@@ -64,7 +64,8 @@ class Report:
         self._say(
             f"scale {start.spec.scale} of {len(start.spec.pyramid) - 1}: {height}x{width} pixels, width"
             f" {start.spec.width}, {len(start.ids)} images on {self._devices()}, {start.group} at a time on"
-            f" each, {memory}, compiled in {start.ahead_seconds or start.compile_seconds:.1f} s{ahead}"
+            f" each, precision {self._config.train.precision}, {memory}, compiled in"
+            f" {start.ahead_seconds or start.compile_seconds:.1f} s{ahead}"
         )
         if sys.stderr.isatty():
             self._bar = tqdm(

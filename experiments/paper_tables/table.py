@@ -91,7 +91,8 @@ def _facts(plan: Plan, num_samples: int, command: str) -> list[str]:
         f"{len(plan.images)} image(s) of {height}x{width} pixels, {channels} channel(s): {ids}",
         f"measured at {' '.join(f'{h}x{w}' for h, w in sorted(finest))} pixels, {num_samples} samples of each image and"
         f" start scale, seeds {', '.join(map(str, plan.seeds))}",
-        f"{shown['train.steps_per_scale']} steps a scale, {shown['network.width']} channels at scale 0",
+        f"{shown['train.steps_per_scale']} steps a scale, {shown['network.width']} channels at scale 0, precision"
+        f" {shown['train.precision']}",
         *sizes,
     ]
 

@@ -53,6 +53,7 @@ def settings_of(run: Run, **drawn: Any) -> dict[str, Any]:
         "preset": run.config.preset,
         "scales": len(run.scales),
         "steps_per_scale": run.config.train.steps_per_scale,
+        "precision": run.config.train.precision,
         **drawn,
     }
 

@@ -46,6 +46,7 @@ def state(run: RunFacts) -> Html:
         ("Scales done", f"{len(run.finished)} of {len(run.sizes) or '?'}"),
         ("Wall time", duration(run.seconds) if run.seconds else ABSENT),
         ("Speed, finest scale", f"{number(speeds[-1])} image-steps/s" if speeds else ABSENT),
+        ("Precision", run.config.train.precision),
         ("Devices", last.get("devices", ABSENT)),
         ("Processes", last.get("processes", ABSENT)),
         ("Starts", len(run.starts) or ABSENT),
