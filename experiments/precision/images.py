@@ -1,0 +1,26 @@
+"""Writes the study's images, as png.
+
+python -m experiments.precision.images --out=runs/precision_images
+"""
+
+from absl import flags
+
+from experiments.precision.pieces import SIDE, pieces
+from launch import cli, pictures
+from singan import files
+
+OUT = flags.DEFINE_string("out", None, "give --out=FOLDER, where the images are written.", required=True)
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    out = files.make_directory(OUT.value)
+    found = pieces()
+    for name, pixels in found.items():
+        files.write_bytes(out / f"{name}.png", pictures.encode_png(pixels))
+    print(f"{len(found)} images of {SIDE}x{SIDE} pixels are in {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
