@@ -34,7 +34,7 @@ from singan.workdir import ImageRecord, Workdir, pixel_digest, write_image
 
 SIDE = flags.DEFINE_integer("side", 128, "Pixels of the image's sides.", lower_bound=48, upper_bound=512)
 DRAWN = flags.DEFINE_integer("drawn", 64, "Samples drawn in batches and one by one.", lower_bound=2)
-WRITTEN = flags.DEFINE_integer("written", 1000, "Samples written to disk.", lower_bound=2)
+WRITTEN = flags.DEFINE_integer("written", 128, "Samples written to disk.", lower_bound=2)
 COMPOSITES = 16
 BATCH = 64
 
