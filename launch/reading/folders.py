@@ -7,6 +7,7 @@ launch.sample writes (start_00/, start_01/ ...) the folder says at which scale a
 import dataclasses
 import hashlib
 import re
+import tokenize
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -204,14 +205,19 @@ def _stack_length(path: Path) -> int | None:
     if not path.name.lower().endswith(".npy"):
         return None
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        array = _mapped(path)
+    except (OSError, ValueError, EOFError, OverflowError, tokenize.TokenError):
         return None  # readers.read says what is wrong with it
     return len(array) if array.ndim == 4 else None
 
 
+def _mapped(path: Path) -> np.ndarray:
+    """Returns the array of an npy file, of which no more is read than is used. np.load would open an archive too."""
+    return np.lib.format.open_memmap(path, mode="r")
+
+
 def _stack_entry(path: Path, entry: Entry) -> np.ndarray:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = _mapped(path)
     if array.dtype.kind not in "buif" or not 1 <= array.shape[-1] <= readers.MAX_CHANNELS or 0 in array.shape:
         raise UserError(f"{entry.source}: a stack of shape {array.shape} and type {array.dtype} is no [n, H, W, C]")
     pixels = np.array(array[entry.index])

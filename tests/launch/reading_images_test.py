@@ -82,6 +82,14 @@ def test_folds_of_pannuke_have_images_only(tmp_path):
         folders.find(str(tmp_path / "empty"), "real")
 
 
+def test_an_archive_of_arrays_under_the_name_of_an_array_is_one_image(tmp_path):
+    np.savez(tmp_path / "a.npz", image=np.zeros((8, 8, 3)))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    (entry,) = folders.find(str(tmp_path), "real")
+    assert entry.index is None
+    assert [plane.shape for plane in folders.read(entry).planes] == [(8, 8)] * 3
+
+
 def test_slices_of_volumes_are_turned_upright(tmp_path):
     volume = np.zeros((6, 5, 1), np.int16)
     volume[5, 0] = 7  # with an identity affine: the patient's right to left is the first axis, back to front the second
