@@ -71,11 +71,11 @@ def _rounded(array):
     return array if bits is None else lax.reduce_precision(array, exponent_bits=8, mantissa_bits=bits)
 
 
-def _direct_convolve(x, kernel, pad):
+def _rounded_convolve(x, kernel, pad):
     return direct_convolve(_rounded(x), _rounded(kernel), pad)
 
 
-def _direct_correlate(x, cotangent):
+def _rounded_correlate(x, cotangent):
     return direct_correlate(_rounded(x), _rounded(cotangent))
 
 
@@ -180,7 +180,7 @@ def _gathered_correlate(x, cotangent):
 
 
 PRIMALS = {
-    "direct": (_direct_convolve, _direct_correlate),
+    "direct": (_rounded_convolve, _rounded_correlate),
     "grouped": (direct_convolve, direct_correlate),
     "mapped": (_mapped_convolve, _mapped_correlate),
     "packed": (_packed_convolve, _packed_correlate),

@@ -91,8 +91,8 @@ def main(argv: list[str]) -> int:
         specs = [_spec(config, pyramid, scale) for scale in range(len(pyramid))]
         results["reference"] = reference_peer.measure(PEER.value, PEER_PYTHON.value, specs, expected, SECONDS.value)
     bench_report.write(OUT.value, results)
-    bench_report.plot(OUT.value, results)
-    print(f"\n{bench_report.summary(results)}\nwrote {OUT.value}.json and {OUT.value}.md")
+    written = filter(None, (f"{OUT.value}.json", f"{OUT.value}.md", bench_report.plot(OUT.value, results)))
+    print(f"\n{bench_report.summary(results)}\nwrote {', '.join(written)}")
     return 0
 
 

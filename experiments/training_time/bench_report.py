@@ -168,11 +168,14 @@ def markdown(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def plot(stem: str, results: Results) -> None:
-    """Writes stem.png, where matplotlib is installed: milliseconds by scale, and the share of the matmul rate."""
+def plot(stem: str, results: Results) -> str:
+    """Writes stem.png: milliseconds by scale, and the share of the matmul rate.
+
+    Returns its path, or "" where matplotlib is not installed and nothing is written.
+    """
     plots = pyplot()
     if plots is None:
-        return
+        return ""
     figure, (times, shares) = plots.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     by_scale: dict[int, list[float]] = {}
     for images in results["cohorts"]:
@@ -199,6 +202,7 @@ def plot(stem: str, results: Results) -> None:
     figure.suptitle(f"{results['machine']['device']}, commit {results['machine']['git_commit'] or '-'}", fontsize=9)
     figure.savefig(f"{stem}.png", dpi=130)
     plots.close(figure)
+    return f"{stem}.png"
 
 
 def _steps(steps: Sequence[dict[str, Any]]) -> str:

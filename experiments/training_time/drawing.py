@@ -7,8 +7,6 @@ one" is one device call for each image, with the same compiled program kept: wha
 start image and the transfers, not a compilation.
 """
 
-import datetime
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +16,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from experiments.training_time import gpu_report
 from launch import cli, runtime, write_back
 from launch.sources import load_images
 from singan import manipulation, sampling
@@ -42,9 +41,8 @@ BATCH = 64
 def main(argv: list[str]) -> int:
     del argv
     mesh = runtime.start_jax(1)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    device = f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
-    print(f"{datetime.date.today()}, commit {commit.stdout.strip() or '-'}, {device}, jax {jax.__version__}")
+    machine = gpu_report.machine(mesh)
+    print(f"{machine['time']}, commit {machine['git_commit'] or '-'}, {machine['device']}, jax {machine['jax']}")
     with tempfile.TemporaryDirectory() as folder:
         run = _run(Path(folder))
         (image_id,) = run.ids

@@ -21,6 +21,8 @@ def test_a_run_writes_every_table(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["bench.json", "bench.md", "bench.png"]
+    written = ", ".join(f"{tmp_path}/new/bench.{ending}" for ending in ("json", "md", "png"))
+    assert done.stdout.splitlines()[-1] == f"wrote {written}"
     results = json.loads((tmp_path / "new" / "bench.json").read_text())
     assert [(row["scale"], row["images"]) for row in results["steps"]] == [(0, 2), (1, 2)]
     for row in results["steps"]:
