@@ -23,7 +23,7 @@ from singan.metrics.sliced_wasserstein import sliced_wasserstein
 from singan.metrics.values import Undefined, Value
 from singan.noise import image_key_data
 from singan.programs import Program
-from singan.sampling import sample_program
+from singan.sampling import sampler
 from singan.shapes import Array, Float
 from singan.spec import ScaleSpec
 from singan.trained import FinishedScale, trained_scales
@@ -71,7 +71,7 @@ def sample_and_measure(
         max(BATCH // max(count, 1) // mesh.size, 1) * mesh.size,
         cohort.padded_size(len(ids), mesh, 1),
     )
-    drawing = Program(sample_program(spec, mesh, 0), config.train.precision)
+    drawing = sampler(spec, mesh, 0, 1, (1.0, 1.0), config.train.precision)
     functions, missing = _defined(next(iter(images.values())))
     measuring = Program(cohort.parallel(lambda *arguments: _measure(functions, *arguments), mesh), "highest")
     rows: dict[str, dict[str, Value]] = {}

@@ -55,7 +55,8 @@ def _program(
     spec: ScaleSpec, mesh: Mesh, group: int, num_frames: int, start_scale: int, beta: float, pull: float, precision: str
 ) -> Program:
     walk = lambda *one: _walk(spec, num_frames, start_scale, beta, pull, *one)  # noqa: E731
-    return Program(cohort.parallel(walk, mesh, group), precision)
+    name = ("animate", spec, group, num_frames, start_scale, beta, pull)
+    return Program(cohort.parallel(walk, mesh, group), precision, name)
 
 
 def _walk(spec: ScaleSpec, num_frames: int, start_scale: int, beta: float, pull: float, *one):

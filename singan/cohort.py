@@ -25,6 +25,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from singan import program_store
 from singan.shapes import Array, PyTree
 from singan.spec import ScaleSpec
 from singan.state import ScaleInputs, ScaleState, alive
@@ -170,27 +171,42 @@ def trace_program(program: Callable[..., Any], *arguments: PyTree, precision: st
         return program.trace(*arguments)
 
 
-def compile_program(program: Callable[..., Any], *arguments: PyTree, precision: str = "highest") -> Any:
+def compile_program(
+    program: Callable[..., Any], *arguments: PyTree, precision: str = "highest", name: tuple[Any, ...] = ()
+) -> Any:
     """Returns the program compiled for the shapes of its arguments, with the options that its platform needs.
 
     Args:
+      arguments: arrays or shapes, all with shardings over one mesh or all without.
       precision: of the convolutions' operands: 'highest' (float32), 'tf32' or 'bf16'.
+      name: everything that the program is made from, if a later process may take it as it is from the disk, where
+        JAX keeps compiled programs at all (singan/program_store.py).
     """
+    mesh = _mesh(arguments)
+    platform = mesh.devices.flat[0].platform if mesh is not None else jax.default_backend()
+    options = _CPU_OPTIONS if platform == "cpu" else {}
+    store = program_store.current() if name and mesh is not None and not mesh.is_multi_process else None
+    if store is None or mesh is None:
+        return _compile(program, arguments, precision, options)
+    key = program_store.key(name, mesh, arguments, precision, options)
+    compiled = store.load(key, mesh)
+    if compiled is None:
+        compiled = _compile(program, arguments, precision, options)
+        store.save(key, compiled)
+    return compiled
+
+
+def _compile(program: Callable[..., Any], arguments: PyTree, precision: str, options: dict[str, str]) -> Any:
     with jax.default_matmul_precision(PRECISIONS[precision]):
         lowered = program.lower(*arguments)
-    if _platform(arguments) != "cpu":
-        return lowered.compile()
     try:
-        return lowered.compile(_CPU_OPTIONS)
+        return lowered.compile(options)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if "xla_cpu_experimental_ynn" not in str(error):
             raise
         return lowered.compile()
 
 
-def _platform(arguments: PyTree) -> str:
-    for leaf in jax.tree.leaves(arguments):
-        sharding = getattr(leaf, "sharding", None)
-        if sharding is not None:
-            return next(iter(sharding.device_set)).platform
-    return jax.default_backend()
+def _mesh(arguments: PyTree) -> Mesh | None:
+    meshes = (getattr(getattr(leaf, "sharding", None), "mesh", None) for leaf in jax.tree.leaves(arguments))
+    return next((mesh for mesh in meshes if isinstance(mesh, Mesh)), None)

@@ -110,7 +110,7 @@ def inject(
 
 @functools.lru_cache(maxsize=16)
 def _injector(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int, precision: str) -> Program:
-    return Program(injection_program(spec, mesh, start_scale, group), precision)
+    return Program(injection_program(spec, mesh, start_scale, group), precision, ("inject", spec, start_scale, group))
 
 
 def entering(run: Run, one: Input, start_scale: int) -> np.ndarray:

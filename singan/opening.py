@@ -73,7 +73,8 @@ class Opening:
             previous, amplitude = np.zeros_like(reals), np.ones(len(reals), np.float32)
         else:
             program = cohort.parallel(lambda recon, real: handover.open_scale(spec, recon, real), self._mesh)
-            previous, amplitude = self._call(program, self._weights_below["reconstruction"], reals)
+            arrays = self._weights_below["reconstruction"], reals
+            previous, amplitude = self._call(("open", spec), program, *arrays)
         if self._coarsest < spec.scale:
             previous = self._frozen_reconstruction()
         trained = self._trained[: self._coarsest]
@@ -119,13 +120,14 @@ class Opening:
 
         program = cohort.parallel(through, self._mesh)
         paddings = np.stack([image.padding for image in self._images])
-        return self._call(program, self._trained[: coarsest.scale], self._reconstruction_noise, paddings)
+        arrays = self._trained[: coarsest.scale], self._reconstruction_noise, paddings
+        return self._call(("reconstruct below", self._spec), program, *arrays)
 
-    def _call(self, program: Callable[..., Any], *arrays: PyTree) -> PyTree:
+    def _call(self, name: tuple[Any, ...], program: Callable[..., Any], *arrays: PyTree) -> PyTree:
         """Runs a small cohort program on host arrays [n, ...] and returns host arrays [n, ...]."""
         count = len(jax.tree.leaves(arrays)[0])
         size = cohort.padded_size(count, self._mesh, 1)
         index = [min(i, count - 1) for i in range(size)]
         placed = cohort.place(jax.tree.map(lambda leaf: leaf[index], arrays), self._mesh)
-        compiled = cohort.compile_program(program, *placed, precision=self._config.train.precision)
+        compiled = cohort.compile_program(program, *placed, precision=self._config.train.precision, name=name)
         return jax.tree.map(lambda leaf: np.array(leaf)[:count], compiled(*placed))

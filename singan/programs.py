@@ -17,8 +17,9 @@ class Program:
     Keep it where it is found again (functools.lru_cache over what it is made from); it holds on to no array.
     """
 
-    def __init__(self, function: Callable[..., Any], precision: str):
-        self._function, self._precision = function, precision
+    def __init__(self, function: Callable[..., Any], precision: str, name: tuple[Any, ...] = ()):
+        """Args: name: as cohort.compile_program takes it."""
+        self._function, self._precision, self._name = function, precision, name
         self._compiled: dict[Any, Any] = {}
 
     def __call__(self, *arguments: PyTree) -> PyTree:
@@ -29,7 +30,9 @@ class Program:
         leaves, tree = jax.tree.flatten(arguments)
         key = tree, tuple((np.shape(leaf), np.dtype(leaf.dtype).name) for leaf in leaves)
         if key not in self._compiled:
-            self._compiled[key] = cohort.compile_program(self._function, *arguments, precision=self._precision)
+            self._compiled[key] = cohort.compile_program(
+                self._function, *arguments, precision=self._precision, name=self._name
+            )
         return self._compiled[key]
 
     def memory(self, *arguments: PyTree) -> Memory:

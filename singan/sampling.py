@@ -116,10 +116,12 @@ def sample_program(
 
 
 @functools.lru_cache(maxsize=16)
-def _sampler(
+def sampler(
     spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int, size: tuple[float, float], precision: str
 ) -> Program:
-    return Program(sample_program(spec, mesh, start_scale, group, size), precision)
+    """Returns `sample_program` as one that is kept, here and on disk."""
+    name = ("sample", spec, start_scale, group, size)
+    return Program(sample_program(spec, mesh, start_scale, group, size), precision, name)
 
 
 def injection_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int = 1) -> Callable[..., Any]:
@@ -176,7 +178,7 @@ def draw(
     each = min(batch, num_samples)
     together = min(max(batch // each // mesh.size, 1) * mesh.size, cohort.padded_size(len(ids), mesh, 1))
     group = 1 if last.form == "direct" else together // mesh.size
-    program = _sampler(last, mesh, start_scale, group, size, run.config.train.precision)
+    program = sampler(last, mesh, start_scale, group, size, run.config.train.precision)
     pending: tuple[tuple[str, ...], int, Array] | None = None
     for begin in range(0, len(ids), together):
         some = tuple(ids[begin : begin + together])

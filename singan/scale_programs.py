@@ -133,7 +133,8 @@ class ScalePrograms:
             program = finish_program(self.spec, self.mesh, group)
         with jax.enable_x64(self._x64):
             arguments = (self._shapes(tree, group) for tree in self.example)
-            return cohort.compile_program(program, *arguments, precision=self.spec.train.precision)
+            name = ("chunk" if steps else "finish", self.spec, group, steps)
+            return cohort.compile_program(program, *arguments, precision=self.spec.train.precision, name=name)
 
     def _shapes(self, tree: PyTree, group: int) -> PyTree:
         return cohort.abstract(tree, self.rows(group) * self._processes.count, self.mesh)

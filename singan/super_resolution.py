@@ -121,4 +121,4 @@ def _program(spec: ScaleSpec, mesh: Mesh, size: tuple[int, int], factor: float, 
             image = jnp.clip(image, -1, 1)
         return image[0]
 
-    return Program(cohort.parallel(of_one, mesh), precision)
+    return Program(cohort.parallel(of_one, mesh), precision, ("enlarge", spec, size, factor, steps))

@@ -238,7 +238,8 @@ def translation_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: in
 
 @functools.lru_cache(maxsize=16)
 def _translator(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int, precision: str) -> Program:
-    return Program(translation_program(spec, mesh, start_scale, group), precision)
+    name = ("translate", spec, start_scale, group)
+    return Program(translation_program(spec, mesh, start_scale, group), precision, name)
 
 
 def _blurred(plane: np.ndarray, inside: np.ndarray) -> np.ndarray:

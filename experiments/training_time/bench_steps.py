@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 
 from experiments.training_time import whole_steps
 from experiments.training_time.whole_steps import Compiled
+from singan import program_store
 from singan.rates import matmul_rate
 from singan.spec import ScaleSpec
 
 CPU_SIDE, SIDE = 1536, 8192  # of the matrices whose product gives the rate: large enough to reach it
-READ_FROM_CACHE = "/jax/compilation_cache/cache_hits"  # JAX's name of the event
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def empty_cache() -> Iterator[Callable[[], int]]:
 
     def note(event: str, **_: Any) -> None:
         nonlocal hits
-        hits += event == READ_FROM_CACHE
+        hits += event == program_store.LOADED
 
     settings = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in settings}

@@ -83,7 +83,8 @@ def compile_chunk(spec: ScaleSpec, images: int, group: int, steps: int, mesh: Me
     example = example_of(spec)
     shapes = [cohort.abstract(tree, size, mesh) for tree in example]
     started = time.perf_counter()
-    program = cohort.compile_program(cohort.chunk_program(spec, mesh, group, steps), *shapes, precision=precision)
+    chunk, name = cohort.chunk_program(spec, mesh, group, steps), ("chunk", spec, group, steps)
+    program = cohort.compile_program(chunk, *shapes, precision=precision, name=name)
     seconds = time.perf_counter() - started
     inputs, state = (cohort.place(cohort.stack([tree], size), mesh) for tree in example)
     return Compiled(spec, images, group, steps, program, inputs, state, seconds)

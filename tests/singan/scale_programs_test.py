@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from singan import ahead, cohort, trainer
+from singan import ahead, cohort, program_store, trainer
 from singan.cohort import image_mesh
 from singan.observer import Silent
 from singan.opening import TrainingImage
@@ -59,6 +59,7 @@ class Traces:
 @pytest.fixture
 def traces(monkeypatch, compiled_quickly_and_once):
     traces = Traces()
+    monkeypatch.setattr(program_store, "current", lambda: None)  # what is kept is not traced
     monkeypatch.setattr(cohort, "train_step", traces)
     return traces
 
