@@ -26,7 +26,6 @@ from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
 from singan import files
-from singan.errors import UserError
 from singan.shapes import PyTree
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin")
@@ -55,7 +54,10 @@ class ProgramStore:
             compiled = serialize_executable.deserialize_and_load(
                 executable, in_tree, out_tree, backend=devices[0].client, execution_devices=devices
             )
+            whole = compiled.memory_analysis() is not None  # which planning asks for
         except Exception:  # whatever it is, the program can be made again
+            return None
+        if not whole:
             return None
         jax.monitoring.record_event(LOADED)
         return compiled
@@ -68,8 +70,8 @@ class ProgramStore:
                 self._own.mkdir(parents=True)
                 self._remove_old()
             files.write_bytes(self._path(key), hashlib.blake2b(data, digest_size=DIGEST).digest() + data)
-        except (UserError, OSError, ValueError, NotImplementedError, pickle.PicklingError, jax.errors.JaxRuntimeError):
-            return  # a full disk or a backend that cannot: the next process compiles again
+        except Exception:  # a full disk, a backend that cannot: the next process compiles again
+            return
 
     def _path(self, key: str) -> Path:
         return self._own / f"{key}.program"

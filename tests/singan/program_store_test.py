@@ -113,6 +113,14 @@ def test_a_damaged_file_is_made_anew(cache, damage):
     assert doubling.traces == 2
 
 
+def test_a_backend_that_does_not_tell_the_memory_of_what_is_read_has_it_compiled(cache, monkeypatch):
+    doubling = Doubling()
+    doubling.make()
+    monkeypatch.setattr(jax.stages.Compiled, "memory_analysis", lambda self: None)
+    doubling.make()
+    assert doubling.traces == 2
+
+
 def test_where_nothing_can_be_kept_programs_are_compiled(cache, monkeypatch):
     doubling = Doubling()
     cache.write_text("a file where the directory should be")
