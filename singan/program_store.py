@@ -17,6 +17,7 @@ import platform
 import shutil
 import sys
 import time
+import zlib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class ProgramStore:
             data = self._path(key).read_bytes()
             if hashlib.blake2b(data[DIGEST:], digest_size=DIGEST).digest() != data[:DIGEST]:
                 return None
-            executable, in_tree, out_tree = pickle.loads(data[DIGEST:])
+            executable, in_tree, out_tree = pickle.loads(zlib.decompress(data[DIGEST:]))
             devices = list(mesh.devices.flat)
             compiled = serialize_executable.deserialize_and_load(
                 executable, in_tree, out_tree, backend=devices[0].client, execution_devices=devices
@@ -65,7 +66,7 @@ class ProgramStore:
     def save(self, key: str, compiled: Any) -> None:
         """Keeps a compiled program, where it can be written as bytes at all."""
         try:
-            data = pickle.dumps(serialize_executable.serialize(compiled))
+            data = zlib.compress(pickle.dumps(serialize_executable.serialize(compiled)), level=1)
             if not self._own.is_dir():
                 self._own.mkdir(parents=True)
                 self._remove_old()
