@@ -1,9 +1,12 @@
 import jax
 import numpy as np
+import pytest
 
 from singan.animation import animate
 from singan.cohort import image_mesh
 from singan.sampling import start_image
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly_and_once")
 
 CPU = image_mesh(jax.devices("cpu")[:1])
 

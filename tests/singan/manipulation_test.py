@@ -13,6 +13,8 @@ from singan.manipulation import Input
 from singan.noise import image_key_data
 from singan.sampling import sample_from
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly_and_once")
+
 CPU = image_mesh(jax.devices("cpu")[:1])
 
 

@@ -10,6 +10,8 @@ from singan.errors import UserError
 from singan.metrics.sliced_wasserstein import patch_distribution
 from singan.style import match_gram, match_style
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly_and_once")
+
 KEY = jax.random.key(0)
 FEW = {"steps": 20, "projections": 8, "levels": 2, "patch_size": 3}
 

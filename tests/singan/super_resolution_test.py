@@ -9,6 +9,8 @@ from singan.errors import UserError
 from singan.resizing import resize_to
 from singan.super_resolution import steps_of, super_resolve, wanted_ratio
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly_and_once")
+
 CPU = image_mesh(jax.devices("cpu")[:1])
 
 

@@ -10,6 +10,8 @@ from singan.manipulation import Input
 from singan.noise import Purpose, image_key_data, noise_map, scale_key
 from singan.translation import GUESSES, NOISES, Partial, fill, guess, subject, translate
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly_and_once")
+
 CPU = image_mesh(jax.devices("cpu")[:1])
 
 
