@@ -5,7 +5,8 @@ Here a program is known by a name that says all of its choices, such as ("chunk"
 source of this package, the shapes, the devices, the versions of the libraries and their settings. The store lies beside
 JAX's cache (jax_compilation_cache_dir) and is off where that is: no directory, or jax_enable_compilation_cache off.
 
-What is read here is code that runs, as in JAX's own cache: the directory must be the user's own.
+What is read here is code that runs, as in JAX's own cache: only files of the user who runs it are read, from a
+directory that nobody else may write to.
 """
 
 import contextlib
@@ -47,7 +48,10 @@ class ProgramStore:
     def load(self, key: str, mesh: Mesh) -> Any | None:
         """Returns the compiled program, ready for the mesh's devices, or None: not there, damaged, or unreadable."""
         try:
-            data = self._path(key).read_bytes()
+            path = self._path(key)
+            data = path.read_bytes()
+            if path.stat().st_uid != os.geteuid():
+                return None
             if hashlib.blake2b(data[DIGEST:], digest_size=DIGEST).digest() != data[:DIGEST]:
                 return None
             executable, in_tree, out_tree = pickle.loads(zlib.decompress(data[DIGEST:]))
@@ -68,7 +72,8 @@ class ProgramStore:
         try:
             data = zlib.compress(pickle.dumps(serialize_executable.serialize(compiled)), level=1)
             if not self._own.is_dir():
-                self._own.mkdir(parents=True)
+                self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._own.mkdir(mode=0o700, exist_ok=True)
                 self._remove_old()
             files.write_bytes(self._path(key), hashlib.blake2b(data, digest_size=DIGEST).digest() + data)
         except Exception:  # a full disk, a backend that cannot: the next process compiles again

@@ -113,6 +113,16 @@ def test_a_damaged_file_is_made_anew(cache, damage):
     assert doubling.traces == 2
 
 
+def test_only_the_user_s_own_files_are_read_from_a_directory_of_their_own(cache, monkeypatch):
+    doubling = Doubling()
+    doubling.make()
+    (path,) = kept(cache)
+    assert [parent.stat().st_mode & 0o777 for parent in path.parents[:2]] == [0o700, 0o700]
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    doubling.make()
+    assert doubling.traces == 2
+
+
 def test_a_backend_that_does_not_tell_the_memory_of_what_is_read_has_it_compiled(cache, monkeypatch):
     doubling = Doubling()
     doubling.make()
