@@ -68,7 +68,9 @@ def test_the_second_is_not_traced_and_does_the_same(cache):
 
 
 @pytest.mark.parametrize(
-    "other", [{"name": ("double", 1)}, {"size": 6}, {"precision": "bf16"}, {"name": ()}], ids=lambda one: str(one)
+    "other",
+    [{"name": ("double", 1)}, {"size": 6}, {"precision": "bf16"}, {"name": ()}],
+    ids=["name", "shape", "precision", "nameless"],
 )
 def test_another_program_is_compiled(cache, other):
     doubling = Doubling()
