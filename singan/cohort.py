@@ -191,8 +191,10 @@ def compile_program(
     key = program_store.key(name, mesh, arguments, precision, options)
     compiled = store.load(key, mesh)
     if compiled is None:
-        compiled = _compile(program, arguments, precision, options)
-        store.save(key, compiled)
+        with program_store.reads() as reads:
+            compiled = _compile(program, arguments, precision, options)
+        if not reads:
+            store.save(key, compiled)
     return compiled
 
 

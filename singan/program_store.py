@@ -19,6 +19,7 @@ import shutil
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "libtpu", "jax-cuda12-pl
 ENVIRONMENT = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 NO_MATTER = ("cache", "log", "dump", "trace", "cuda_visible")  # in names of JAX's settings that change no program
 LOADED = "/medisingan/program_store/loaded"  # the event of jax.monitoring, once for every program that was read
+READ_BY_JAX = "/jax/compilation_cache/cache_hits"  # JAX's own event
 KEPT_DAYS = 30  # that the programs of other source are kept
 DIGEST = 32  # bytes
 
@@ -87,6 +89,27 @@ class ProgramStore:
             with contextlib.suppress(OSError):
                 if other != self._own and other.stat().st_mtime < time.time() - KEPT_DAYS * 86400:
                     shutil.rmtree(other, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def reads() -> Iterator[list[str]]:
+    """Context that yields a list, which is empty as long as JAX has read nothing from its own cache.
+
+    What JAX has read XLA:CPU cannot write again: it has lost the names of its functions, and what is read back from it
+    fails when it runs ("NOT_FOUND: Function ... not found", jaxlib 0.10.2). Reads of other threads count too: then a
+    program is not kept that could have been.
+    """
+    found: list[str] = []
+
+    def note(event: str, **_: Any) -> None:
+        if event == READ_BY_JAX:
+            found.append(event)
+
+    jax.monitoring.register_event_listener(note)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_listener(note)
 
 
 def current() -> ProgramStore | None:

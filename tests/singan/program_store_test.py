@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from singan import cohort, program_store, trainer
 from singan.cohort import image_mesh
@@ -123,6 +124,22 @@ def test_only_the_user_s_own_files_are_read_from_a_directory_of_their_own(cache,
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
     doubling.make()
     assert doubling.traces == 2
+
+
+def test_what_jax_has_read_from_its_own_cache_is_not_kept(cache):
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    compilation_cache.reset_cache()
+    try:
+        doubling = Doubling()
+        for name in (("one",), ("another",), ("another",), ("one",)):  # of the same text
+            assert np.asarray(doubling.make(name)(doubling.array())).tolist() == [0, 2, 4, 6]
+        assert list(cache.glob("*-cache"))  # JAX kept it too
+        assert len(kept(cache)) == 1
+        assert doubling.traces == 3
+    finally:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+        compilation_cache.reset_cache()
 
 
 def test_a_backend_that_does_not_tell_the_memory_of_what_is_read_has_it_compiled(cache, monkeypatch):
