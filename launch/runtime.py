@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from singan.cohort import image_mesh
+from singan.files import is_bucket
 
 
 def start_jax(images: int) -> Mesh:
@@ -38,10 +39,11 @@ def cache_directory() -> Path:
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, so that only the first run of a shape compiles."""
     directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / "compiled"))
-    try:
-        Path(directory).mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return  # a home that cannot be written costs compile time, nothing else
+    if not is_bucket(directory):
+        try:
+            Path(directory).mkdir(parents=True, exist_ok=True)
+        except OSError:  # a home that cannot be written costs compile time, nothing else
+            directory = None  # JAX would warn of every program
     jax.config.update("jax_compilation_cache_dir", directory)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 

@@ -1,5 +1,6 @@
 """What all tests share: eight fake CPU devices, checked shape annotations, and tiny images, scales and states."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,24 +44,41 @@ def shared_data() -> Path:
     return SHARED
 
 
+@contextlib.contextmanager
+def _kept_in(directory: Path, seconds: float = 0.0) -> Iterator[None]:
+    settings = {
+        "jax_compilation_cache_dir": str(directory),
+        "jax_persistent_cache_min_compile_time_secs": seconds,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+        "jax_enable_compilation_cache": True,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # JAX opens its cache once
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def kept_in() -> Callable[..., contextlib.AbstractContextManager[None]]:
+    """Context in which what is compiled is kept in a directory: kept_in(directory, seconds).
+
+    By this project, and by JAX what took it at least `seconds` to compile.
+    """
+    return _kept_in
+
+
 @pytest.fixture(scope="module")
 def compiled_quickly_and_once(tmp_path_factory) -> Iterator[None]:
     """Trainings of equal shapes within a file share what they compile, which is not optimised."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, _kept_in(tmp_path_factory.mktemp("compiled")):
         patch.setitem(cohort._CPU_OPTIONS, "xla_backend_optimization_level", 0)
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
         yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

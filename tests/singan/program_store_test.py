@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from singan import cohort, program_store, trainer
 from singan.cohort import image_mesh
@@ -18,17 +17,12 @@ from singan.pyramid import plan
 from singan.step import train_step
 from singan.workdir import Workdir
 
-SURROUNDINGS = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
-
 
 @pytest.fixture
-def cache(tmp_path):
-    """A directory in which JAX keeps compiled programs during a test, and this project too."""
-    before = {name: getattr(jax.config, name) for name in SURROUNDINGS}
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
-    yield tmp_path / "cache"
-    for name, value in before.items():
-        jax.config.update(name, value)
+def cache(tmp_path, kept_in):
+    """The directory in which compiled programs are kept during a test, by this project alone."""
+    with kept_in(tmp_path / "cache", seconds=1e9):
+        yield tmp_path / "cache"
 
 
 class Doubling:
@@ -126,20 +120,14 @@ def test_only_the_user_s_own_files_are_read_from_a_directory_of_their_own(cache,
     assert doubling.traces == 2
 
 
-def test_what_jax_has_read_from_its_own_cache_is_not_kept(cache):
-    before = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    compilation_cache.reset_cache()
-    try:
-        doubling = Doubling()
+def test_what_jax_has_read_from_its_own_cache_is_not_kept(tmp_path, kept_in):
+    doubling = Doubling()
+    with kept_in(tmp_path):
         for name in (("one",), ("another",), ("another",), ("one",)):  # of the same text
             assert np.asarray(doubling.make(name)(doubling.array())).tolist() == [0, 2, 4, 6]
-        assert list(cache.glob("*-cache"))  # JAX kept it too
-        assert len(kept(cache)) == 1
-        assert doubling.traces == 3
-    finally:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
-        compilation_cache.reset_cache()
+    assert list(tmp_path.glob("*-cache"))  # JAX kept it too
+    assert len(kept(tmp_path)) == 1
+    assert doubling.traces == 3
 
 
 def test_a_backend_that_does_not_tell_the_memory_of_what_is_read_has_it_compiled(cache, monkeypatch):
@@ -152,16 +140,17 @@ def test_a_backend_that_does_not_tell_the_memory_of_what_is_read_has_it_compiled
 
 def test_where_nothing_can_be_kept_programs_are_compiled(cache, monkeypatch):
     doubling = Doubling()
-    cache.write_text("a file where the directory should be")
+    cache.mkdir()
+    (cache / "programs").write_text("a file where the directory should be")
     assert np.asarray(doubling.make()(doubling.array())).tolist() == [0, 2, 4, 6]
-    cache.unlink()
+    (cache / "programs").unlink()
     jax.config.update("jax_enable_compilation_cache", False)
     doubling.make()
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", None)
     doubling.make()
     assert doubling.traces == 3
-    assert not cache.exists()
+    assert not kept(cache)
 
 
 def test_programs_of_old_source_are_removed_and_recent_ones_stay(cache):

@@ -1,0 +1,35 @@
+"""Where compiled programs are kept between runs."""
+
+import jax
+import pytest
+
+from launch import runtime
+
+
+@pytest.fixture
+def directory_of(monkeypatch, kept_in, tmp_path):
+    """Returns the cache directory that JAX is given where the environment asks for one: directory_of(asked)."""
+
+    def made(asked):
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(asked))
+        with kept_in(tmp_path):
+            runtime.use_compilation_cache()
+            return jax.config.jax_compilation_cache_dir
+
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def test_a_directory_is_made(directory_of, tmp_path):
+    assert directory_of(tmp_path / "a/b") == str(tmp_path / "a/b")
+    assert (tmp_path / "a/b").is_dir()
+
+
+def test_one_that_cannot_be_made_is_done_without(directory_of, tmp_path):
+    (tmp_path / "file").touch()
+    assert directory_of(tmp_path / "file/b") is None
+
+
+def test_a_bucket_is_left_to_jax_and_makes_no_folder_of_its_name(directory_of, tmp_path):
+    assert directory_of("gs://bucket/cache") == "gs://bucket/cache"
+    assert list(tmp_path.iterdir()) == []
