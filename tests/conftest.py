@@ -1,6 +1,7 @@
 """What all tests share: eight fake CPU devices, checked shape annotations, and tiny images, scales and states."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from singan.value_map import ValueMap  # noqa: E402
 from singan.workdir import ImageRecord, Workdir, pixel_digest, write_image  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+UNOPTIMISED = "--xla_backend_optimization_level=0"
 TINY = {
     "pyramid": {"min_size": 11, "max_size": 17, "ratio": 0.8},  # 13x11 14x13 16x14 17x15
     "network": {"width": 4},
@@ -42,6 +44,15 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("../shared/data is not there")
     return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_compile_quickly() -> Iterator[None]:
+    """What tests start as processes of their own compiles without optimisation: tiny networks need none."""
+    jax.devices()  # this process has read the flags that it was given, and keeps to them
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {UNOPTIMISED}".strip())
+        yield
 
 
 @contextlib.contextmanager
@@ -74,10 +85,17 @@ def kept_in() -> Callable[..., contextlib.AbstractContextManager[None]]:
 
 
 @pytest.fixture(scope="module")
-def compiled_quickly_and_once(tmp_path_factory) -> Iterator[None]:
-    """Trainings of equal shapes within a file share what they compile, which is not optimised."""
-    with pytest.MonkeyPatch.context() as patch, _kept_in(tmp_path_factory.mktemp("compiled")):
+def compiled_quickly() -> Iterator[None]:
+    """Programs of cohorts are not optimised, where neither their speed nor a reference's last bits matter."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(cohort._CPU_OPTIONS, "xla_backend_optimization_level", 0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly_and_once(tmp_path_factory, compiled_quickly) -> Iterator[None]:
+    """Trainings of equal shapes within a file share what they compile, which is not optimised."""
+    with _kept_in(tmp_path_factory.mktemp("compiled")):
         yield
 
 

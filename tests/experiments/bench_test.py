@@ -16,7 +16,7 @@ from tests.launch.train_test import ROOT
 def test_a_run_writes_every_table(tmp_path):
     arguments = ["--tiny", "--size=30", "--cohorts=2", "--seconds=0.01", "--notorch", "--devices"]
     command = [sys.executable, "-m", "experiments.training_time.bench", *arguments, f"--out={tmp_path}/new/bench"]
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     environment = {**os.environ, "XLA_FLAGS": flags}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

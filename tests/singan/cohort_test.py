@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from singan import cohort
 from singan.cohort import (
     abstract,
     chunk_program,
@@ -28,17 +29,21 @@ def mesh(devices):
 
 
 class Chunks:
-    """Runs chunks of cohorts, compiling each form once."""
+    """Runs chunks of cohorts, compiling each form once, and without optimisation where that is asked for."""
 
-    def __init__(self, spec):
-        self.spec = spec
+    def __init__(self, spec, quickly=False):
+        self.spec, self._quickly = spec, quickly
         self._programs = {}
 
     def compiled(self, size, devices, group, example):
         key = size, devices, group
         if key not in self._programs:
             shapes = [abstract(tree, size, mesh(devices)) for tree in example]
-            self._programs[key] = compile_program(chunk_program(self.spec, mesh(devices), group, STEPS), *shapes)
+            program = chunk_program(self.spec, mesh(devices), group, STEPS)
+            with pytest.MonkeyPatch.context() as patch:
+                if self._quickly:
+                    patch.setitem(cohort._CPU_OPTIONS, "xla_backend_optimization_level", 0)
+                self._programs[key] = compile_program(program, *shapes)
         return self._programs[key]
 
     def __call__(self, images, devices=1, group=1, chunks=1):
@@ -180,14 +185,14 @@ VMAPPED = {"rtol": 1e-5, "atol": 1e-6}
 @pytest.fixture(scope="module")
 def vmapped_chunks(tiny_spec):
     """In the form of a TPU."""
-    return Chunks(tiny_spec(1, form="shifted", num_layers=2))
+    return Chunks(tiny_spec(1, form="shifted", num_layers=2), quickly=True)
 
 
 @pytest.fixture(scope="module", params=["shifted", "gathered"])
 def chunks_of_a_form(request, tiny_spec, vmapped_chunks):
     """Of forms with passes one after another and, all but the TPU's, with those of the same weights in one batch."""
     shifted = request.param == "shifted"
-    return vmapped_chunks if shifted else Chunks(tiny_spec(1, form=request.param, num_layers=2))
+    return vmapped_chunks if shifted else Chunks(tiny_spec(1, form=request.param, num_layers=2), quickly=True)
 
 
 def test_groups_of_vmapped_images_give_the_same_training(chunks_of_a_form, eight, on_one_device):

@@ -24,7 +24,7 @@ class Silent:
 
 
 @pytest.fixture
-def traces(monkeypatch):
+def traces(monkeypatch, compiled_quickly):
     """Counts by scale how often Python runs through a training step, which it does to trace it."""
     counts = collections.Counter()
 
@@ -33,7 +33,6 @@ def traces(monkeypatch):
         return train_step(spec, *arguments)
 
     monkeypatch.setattr(cohort, "train_step", counted)
-    monkeypatch.setitem(cohort._CPU_OPTIONS, "xla_backend_optimization_level", 0)
     return counts
 
 
