@@ -9,6 +9,7 @@ from singan import trainer
 from singan import workdir as records
 from singan.cohort import image_mesh
 from singan.config import parse
+from singan.observer import Silent
 from singan.opening import TrainingImage
 from singan.pyramid import plan
 from singan.value_map import ValueMap
@@ -21,14 +22,9 @@ CONFIG = {
 }
 
 
-class Silent:
-    """An observer that is told everything and says nothing."""
+class Unwarned(Silent):
+    """An observer for whom a warning is a failure."""
 
-    def restored(self, global_step): ...
-    def scale_started(self, start): ...
-    def chunk_done(self, result): ...
-    def checkpointing(self): ...
-    def scale_finished(self, spec, scales, images): ...
     def warn(self, text):
         raise AssertionError(text)
 
@@ -49,7 +45,7 @@ def test_any_number_of_channels(channels, tmp_path, random_image):
     records.write_config(workdir, config)
     images = [TrainingImage("a", pixels, value_map.padding)]
     mesh = image_mesh(jax.devices()[:1])
-    trainer.train(config, images, plan(14, 14, config.pyramid), workdir, Silent(), mesh, "direct")
+    trainer.train(config, images, plan(14, 14, config.pyramid), workdir, Unwarned(), mesh, "direct")
 
     run = singan.load_run(workdir.path)
     height, width = run.finest("a").shape[:2]

@@ -8,19 +8,11 @@ import pytest
 
 from singan import cohort, trainer
 from singan.cohort import image_mesh
+from singan.observer import Silent
 from singan.pyramid import plan
 from singan.step import train_step
 from singan.trainer import TrainingImage
 from singan.workdir import Workdir
-
-
-class Silent:
-    def restored(self, global_step): ...
-    def scale_started(self, start): ...
-    def chunk_done(self, result): ...
-    def checkpointing(self): ...
-    def scale_finished(self, spec, scales, images): ...
-    def warn(self, text): ...
 
 
 @pytest.fixture
