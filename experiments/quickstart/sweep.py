@@ -23,7 +23,7 @@ def get_sweep(which: str = "ablations"):
         {"preset": "reference"},
         {"method.norm_statistics": "running"},
         {"train.schedule": "concurrent"},
-        {"pyramid.ratio": [0.6, 0.85]},
+        {"pyramid.ratio": [0.78, 0.85]},
         {"train.reconstruction_weight": [1.0, 100.0]},
         zip_({"train.generator_learning_rate": [1e-4, 2e-3], "train.critic_learning_rate": [1e-4, 2e-3]}),
     )
