@@ -41,5 +41,5 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "error: $(PYTHON) is not installed: give another with make PYTHON=python3.12 (3.11 to 3.13)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --upgrade pip -c constraints.txt
-	@$(PIP) install -c constraints.txt -e '.[test,lint]'
+	@$(PIP) install --no-compile -c constraints.txt -e '.[test,lint]'
 	@touch $@
