@@ -43,7 +43,7 @@ def chosen_scales(run: Run, wanted: Sequence[str], least: int = 0) -> list[int]:
     if least >= len(run.scales):
         raise UserError(f"{run.workdir.path} has only scale 0 so far, and this starts at scale {least}: train it on")
     if not there:
-        raise UserError(f"--start_scales={','.join(wanted)}: this run has none of them; this can start at scales {has}")
+        raise UserError(f"--start_scales={','.join(wanted)}: this can only start at scales {has}")
     if left_out := [scale for scale in numbers if scale not in there]:
         print(f"note: scales {left_out} are left out: this can start at {has}", file=sys.stderr)
     return there

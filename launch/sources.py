@@ -109,6 +109,11 @@ def find_images(data: DataConfig) -> FoundImages:
     if data.source == EXAMPLE:
         images = _load_example(data)
         return FoundImages(tuple(image.id for image in images), lambda some: [images[i] for i in some])
+    if not data.source:
+        raise UserError(
+            "no images are given: say where yours are with --config.data.path=FOLDER,"
+            f" or take --config.data.source={' or '.join(SOURCES)}"
+        )
     raise UserError(
         f"config.data.source={data.source!r} is not one of {', '.join(SOURCES)}{nearest(data.source, SOURCES)};"
         " images of your own are given with --config.data.path=FOLDER"

@@ -2,8 +2,7 @@
 
 python -m launch.train --config=experiments/own_images/config.py --config.data.path=FOLDER --workdir=runs/mine
 
-Add --plan first: it says what the run needs and at least how long it takes. --config.pyramid.max_size=64 and
---config.train.steps_per_scale=300 make a first look of it on a CPU.
+Add --plan first: it says what the run needs and at least how long it takes. README.md has the flags for a first look.
 Expected: scales from 25 pixels to 128 at the longer side, 2000 steps each.
 """
 

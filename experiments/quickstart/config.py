@@ -3,7 +3,7 @@
 make quickstart, or:
 python -m launch.train --config=experiments/quickstart/config.py --workdir=runs/quickstart
 
-With config.py:longer four larger crops, on five scales, in three to ten minutes: finer samples.
+With config.py:longer four larger crops, on five scales, in about three times the time: finer samples.
 Expected: three scales from 26 to 44 pixels (:longer five, from 25 to 56); the last lines say where the samples lie.
 """
 

@@ -256,7 +256,7 @@ def test_one_sample_has_no_diversity_and_other_settings_begin_anew(commands, eva
         (["--real=a"], ("give --workdir=DIR", "--generated=FOLDER")),
         (["--workdir=RUN", "--metrics=fid"], ("--metrics: 'fid' is none of swd",)),
         (["--workdir=RUN", "--inception_weights=no.pth"], ("no file of Inception weights at no.pth",)),
-        (["--workdir=RUN", "--start_scales=5"], ("--start_scales=5: this run has none of them",)),
+        (["--workdir=RUN", "--start_scales=5"], ("--start_scales=5: this can only start at scales",)),
     ],
 )
 def test_bad_flags_are_refused(commands, flags, words):

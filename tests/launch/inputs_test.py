@@ -84,7 +84,11 @@ def test_values_of_another_type_are_not_guessed_at(run, files):
 def test_scales_and_sizes_of_flags(run, capsys):
     assert selection.chosen_scales(run, ["1", "3", "9", "1"], least=1) == [1, 3]
     assert capsys.readouterr().err == "note: scales [9] are left out: this can start at 1 to 3\n"
-    for wanted, text in (([], "none of them"), (["7"], "none of them"), (["x"], "whole numbers")):
+    for wanted, text in (
+        ([], "can only start at scales 0 to 3"),
+        (["7"], "can only start at scales 0 to 3"),
+        (["x"], "whole numbers"),
+    ):
         with pytest.raises(UserError, match=text):
             selection.chosen_scales(run, wanted)
     assert capsys.readouterr().err == ""

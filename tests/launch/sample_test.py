@@ -86,7 +86,7 @@ def test_png_holds_the_same_samples_and_a_grid_and_leaves_the_run_alone(commands
 @pytest.mark.parametrize(
     ("flag", "words"),
     {
-        "--start_scales=2,7": ("--start_scales=2,7: this run has none of them", "scales 0 to 1"),
+        "--start_scales=2,7": ("--start_scales=2,7: this can only start at scales 0 to 1",),
         "--start_scales=x": ("--start_scales=x must be whole numbers",),
         "--images=lefd": ("'lefd' is not in this run (did you mean 'left'?)", "left, right"),
         "--num_samples=0": ("num_samples", "0"),
