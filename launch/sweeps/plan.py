@@ -104,12 +104,20 @@ def _check_keys(runs: Sequence[Mapping[str, Any]], shared: Mapping[str, Any]) ->
 def _check_apart(runs: Sequence[PlannedRun]) -> None:
     places: dict[str, int] = {}
     trainings: dict[Config, int] = {}
+    pyramids: dict[Config, int] = {}
     for number, run in enumerate(runs, start=1):
-        tracking = dataclasses.replace(run.config.tracking, name="")
-        if other := trainings.setdefault(dataclasses.replace(run.config, tracking=tracking), number) - number:
+        training = dataclasses.replace(run.config, tracking=dataclasses.replace(run.config.tracking, name=""))
+        if other := trainings.setdefault(training, number) - number:
             raise UserError(
                 f"runs {number + other} and {number} of the sweep are the same ({runs[number + other - 1].name} and"
                 f" {run.name} give one configuration) and would share a workdir: leave one out"
+            )
+        if training.pyramid.num_scales:
+            training = dataclasses.replace(training, pyramid=dataclasses.replace(training.pyramid, ratio=0.0))
+        if other := pyramids.setdefault(training, number) - number:
+            raise UserError(
+                f"runs {number + other} and {number} of the sweep would be the same: they differ in pyramid.ratio alone,"
+                f" which pyramid.num_scales={training.pyramid.num_scales} overrules: leave one of the two keys out"
             )
         if other := places.setdefault(run.workdir, number) - number:
             raise UserError(

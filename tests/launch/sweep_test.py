@@ -206,6 +206,11 @@ def test_a_run_is_started_with_the_flags_of_its_plan(overrides):
         ([{}, {"seed": 1}, {"pyramid.ratio": 0.75}], {}, "runs 1 and 3 .* would share a workdir"),
         ([{"tracking.name": "a", "seed": 1}, {"tracking.name": "a"}], {}, "would share the workdir ROOT/a: give them"),
         ([{"train.chunk": 5}], {"train.chunk": 7}, "--config.train.chunk is what the sweep varies"),
+        (
+            [{"pyramid.ratio": ratio, "pyramid.num_scales": 3} for ratio in (0.7, 0.8)],
+            {},
+            "runs 1 and 2 .* differ in pyramid.ratio alone, which pyramid.num_scales=3 overrules",
+        ),
     ],
 )
 def test_a_sweep_that_cannot_be_meant_is_refused(runs, shared, words):
