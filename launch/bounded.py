@@ -11,14 +11,15 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nibabel
 import numpy as np
-import tifffile
 
 from singan.errors import UserError
 from singan.npy import read_npy
+
+if TYPE_CHECKING:
+    import tifffile
 
 MAX_VALUES = 2**28
 MAX_NIFTI_OFFSET = 2**24  # bytes before the voxels: a header and its extensions
@@ -48,6 +49,8 @@ def open_nifti(path: Path) -> Any:
     Raises:
       UserError: it has too many voxels, or is no NIfTI file.
     """
+    import nibabel  # here and not above: most images are no NIfTI files
+
     packed = path.name.lower().endswith(".gz")
     with gzip.open(path, "rb") if packed else path.open("rb") as file:
         start = file.read(540)
@@ -72,7 +75,7 @@ def open_nifti(path: Path) -> Any:
     return kind.from_bytes(data)
 
 
-def check_tiff(tiff: tifffile.TiffFile) -> None:
+def check_tiff(tiff: "tifffile.TiffFile") -> None:
     """Raises UserError where the first series of a TIFF is too large, or a part of it unpacks to more than it holds."""
     series = tiff.series[0]
     check_values(series.shape)

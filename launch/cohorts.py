@@ -12,6 +12,7 @@ from singan.errors import UserError
 from singan.files import AnyPath
 from singan.processes import Processes, shares
 from singan.pyramid import Pyramid, plan
+from singan.spec import make_spec
 from singan.workdir import ImageRecord, Workdir, image_from_json, image_to_json
 
 
@@ -39,6 +40,10 @@ class Cohort:
     @property
     def channels(self) -> tuple[str, ...]:
         return self.rows[0].channels
+
+    def widest(self, config: Config) -> int:
+        """Returns the features of its widest network, which is the finest scale's."""
+        return make_spec(config, self.pyramid, len(self.channels), "direct", len(self.pyramid) - 1).width
 
 
 def load_cohorts(config: Config, root: AnyPath, processes: Processes | None = None) -> list[Cohort]:

@@ -3,13 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-import nibabel
 import numpy as np
 
 # Pictures show slices as radiologists look at them: rows run down to the feet, or to the back; columns run to the back,
 # or to the patient's left, so that the patient's right is on the left.
 SHOWN_TOWARDS = "IPL"
 ROWS_FIRST = {"S": 0, "I": 0, "A": 1, "P": 1, "L": 2, "R": 2}  # which of two axes runs down the picture
+
+
+def axis_codes(affine: np.ndarray) -> tuple[str | None, ...]:
+    """Returns the direction of each axis in the patient, a letter of RLAPSI, or None for an axis of length 0."""
+    from nibabel import aff2axcodes  # here and not above: it takes a while, and most images have no affine
+
+    return aff2axcodes(affine)
 
 
 def slice_affine(affine: np.ndarray, axis: int, index: int) -> np.ndarray:
@@ -29,7 +35,7 @@ def of_slice(affine: np.ndarray) -> dict[str, Any]:
     Args:
       affine: [4, 4], voxel (row, column, 0) to world in mm.
     """
-    codes = nibabel.aff2axcodes(affine)
+    codes = axis_codes(affine)
     known = all(codes[:2])  # an axis of length 0 has no direction
     transpose = known and ROWS_FIRST[codes[1]] < ROWS_FIRST[codes[0]]
     shown = (codes[1], codes[0]) if transpose else codes[:2]

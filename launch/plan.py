@@ -30,7 +30,8 @@ def tell(config: Config, cohort: Cohort) -> None:
     """Prints the outline and the table of a cohort, line by line as they are known."""
     print(outline(config, cohort), flush=True)
     images = len(cohort.rows)
-    for line in table(config, cohort.pyramid, len(cohort.channels), images, runtime.start_jax(images)):
+    mesh = runtime.start_jax(images, cohort.widest(config))
+    for line in table(config, cohort.pyramid, len(cohort.channels), images, mesh):
         print(line, flush=True)
 
 

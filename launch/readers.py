@@ -13,9 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-import tifffile
 from PIL import Image, ImageOps
 
 from launch import bounded, geometry
@@ -121,6 +119,8 @@ def _refuse_lost_depth(path: Path, image: Image.Image) -> None:
 
 
 def _read_tiff(path: Path, layout: str) -> Picture:
+    import tifffile  # here and not above: most images are no TIFF files
+
     with tifffile.TiffFile(path, _multifile=False) as tiff:  # else its text may name other files to be read
         series, page = tiff.series[0], tiff.pages.first
         if page.imagewidth * page.imagelength > (Image.MAX_IMAGE_PIXELS or np.inf):
@@ -198,7 +198,7 @@ def _read_nifti(path: Path, layout: str) -> Picture:
         return Picture(voxels[..., None], GREY, affine=affine)
     if voxels.ndim != 3:
         raise UserError(f"an array of {voxels.ndim} dimensions {shape}: save one volume a file")
-    codes = nibabel.aff2axcodes(affine)
+    codes = geometry.axis_codes(affine)
     axis = next((i for i, code in enumerate(codes) if code in ("S", "I")), 2)
     if 1 in voxels.shape:  # a single slice, whichever way it was cut
         axis = voxels.shape.index(1)

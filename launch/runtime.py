@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 
@@ -11,23 +12,35 @@ from jax.sharding import Mesh
 from singan.cohort import image_mesh
 from singan.files import is_bucket
 
+TRUSTED = 32  # channels up to which several CPU devices of a process have been seen to compute what one does
 
-def start_jax(images: int) -> Mesh:
+
+def start_jax(images: int, channels: int = 0) -> Mesh:
     """Returns the mesh that a cohort of `images` images is trained on: all devices, at most one for each image.
 
     Of several processes (launch/joining.py) `images` counts those of the process that has the most; every process has
     as many devices in the mesh, next to each other.
 
-    A CPU is one device, whose cores share each image's operations. Making every core a device of its own would be a
-    quarter faster at the coarsest scales, but jaxlib 0.10.2's multi-threaded convolutions of two CPU devices in one
-    process disturb each other: from 64 channels on the same run gave other weights each time, and visibly wrong
-    first rows. Fake CPU devices are for tests of small networks. Must be called before any other use of JAX.
+    A CPU is one device, whose cores share each image's operations. Making every core a device of its own would be up
+    to 1.4 times as fast at the coarsest scales, but two programs that train at the same time in one process disturb
+    each other in jaxlib 0.10.2 and 0.12.0: at 81 pixels and 48 or 64 channels, on as many devices as cores, every image
+    but a device's first got other weights, far beyond rounding; with 32 channels none did. Devices of a CPU (XLA_FLAGS,
+    jax_num_cpu_devices) are for tests of small networks, and for wider ones all but one are left alone here.
+
+    Args:
+      channels: the most features that a network to be trained has; 0 where none is trained.
+
+    Must be called before any other use of JAX.
     """
     use_compilation_cache()
     by_process: dict[int, list] = {}
     for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
         by_process.setdefault(device.process_index, []).append(device)
     each = max(1, min(images, *map(len, by_process.values())))
+    if each > 1 and channels > TRUSTED and jax.default_backend() == "cpu":
+        each = 1
+        if jax.process_index() == 0:
+            print(f"one CPU device is used: several compute networks of {channels} channels wrongly", file=sys.stderr)
     return image_mesh([device for devices in by_process.values() for device in devices[:each]])
 
 

@@ -42,7 +42,9 @@ def main(argv: list[str]) -> int:
     with joining.joined() as (processes, others):
         # Planned before anything is written, so that an image that is too small leaves no run behind.
         cohorts = load_cohorts(config, root, processes)
-        mesh = runtime.start_jax(max(cohort.most for cohort in cohorts))
+        mesh = runtime.start_jax(
+            max(cohort.most for cohort in cohorts), max(cohort.widest(config) for cohort in cohorts)
+        )
         stop = runtime.StopRequest()  # from here on there is something to save
         codes = [train_cohort(config, cohort, mesh, stop, processes, others) for cohort in cohorts]
     return RESUMABLE if RESUMABLE in codes else max(codes)

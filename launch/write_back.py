@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-import nibabel
 import numpy as np
 
 from launch import geometry, mask_channels, pictures
@@ -271,6 +270,8 @@ def pannuke_masks(nuclei: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 def nifti_bytes(plane: np.ndarray, affine: np.ndarray, description: str) -> bytes:
     """Returns the gzipped NIfTI file of a plane [H, W] as [H, W, 1] with an affine [4, 4]."""
+    import nibabel  # here and not above: most samples are no NIfTI files
+
     if plane.dtype.name not in NIFTI_TYPES:
         plane = plane.astype(np.uint8 if plane.dtype.kind == "b" else np.float32)
     image = nibabel.Nifti1Image(plane[..., None], affine)

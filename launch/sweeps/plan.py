@@ -116,8 +116,8 @@ def _check_apart(runs: Sequence[PlannedRun]) -> None:
             training = dataclasses.replace(training, pyramid=dataclasses.replace(training.pyramid, ratio=0.0))
         if other := pyramids.setdefault(training, number) - number:
             raise UserError(
-                f"runs {number + other} and {number} of the sweep would be the same: they differ in pyramid.ratio alone,"
-                f" which pyramid.num_scales={training.pyramid.num_scales} overrules: leave one of the two keys out"
+                f"runs {number + other} and {number} of the sweep would be the same: they differ in pyramid.ratio"
+                f" alone, which pyramid.num_scales={training.pyramid.num_scales} overrules: leave one key out"
             )
         if other := places.setdefault(run.workdir, number) - number:
             raise UserError(

@@ -30,6 +30,16 @@ def test_one_that_cannot_be_made_is_done_without(directory_of, tmp_path):
     assert directory_of(tmp_path / "file/b") is None
 
 
+@pytest.mark.parametrize(
+    ("images", "channels", "devices"), [(5, 32, 5), (20, 32, 8), (1, 64, 1), (5, 64, 1), (5, 0, 5)]
+)
+def test_wide_networks_train_on_one_cpu_device(images, channels, devices, kept_in, tmp_path, capsys):
+    with kept_in(tmp_path):
+        assert runtime.start_jax(images, channels).size == devices
+    said = "one CPU device is used: several compute networks of 64 channels wrongly\n"
+    assert capsys.readouterr().err == (said if images > 1 and channels > 32 else "")
+
+
 def test_a_bucket_is_left_to_jax_and_makes_no_folder_of_its_name(directory_of, tmp_path):
     assert directory_of("gs://bucket/cache") == "gs://bucket/cache"
     assert list(tmp_path.iterdir()) == []
