@@ -6,6 +6,7 @@ it and of fresh noise; random sampling lets the reconstruction enter, manipulati
 
 import dataclasses
 import functools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -165,8 +166,9 @@ def draw(
 ) -> Iterator[Batch]:
     """Yields `num_samples` samples of each named image, at most about `batch` at a time, whatever their number.
 
-    All batches of an image follow one another. The device works on the next batch while the caller has the last one,
-    and no more than two are held. A sample depends on (seed, image id, start scale, size, its number) alone.
+    All batches of an image follow one another. An accelerator works on the next batch while the caller has the last
+    one, and no more than two are held. A CPU is given one program at a time (launch/runtime.py says why).
+    A sample depends on (seed, image id, start scale, size, its number) alone.
 
     Args:
       size: height and width, in multiples of the training image's.
@@ -179,7 +181,8 @@ def draw(
     together = min(max(batch // each // mesh.size, 1) * mesh.size, cohort.padded_size(len(ids), mesh, 1))
     group = 1 if last.form == "direct" else together // mesh.size
     program = sampler(last, mesh, start_scale, group, size, run.config.train.precision)
-    pending: tuple[tuple[str, ...], int, Array] | None = None
+    ahead = 0 if last.form == "direct" else 1
+    sent: deque[tuple[tuple[str, ...], int, Array]] = deque()
     for begin in range(0, len(ids), together):
         some = tuple(ids[begin : begin + together])
         names = [some[min(i, len(some) - 1)] for i in range(together)]
@@ -187,14 +190,13 @@ def draw(
         placed = cohort.place((run.trained(names), run.reconstruction_noise(names), run.padding(names), keys), mesh)
         for first in range(0, num_samples, each):
             numbers = cohort.place(np.tile(np.arange(first, first + each, dtype=np.int32), (together, 1)), mesh)
-            if pending is None:
+            if begin == first == 0:
                 planned(together * each, program.memory(*placed, numbers))
-            sent = program(*placed, numbers)
-            if pending is not None:
-                yield _fetch(*pending, num_samples)
-            pending = some, first, sent
-    if pending is not None:
-        yield _fetch(*pending, num_samples)
+            sent.append((some, first, program(*placed, numbers)))
+            while len(sent) > ahead:
+                yield _fetch(*sent.popleft(), num_samples)
+    while sent:
+        yield _fetch(*sent.popleft(), num_samples)
 
 
 def _fetch(ids: tuple[str, ...], first: int, sent: Array, num_samples: int) -> Batch:

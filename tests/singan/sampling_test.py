@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from singan import sampling
 from singan.cohort import image_mesh, place, stack
 from singan.generation import hop, run_trained
 from singan.handover import reconstruct, starting_noise
@@ -91,3 +92,29 @@ def test_start_scales_and_seeds_draw_other_noise(spec, arguments):
     first = sample(key_data, 0)
     np.testing.assert_array_equal(first, sample(key_data, 0))
     assert np.abs(first - sample(image_key_data(1, "image0"), 0)).max() > 0.01
+
+
+@pytest.mark.parametrize(("form", "sent"), [("direct", [1, 2, 3, 4]), ("shifted", [2, 3, 4, 4])])
+def test_a_cpu_is_given_one_batch_at_a_time_and_an_accelerator_the_next_one(form, sent, random_run, monkeypatch):
+    run = random_run(images=2)
+    run = dataclasses.replace(run, spec=dataclasses.replace(run.spec, form=form))
+    calls, told = [], []
+
+    class Counted:
+        def memory(self, *_):
+            return None
+
+        def __call__(self, *arguments):
+            calls.append(arguments)
+            return np.full((1, 3, 17, 15, 2), len(calls), np.float32)
+
+    monkeypatch.setattr(sampling, "sampler", lambda *_: Counted())
+    mesh = image_mesh(jax.devices()[:1])
+    seen = []
+    for batch in sampling.draw(
+        run, ["image0", "image1"], 5, batch=3, mesh=mesh, planned=lambda images, _: told.append(images)
+    ):
+        seen.append((batch.ids, batch.first, len(batch.pixels[0]), batch.pixels[0, 0, 0, 0, 0]))
+        assert len(calls) == sent[len(seen) - 1]
+    assert seen == [(("image0",), 0, 3, 1), (("image0",), 3, 2, 2), (("image1",), 0, 3, 3), (("image1",), 3, 2, 4)]
+    assert told == [3]
