@@ -11,7 +11,7 @@ SHOWN_TOWARDS = "IPL"
 ROWS_FIRST = {"S": 0, "I": 0, "A": 1, "P": 1, "L": 2, "R": 2}  # which of two axes runs down the picture
 
 
-def axis_codes(affine: np.ndarray) -> tuple[str | None, ...]:
+def axis_codes(affine: np.ndarray) -> tuple[Any, ...]:
     """Returns the direction of each axis in the patient, a letter of RLAPSI, or None for an axis of length 0."""
     from nibabel import aff2axcodes  # here and not above: it takes a while, and most images have no affine
 
