@@ -49,6 +49,8 @@ QUANTIZE = flags.DEFINE_integer(
     lower_bound=0,
 )
 RETRAIN = flags.DEFINE_integer("retrain_steps", 500, "With --quantize: steps of that training.", lower_bound=1)
+for flag in (moving.FACTOR, moving.TRUTH, moving.NUM_FRAMES, moving.BETA, moving.FPS):
+    flags.declare_key_flag(flag.name)
 
 
 def main(argv: list[str]) -> int:

@@ -16,8 +16,6 @@ TRUTH = flags.DEFINE_list("truth", [], "To super-resolve: the images in full siz
 NUM_FRAMES = flags.DEFINE_integer("num_frames", 60, "To animate: frames.", lower_bound=2)
 BETA = flags.DEFINE_float("beta", 0.9, "To animate: how smoothly it moves.", lower_bound=0, upper_bound=1)
 FPS = flags.DEFINE_float("fps", 10.0, "To animate: frames per second.", lower_bound=1)
-for name in ("factor", "truth", "num_frames", "beta", "fps"):
-    flags.declare_key_flag(name)
 
 
 def animate(run: Run, ids: Sequence[str], start_scales: Sequence[str], seed: int, out_flag: str) -> int:

@@ -5,7 +5,7 @@ python -m experiments.training_time.gpu --tiny              (proves on any machi
 
 Needs jax, flax, optax and numpy; torch for the peer. It starts no measurement that the time left does not allow, and
 what was not measured is said to be so. What is most worth knowing comes first: the checks, the rates of the machine,
-the forms of the convolution, then whole steps in waves (--list names them).
+the forms of the convolution, then whole steps in waves.
 """
 
 import argparse
