@@ -55,9 +55,9 @@ class ScaleSpec:
         """Whether passes of the same weights are made in one batch: where images are, and normalised each by itself.
 
         It saves a quarter of a program's operations, each of which a GPU has to start. Not on a TPU, whose form is
-        `shifted`: compiled for a v5e, a step then reads and writes 4 to 9 % more bytes, and takes an eighth more memory
-        at middle scales (docs/pods_and_sweeps.md). One image at a time on a CPU, separate passes are faster too, and
-        running statistics must see one after the other.
+        `shifted`: compiled for a v5e, a step then reads and writes 4 to 9 % more bytes, and takes between a tenth less
+        and an eighth more memory (docs/pods_and_sweeps.md). One image at a time on a CPU, separate passes are faster
+        too, and running statistics must see one after the other.
         """
         return self.form not in ("direct", "shifted") and self.method.norm_statistics != "running"
 
