@@ -12,10 +12,10 @@ from jax.sharding import Mesh
 from singan.cohort import image_mesh
 from singan.files import is_bucket
 
-TRUSTED = 32  # channels up to which several CPU devices of a process have been seen to compute what one does
+TRUSTED_CHANNELS = 32  # up to which several CPU devices of a process have been seen to train as one does
 
 
-def start_jax(images: int, channels: int = 0) -> Mesh:
+def start_jax(images: int, channels: int | None = None) -> Mesh:
     """Returns the mesh that a cohort of `images` images is trained on: all devices, at most one for each image.
 
     Of several processes (launch/joining.py) `images` counts those of the process that has the most; every process has
@@ -25,10 +25,10 @@ def start_jax(images: int, channels: int = 0) -> Mesh:
     to 1.4 times as fast at the coarsest scales, but two programs that train at the same time in one process disturb
     each other in jaxlib 0.10.2 and 0.12.0: at 81 pixels and 48 or 64 channels, on as many devices as cores, every image
     but a device's first got other weights, far beyond rounding; with 32 channels none did. Devices of a CPU (XLA_FLAGS,
-    jax_num_cpu_devices) are for tests of small networks, and for wider ones all but one are left alone here.
+    jax_num_cpu_devices) are for tests of small networks, and for others all but one are left alone here.
 
     Args:
-      channels: the most features that a network to be trained has; 0 where none is trained.
+      channels: the most features that a network has; None where that is not known.
 
     Must be called before any other use of JAX.
     """
@@ -37,10 +37,11 @@ def start_jax(images: int, channels: int = 0) -> Mesh:
     for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
         by_process.setdefault(device.process_index, []).append(device)
     each = max(1, min(images, *map(len, by_process.values())))
-    if each > 1 and channels > TRUSTED and jax.default_backend() == "cpu":
-        each = 1
+    narrow = channels is not None and channels <= TRUSTED_CHANNELS
+    if each > 1 and not narrow and jax.default_backend() == "cpu":
         if jax.process_index() == 0:
-            print(f"one CPU device is used: several compute networks of {channels} channels wrongly", file=sys.stderr)
+            print(f"one CPU device of {each} is used: several may train wide networks wrongly", file=sys.stderr)
+        each = 1
     return image_mesh([device for devices in by_process.values() for device in devices[:each]])
 
 

@@ -104,26 +104,28 @@ def _check_keys(runs: Sequence[Mapping[str, Any]], shared: Mapping[str, Any]) ->
 def _check_apart(runs: Sequence[PlannedRun]) -> None:
     places: dict[str, int] = {}
     trainings: dict[Config, int] = {}
-    pyramids: dict[Config, int] = {}
     for number, run in enumerate(runs, start=1):
-        training = dataclasses.replace(run.config, tracking=dataclasses.replace(run.config.tracking, name=""))
-        if other := trainings.setdefault(training, number) - number:
+        if other := trainings.setdefault(_training(run.config), number) - number:
+            if run.config.pyramid != runs[number + other - 1].config.pyramid:
+                raise UserError(
+                    f"runs {number + other} and {number} of the sweep would be the same: they differ in pyramid.ratio"
+                    f" alone, which pyramid.num_scales={run.config.pyramid.num_scales} overrules: leave one key out"
+                )
             raise UserError(
                 f"runs {number + other} and {number} of the sweep are the same ({runs[number + other - 1].name} and"
                 f" {run.name} give one configuration) and would share a workdir: leave one out"
-            )
-        if training.pyramid.num_scales:
-            training = dataclasses.replace(training, pyramid=dataclasses.replace(training.pyramid, ratio=0.0))
-        if other := pyramids.setdefault(training, number) - number:
-            raise UserError(
-                f"runs {number + other} and {number} of the sweep would be the same: they differ in pyramid.ratio"
-                f" alone, which pyramid.num_scales={training.pyramid.num_scales} overrules: leave one key out"
             )
         if other := places.setdefault(run.workdir, number) - number:
             raise UserError(
                 f"runs {number + other} and {number} of the sweep would share the workdir {run.workdir}: give them"
                 " different names (the key tracking.name)"
             )
+
+
+def _training(config: Config) -> Config:
+    """Returns the configuration without what makes no difference to the weights: a run's name, an overruled ratio."""
+    pyramid = dataclasses.replace(config.pyramid, ratio=0.0) if config.pyramid.num_scales else config.pyramid
+    return dataclasses.replace(config, pyramid=pyramid, tracking=dataclasses.replace(config.tracking, name=""))
 
 
 def _with_overrides(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
