@@ -1,9 +1,8 @@
 """Makes real and generated images alike in all that is not their content: channels, size, range, steps of grey.
 
 A file's type, its value range and the gaps between its values would betray which images are real: 8-bit photographs
-have 256 values, a generator's floats have any. So every image is mapped to [0, 1] and rounded to the same number of
-levels, the coarsest that either side has; where an image's own steps do not fall on these levels, it is first dithered
-by half of its own step, which fills the gaps that rounding would leave in its histogram.
+have 256 values, a generator's floats have any. So every image is mapped to [0, 1], and launch.reading.levels rounds
+both kinds to one grid.
 """
 
 import dataclasses
@@ -13,6 +12,7 @@ import numpy as np
 
 from launch import pictures
 from launch.readers import COLOURS, GREY
+from launch.reading import levels
 from launch.reading.folders import StudyImage
 from singan.errors import UserError
 from singan.pyramid import resize_matrix
@@ -20,8 +20,6 @@ from singan.pyramid import resize_matrix
 KINDS = ("real", "generated")
 FITS = ("refuse", "crop", "resize")
 SCALINGS = ("common", "image")
-MIN_LEVELS, MAX_LEVELS = 256, 65536
-FEW = 64  # an image with fewer different values in a channel does not say how fine its steps are: masks, blank patches
 HIGH_PERCENTILE = 99.8  # of an image's own range: single bright pixels do not darken the rest
 TOLERANCE = 1e-6
 
@@ -33,7 +31,7 @@ class Alike:
     Attributes:
       real, generated: uint16 [C, H, W] each, from 0 to levels - 1 of the channel.
       channels: the C names.
-      levels: the C numbers of levels, 256 to 65536.
+      levels: the C numbers of levels, 2 to 65536; equal where channels are shown together as one colour.
       note: how values were mapped, for the person who makes the study.
     """
 
@@ -61,7 +59,7 @@ def make_alike(
       fit: what to do with different sizes: 'refuse'; 'crop' to the middle of the smallest height and width; 'resize'
         larger images to the smallest, as training does. Padding is no choice: it would show which kind was smaller.
       scaling: 'common' maps one range of values, the same for all images, to [0, 1]; 'image' maps each image's own.
-      key: seeds the dithering.
+      key: seeds the noise that fills gaps between values.
 
     Raises:
       UserError: they differ in channels, size or units, and no argument says what to do about it.
@@ -75,15 +73,17 @@ def make_alike(
     if len(sizes) > 1:
         mapped, steps = _fit(mapped, steps, sizes, fit)
     rng = np.random.default_rng(key)
-    levels = tuple(_levels([image[c] for side in steps for image in side]) for c in range(len(names)))
-    result = [
-        [
-            np.stack([_quantise(*one, rng) for one in zip(image, image_steps, levels, strict=True)])
-            for image, image_steps in zip(side, side_steps, strict=True)
-        ]
-        for side, side_steps in zip(mapped, steps, strict=True)
-    ]
-    return Alike(result[0], result[1], names, levels, note)
+    counts = [0] * len(names)
+    result = [[np.empty((len(names), *image[0].shape), np.uint16) for image in side] for side in mapped]
+    for group in pictures.channel_groups(names).values():
+        planes, least = ([[of[c] for of in side for c in group] for side in both] for both in (mapped, steps))
+        *done, count = levels.quantise(*planes, least, rng)
+        for side, numbers in zip(result, done, strict=True):
+            for place, plane in enumerate(numbers):
+                side[place // len(group)][group[place % len(group)]] = plane
+        for c in group:
+            counts[c] = count
+    return Alike(result[0], result[1], names, tuple(counts), note)
 
 
 def _channel_names(
@@ -128,7 +128,7 @@ _Steps = list[list[list[float]]]
 
 
 def _to_unit(sides: _Planes, names: tuple[str, ...], scaling: str) -> tuple[_Planes, _Steps, str]:
-    """Returns the planes as float64 in [0, 1], the step between the values that each can take (0: any), and a note."""
+    """Returns the planes as float64 in [0, 1], the least step that their types allow (of floats 0), and a note."""
     if scaling == "image":
         groups = list(pictures.channel_groups(names).values())  # red, green and blue keep their balance
         ranges = [[_own_ranges(image, groups) for image in side] for side in sides]
@@ -146,7 +146,7 @@ def _to_unit(sides: _Planes, names: tuple[str, ...], scaling: str) -> tuple[_Pla
         for image, image_ranges in zip(side, ranges[number], strict=True):
             spans = list(zip(image, image_ranges, strict=True))
             mapped[number].append([(plane.astype(np.float64) - low) / (high - low) for plane, (low, high) in spans])
-            steps[number].append([value_step(plane, low, high) for plane, (low, high) in spans])
+            steps[number].append([(plane.dtype.kind in "bui") / (high - low) for plane, (low, high) in spans])
     return mapped, steps, note
 
 
@@ -206,45 +206,6 @@ def _limits(side: list[list[np.ndarray]], channel: int) -> tuple[float, float] |
         lowest = min(plane.min() for plane in floats)
         return (0.0, 1.0) if lowest >= 0 else (-1.0, 1.0) if lowest >= -1 else None
     return None
-
-
-def value_step(plane: np.ndarray, low: float, high: float) -> float:
-    """Returns the step between the values a plane can take, as a share of high - low; 0 where it can take any.
-
-    Integers have steps of one. Floats made from integers show theirs: nearly all gaps between neighbouring values are
-    whole multiples of one that is not tiny. inf stands for a plane of too few values to tell.
-    """
-    if plane.dtype.kind in "bui":
-        return 1.0 / (high - low)
-    values = np.unique(plane.astype(np.float64)) / (high - low)
-    gaps = np.diff(values)
-    if len(values) < FEW:
-        return np.inf
-    step = gaps.min()
-    if step < 1.5 / MAX_LEVELS:
-        return 0.0
-    for _ in range(3):  # float32 rounds each value: many gaps together tell the step better than one
-        counts = np.rint(gaps / step)
-        near = counts <= 20
-        step = gaps[near].sum() / counts[near].sum()
-    whole = np.abs(gaps[near] / step - np.rint(gaps[near] / step)) < 0.1
-    return float(step) if whole.mean() > 0.95 else 0.0
-
-
-def _levels(steps: list[float]) -> int:
-    known = [step for step in steps if np.isfinite(step)]
-    coarsest = max(known, default=0.0)
-    if not coarsest:
-        return MAX_LEVELS if known else MIN_LEVELS
-    return int(np.clip(np.rint(1 / coarsest) + 1, MIN_LEVELS, MAX_LEVELS))
-
-
-def _quantise(plane: np.ndarray, step: float, levels: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns uint16 [H, W] from 0 to levels - 1. Values at the ends of the range (a black background) stay there."""
-    if 0 < step < np.inf and abs(1 / step - (levels - 1)) > 1e-3:
-        inner = (plane > 0) & (plane < 1)
-        plane = plane + inner * rng.uniform(-step / 2, step / 2, plane.shape)
-    return np.rint(np.clip(plane, 0, 1) * (levels - 1)).astype(np.uint16)
 
 
 def _fit(sides: _Planes, steps: _Steps, sizes: set[tuple[int, ...]], fit: str) -> tuple[_Planes, _Steps]:

@@ -76,6 +76,12 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float(order.mean()) if order.size else float("nan")
 
 
+def chance_interval(positive: int, negative: int) -> Interval:
+    """Returns the 95 % interval of the area where scores say nothing: the normal one of Mann and Whitney (1947)."""
+    half = Z_95 * np.sqrt((positive + negative + 1) / (12 * positive * negative))
+    return float(max(0.5 - half, 0)), float(min(0.5 + half, 1))
+
+
 def fleiss_kappa(counts: np.ndarray) -> float:
     """Returns Fleiss' kappa of [items, categories]: how many raters put the item there; NaN where it is not defined.
 
