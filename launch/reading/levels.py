@@ -26,7 +26,9 @@ FINE = 1 / 8  # of the common step: a finer step adds less than 2 % to the error
 WINDOW = 32  # neighbouring values that tell a step
 WHOLE = 0.1  # how far from a grid, in steps, values may lie: float32, or 8 bits stretched to whole numbers of 12
 RARE = 0.1  # share of a kind's images that may have other steps than the rest
+DENSE = 4  # pixels of each value: where there are more, a missing value is no chance
 MOST = 0.98  # of the values that make up a grid lie on it
+ROUGH = 2
 MERGE = 0.25 / MAX_LEVELS  # values that are nearer are one
 MAX_CUT = 0.02  # of the range, or else 1 % of the pixels: what common limits may move
 CUTS = 41  # limits to try
@@ -76,14 +78,16 @@ class Fill:
       plane: [H, W] in [0, 1].
       least: no step is smaller.
       distinct: how many values it has.
-      step: the mean over the pixels that are not at the ends of the range; 0 where it can take any value.
+      step: the median, apart from the ends of the range; 0 where it can take any value.
     """
 
     def __init__(self, plane: np.ndarray, least: float):
         self.plane, self.least = plane, least
         values, counts, steps = self.measure()
-        weights = counts * ((values > 0) & (values < 1))
-        self.distinct, self.step = len(values), float((steps * weights).sum() / max(weights.sum(), 1))
+        weights = np.minimum(counts, 2 * DENSE) * ((values > 0) & (values < 1))  # a background is one value of many
+        order = np.argsort(steps)
+        middle = np.searchsorted(weights[order].cumsum(), weights.sum() / 2)
+        self.distinct, self.step = len(values), float(steps[order][middle])
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the distinct values, ascending; how many pixels have each; the step at each."""
@@ -92,12 +96,12 @@ class Fill:
 
     def spread(self, rng: np.random.Generator) -> np.ndarray:
         """Returns the plane with each value drawn from the step that it stands for: no gaps, no piles."""
-        values, _, steps = self.measure()
+        values, counts, steps = self.measure()
         # Stretched values have gaps of, say, 1 and 2 but stand for equal steps: where they would be without rounding.
-        reach = min(8, (len(values) - 1) // 2)
-        padded = np.pad(values, reach, "reflect", reflect_type="odd") if reach else values
-        smooth = np.convolve(padded, np.full(2 * reach + 1, 1 / (2 * reach + 1)), "valid")
-        smooth = np.clip(smooth, values - steps, values + steps)
+        smooth = np.clip(_moving_mean(values), values - steps, values + steps)
+        smooth = np.where(
+            _moving_mean(np.minimum(counts, 2 * DENSE)) < DENSE, values, smooth
+        )  # where values are rare, gaps are chance
         halves = (smooth[1:] + smooth[:-1]) / 2
         low = np.maximum(np.concatenate([[-np.inf], halves]), smooth - 0.6 * steps)
         high = np.minimum(np.concatenate([halves, [np.inf]]), smooth + 0.6 * steps)
@@ -107,9 +111,9 @@ class Fill:
         return self.plane + low + (high - low) * rng.random(self.plane.shape)
 
     def noisy(self, step: float, rng: np.random.Generator) -> np.ndarray:
-        """Returns the plane with errors as if it had been rounded to steps of `step`, and then spread."""
+        """Returns the plane with errors as if it had been rounded to steps of twice `step`, and then spread."""
         ends = np.rint(np.clip(self.plane, 0, 1))
-        missing = np.sqrt(max(step**2 - self.step**2, 0))
+        missing = np.sqrt(max((2.5 * step) ** 2 - self.step**2, 0))  # twice: piles of two values melt too
         noise = rng.random(self.plane.shape) - rng.random(self.plane.shape)  # of rounding, and of spreading
         return np.where(abs(self.plane - ends) < step / 2, ends, np.clip(self.spread(rng) + missing * noise, 0, 1))
 
@@ -119,6 +123,12 @@ class Fill:
         if np.mean(abs(numbers - np.rint(numbers)) > WHOLE) > 1 - MOST:
             numbers = (self.spread(rng) - origin) / step
         return np.rint(numbers)
+
+
+def _moving_mean(values: np.ndarray) -> np.ndarray:
+    reach = min(8, (len(values) - 1) // 2)
+    padded = np.pad(values, reach, "reflect", reflect_type="odd") if reach else values
+    return np.convolve(padded, np.full(2 * reach + 1, 1 / (2 * reach + 1)), "valid")
 
 
 def _merged(plane: np.ndarray) -> np.ndarray:
@@ -141,13 +151,15 @@ def _steps(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     How many it could hold follows from how many are met once and twice (Chao 1984, Scandinavian Journal of Statistics
     11:265-270, bias-corrected): where all are met often, no more than are seen; where all are met once, any.
     """
-    starts = np.arange(0, max(len(values) - WINDOW // 2, 1), WINDOW)
-    ends = np.append(starts[1:], len(values) - 1)
-    seen = ends - starts
-    once, twice = (np.add.reduceat(counts == times, starts) for times in (1, 2))
-    width = values[ends] - values[starts]
-    found = width / np.maximum(seen + once * (once - 1) / (2 * (twice + 1)), 1)
-    found = np.where(once >= seen - 1, 0, found) if len(values) > 2 else found
+    if len(values) < 2:
+        return np.zeros(len(values))
+    gaps = np.diff(values)
+    starts = np.arange(0, max(len(gaps) - WINDOW // 2, 1), WINDOW)
+    seen = np.diff(np.append(starts, len(gaps)))
+    once, twice = (np.add.reduceat(counts[1:] == times, starts) for times in (1, 2))
+    widest = np.where(seen > 2, np.maximum.reduceat(gaps, starts), 0)  # may be that from a background to a subject
+    could = seen - (seen > 2) + once * (once - 1) / (2 * (twice + 1))
+    found = np.where(once >= np.maximum(seen - 1, 2), 0, (np.add.reduceat(gaps, starts) - widest) / could)
     return np.repeat(found, np.diff(np.append(starts, len(values))))
 
 
@@ -175,25 +187,27 @@ def _even_grid(sides: Sequence[Sequence[Fill]], usual: float) -> tuple[float, fl
     if step < 1 / MAX_LEVELS or np.mean(abs(values - origin - numbers * step) > WHOLE * step) > 1 - MOST:
         return none
     origin -= np.floor(origin / step + WHOLE) * step
-    if any(np.mean([_has_gaps(fill, step, origin) for fill in side]) > RARE for side in coarse if side):
+    if any(np.mean([_leaves_out(fill, step, origin) for fill in side]) > RARE for side in coarse if side):
         return none
     if abs(1 / step - np.rint(1 / step)) < 0.01:  # as types have it, up to rounding
         step = float(1 / np.rint(1 / step))
     return step, origin if abs(origin) > 0.01 * step else 0.0, True
 
 
-def _has_gaps(fill: Fill, step: float, origin: float) -> bool:
-    """Says whether an image leaves out more points of a grid, where it uses many, than chance does."""
-    size = WINDOW // 2
+def _leaves_out(fill: Fill, step: float, origin: float) -> bool:
+    """Says whether an image leaves out or piles up points of a grid, where it uses many, more than chance does."""
+    if fill.step > 2 * step:
+        return True
     values, counts, _ = fill.measure()
-    windows = (np.rint((values - origin) / step).astype(int) + 1) // size
-    windows -= windows.min()
-    seen = np.bincount(windows)
-    pixels = np.bincount(windows, np.minimum(counts, size))
-    dense = np.pad(pixels >= 4 * size, 1)
-    dense = dense[1:-1] & dense[:-2] & dense[2:]  # where values become rare, no gap says anything
-    expected = size * (1 - (1 - 1 / size) ** pixels[dense])
-    return bool(seen[dense].sum() < 0.9 * expected.sum())
+    numbers = np.rint((values - origin) / step).astype(int)
+    pixels = np.bincount(numbers - numbers.min(), counts)[1:-1]  # what was cut off lies at the ends
+    if len(pixels) < WINDOW:
+        return False
+    near = np.convolve(np.minimum(pixels, np.median(counts) * 8), np.full(9, 1 / 9), "same")
+    dense = (near[1:] > DENSE) & (near[:-1] > DENSE)
+    # Of smooth densities, neighbouring counts differ as Poisson's do: by twice the mean, squared.
+    rough = np.square(np.diff(pixels))[dense] / (near[1:] + near[:-1])[dense]
+    return bool(len(rough) and np.median(rough) > ROUGH * 0.455)  # the median of chi-squared
 
 
 def _common_limits(sides: Sequence[Planes], count: int) -> list[list[np.ndarray]]:
