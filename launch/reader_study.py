@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 
 from launch import cli
-from launch.reading import alike, answers, design, folders, page, plot, results
+from launch.reading import alike, answers, design, folders, giveaways, page, plot, results
 from singan import files
 from singan.errors import UserError
 
@@ -71,10 +71,12 @@ def make() -> int:
     files.write_text(out, text)
     per_item = "pairs" if mode == "pairs" else "images, half of them real"
     scales = sorted({e.start_scale for e in choice.generated[: choice.main] if e.start_scale is not None})
+    told = "\n".join(giveaways.report(images.real, images.generated))
     print(
         f"study {study.id}: {sum(not item.practice for item in study.items)} {per_item}, {PRACTICE.value} for practice;"
         f" {study.size[0]}x{study.size[1]} pixels of {', '.join(study.groups)}"
         f"{f'; start scales {scales}' if scales else ''}; {images.note}, {max(images.levels)} levels\n"
+        f"{told}\n"
         f"{out}: {len(text) / 2**20:.1f} MiB, for the readers; it opens without a server and sends nothing\n"
         f"{key_path}: the truth. Keep it to yourself: who has it can read off every answer\n"
         f"score: python -m launch.reader_study score answers-{study.id}-*.json --key={key_path} --out=DIR"

@@ -73,16 +73,19 @@ def make_alike(
     if len(sizes) > 1:
         mapped, steps = _fit(mapped, steps, sizes, fit)
     rng = np.random.default_rng(key)
-    counts = [0] * len(names)
+    counts, noises = [0] * len(names), [0.0]
     result = [[np.empty((len(names), *image[0].shape), np.uint16) for image in side] for side in mapped]
     for group in pictures.channel_groups(names).values():
         planes, least = ([[of[c] for of in side for c in group] for side in both] for both in (mapped, steps))
-        *done, count = levels.quantise(*planes, least, rng)
+        *done, count, noise = levels.quantise(*planes, least, rng)
         for side, numbers in zip(result, done, strict=True):
             for place, plane in enumerate(numbers):
                 side[place // len(group)][group[place % len(group)]] = plane
         for c in group:
             counts[c] = count
+        noises.append(noise)
+    if max(noises):
+        note += f", gaps between values hidden by noise of {max(noises):.2%} of the range"
     return Alike(result[0], result[1], names, tuple(counts), note)
 
 

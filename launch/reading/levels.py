@@ -25,10 +25,11 @@ MAX_STEP = 1 / (FEW - 1)  # nearly blank images do not turn the others to poster
 FINE = 1 / 8  # of the common step: a finer step adds less than 2 % to the errors of rounding
 WINDOW = 32  # neighbouring values that tell a step
 WHOLE = 0.1  # how far from a grid, in steps, values may lie: float32, or 8 bits stretched to whole numbers of 12
+NOISE = 3  # steps: what hides values that are missing or doubled in no regular way, as a gamma curve leaves them
 RARE = 0.1  # share of a kind's images that may have other steps than the rest
 DENSE = 4  # pixels of each value: where there are more, a missing value is no chance
 MOST = 0.98  # of the values that make up a grid lie on it
-ROUGH = 2
+ROUGH = 2  # times as uneven as chance: a histogram with missing or doubled values
 MERGE = 0.25 / MAX_LEVELS  # values that are nearer are one
 MAX_CUT = 0.02  # of the range, or else 1 % of the pixels: what common limits may move
 CUTS = 41  # limits to try
@@ -38,8 +39,8 @@ Planes = Sequence[np.ndarray]
 
 def quantise(
     real: Planes, generated: Planes, least: tuple[Sequence[float], Sequence[float]], rng: np.random.Generator
-) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-    """Returns both kinds as uint16 on one grid, and its number of levels, 2 to 65536.
+) -> tuple[list[np.ndarray], list[np.ndarray], int, float]:
+    """Returns both kinds as uint16 on one grid, its number of levels, 2 to 65536, and the noise: of the range, 1 sigma.
 
     Values at the ends of the range stay there, and the order of values is kept up to one step.
 
@@ -54,7 +55,7 @@ def quantise(
         numbers = np.rint(few * (count - 1)).astype(np.uint16)
         halves = (few[1:] + few[:-1]) / 2
         kept = [[numbers[np.searchsorted(halves, plane, "right")] for plane in side] for side in sides]
-        return kept[0], kept[1], count
+        return kept[0], kept[1], count, 0.0
     fills = [[Fill(*one) for one in zip(*side, strict=True)] for side in zip(sides, least, strict=True)]
     step = min(max(_usual_step(side) for side in fills), MAX_STEP)
     if step < 1 / MAX_LEVELS:
@@ -68,7 +69,7 @@ def quantise(
         count = int(np.clip(np.rint(1 / step) + 1, MIN_LEVELS, MAX_LEVELS))
         done = [[np.rint(fill.noisy(step, rng) * (count - 1)) for fill in side] for side in fills]
     cut = _common_limits(done, count)
-    return cut[0], cut[1], count
+    return cut[0], cut[1], count, 0.0 if even else NOISE * step / 6**0.5
 
 
 class Fill:
@@ -111,9 +112,9 @@ class Fill:
         return self.plane + low + (high - low) * rng.random(self.plane.shape)
 
     def noisy(self, step: float, rng: np.random.Generator) -> np.ndarray:
-        """Returns the plane with errors as if it had been rounded to steps of twice `step`, and then spread."""
+        """Returns the plane with errors as if it had been rounded to NOISE times `step`, and then spread."""
         ends = np.rint(np.clip(self.plane, 0, 1))
-        missing = np.sqrt(max((2.5 * step) ** 2 - self.step**2, 0))  # twice: piles of two values melt too
+        missing = np.sqrt(max((NOISE * step) ** 2 - self.step**2, 0))
         noise = rng.random(self.plane.shape) - rng.random(self.plane.shape)  # of rounding, and of spreading
         return np.where(abs(self.plane - ends) < step / 2, ends, np.clip(self.spread(rng) + missing * noise, 0, 1))
 
