@@ -76,8 +76,9 @@ def make_alike(
     counts, noises = [0] * len(names), [0.0]
     result = [[np.empty((len(names), *image[0].shape), np.uint16) for image in side] for side in mapped]
     for group in pictures.channel_groups(names).values():
-        planes, least = ([[of[c] for of in side for c in group] for side in both] for both in (mapped, steps))
-        *done, count, noise = levels.quantise(*planes, least, rng)
+        planes = [[image[c] for image in side for c in group] for side in mapped]
+        least = [[image[c] for image in side for c in group] for side in steps]
+        *done, count, noise = levels.quantise(planes[0], planes[1], (least[0], least[1]), rng)
         for side, numbers in zip(result, done, strict=True):
             for place, plane in enumerate(numbers):
                 side[place // len(group)][group[place % len(group)]] = plane

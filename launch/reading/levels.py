@@ -32,7 +32,6 @@ MOST = 0.98  # of the values that make up a grid lie on it
 ROUGH = 2  # times as uneven as chance: a histogram with missing or doubled values
 MERGE = 0.25 / MAX_LEVELS  # values that are nearer are one
 MAX_CUT = 0.02  # of the range, or else 1 % of the pixels: what common limits may move
-CUTS = 41  # limits to try
 
 Planes = Sequence[np.ndarray]
 
@@ -92,11 +91,13 @@ class Fill:
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the distinct values, ascending; how many pixels have each; the step at each."""
-        values, counts = np.unique(_merged(self.plane), return_counts=True)
+        values, counts = _values(self.plane)
         return values, counts, np.maximum(_steps(values, counts), self.least)
 
     def spread(self, rng: np.random.Generator) -> np.ndarray:
         """Returns the plane with each value drawn from the step that it stands for: no gaps, no piles."""
+        if not self.step:
+            return self.plane
         values, counts, steps = self.measure()
         # Stretched values have gaps of, say, 1 and 2 but stand for equal steps: where they would be without rounding.
         smooth = np.clip(_moving_mean(values), values - steps, values + steps)
@@ -107,7 +108,9 @@ class Fill:
         low = np.maximum(np.concatenate([[-np.inf], halves]), smooth - 0.6 * steps)
         high = np.minimum(np.concatenate([halves, [np.inf]]), smooth + 0.6 * steps)
         at_end = (values <= 0) | (values >= 1)
-        places = np.searchsorted(values, _merged(self.plane))
+        places = np.zeros(int(values[-1] / MERGE + 1.5), np.int64)
+        places[np.rint(values / MERGE).astype(np.int64)] = np.arange(len(values))
+        places = places[_merged(self.plane)]
         low, high = (np.where(at_end, 0, ends - values)[places] for ends in (low, high))
         return self.plane + low + (high - low) * rng.random(self.plane.shape)
 
@@ -133,14 +136,21 @@ def _moving_mean(values: np.ndarray) -> np.ndarray:
 
 
 def _merged(plane: np.ndarray) -> np.ndarray:
-    return np.rint(plane / MERGE) * MERGE
+    return np.rint(plane / MERGE).astype(np.int64)
+
+
+def _values(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the distinct values, ascending, and how many pixels have each."""
+    counts = np.bincount(_merged(plane).ravel())
+    there = np.flatnonzero(counts)
+    return there * MERGE, counts[there]
 
 
 def _few_values(planes: Planes) -> np.ndarray:
     """Returns the distinct values of all planes, ascending, or none where they are not few."""
     values = np.zeros(0)
     for plane in planes:
-        values = np.union1d(values, _merged(plane))
+        values = np.union1d(values, _values(plane)[0])
         if len(values) >= FEW:
             return values[:0]
     return values
@@ -221,30 +231,22 @@ def _common_limits(sides: Sequence[Planes], count: int) -> list[list[np.ndarray]
 def _cut(sides: Sequence[Planes]) -> int:
     """Returns the level below which to cut: 0 where neither the least value nor the share of it tells the kinds apart.
 
-    Else that at which both tell least, among those that move no value by more than a fiftieth of the range, or no more
-    than a hundredth of either kind's pixels.
+    Else the highest that moves no value by more than a fiftieth of the range, or no more than a hundredth of either
+    kind's pixels, if that tells less.
     """
     counts = [len(side) for side in sides]
     if min(counts) < 10:  # so few images say nothing
         return 0
     planes = [plane for side in sides for plane in side]
     real = np.arange(len(planes)) < counts[0]
-    top = max(plane.max() for plane in planes)
     rare = [
         np.quantile(np.concatenate([plane.ravel() for plane in side]), MAX_CUT / 2, method="lower") for side in sides
     ]
-    limits = np.unique(np.rint(np.linspace(0, max(MAX_CUT * top, min(rare)), CUTS)))
+    limits = 0, int(max(MAX_CUT * max(plane.max() for plane in planes), min(rare)))
     least = np.array([plane.min() for plane in planes])
-    shares = np.array(
-        [
-            np.bincount(np.searchsorted(limits, plane[plane <= limits[-1]]), minlength=len(limits)).cumsum()
-            / plane.size
-            for plane in planes
-        ]
-    )
-    told = [
-        max(abs(auc(np.maximum(least, limit), real) - 0.5), abs(auc(share, real) - 0.5))
-        for limit, share in zip(limits, shares.T, strict=True)
-    ]
+    told = []
+    for limit in limits:
+        share = np.array([np.mean(plane <= limit) for plane in planes])
+        told.append(max(abs(auc(scores, real) - 0.5) for scores in (np.maximum(least, limit), share)))
     enough = (chance_interval(*counts)[1] - 0.5) / 2
-    return 0 if told[0] <= enough else int(limits[np.argmin(told)])
+    return limits[1] if told[0] > max(enough, told[1]) else 0
