@@ -63,10 +63,13 @@ def quantise(
         step, origin, even = _even_grid(fills, step)
     if even:
         count = int(np.floor((1 - origin) / step + WHOLE)) + 1
-        done = [[fill.grid_numbers(step, origin, rng).clip(0, count - 1) for fill in side] for side in fills]
+        done = [
+            [fill.grid_numbers(step, origin, rng).clip(0, count - 1).astype(np.int32) for fill in side]
+            for side in fills
+        ]
     else:
         count = int(np.clip(np.rint(1 / step) + 1, MIN_LEVELS, MAX_LEVELS))
-        done = [[np.rint(fill.noisy(step, rng) * (count - 1)) for fill in side] for side in fills]
+        done = [[np.rint(fill.noisy(step, rng) * (count - 1)).astype(np.int32) for fill in side] for side in fills]
     cut = _common_limits(done, count)
     return cut[0], cut[1], count, 0.0 if even else NOISE * step / 6**0.5
 
@@ -101,9 +104,8 @@ class Fill:
         values, counts, steps = self.measure()
         # Stretched values have gaps of, say, 1 and 2 but stand for equal steps: where they would be without rounding.
         smooth = np.clip(_moving_mean(values), values - steps, values + steps)
-        smooth = np.where(
-            _moving_mean(np.minimum(counts, 2 * DENSE)) < DENSE, values, smooth
-        )  # where values are rare, gaps are chance
+        rare = _moving_mean(np.minimum(counts, 2 * DENSE)) < DENSE  # gaps between these are chance
+        smooth = np.where(rare, values, smooth)
         halves = (smooth[1:] + smooth[:-1]) / 2
         low = np.maximum(np.concatenate([[-np.inf], halves]), smooth - 0.6 * steps)
         high = np.minimum(np.concatenate([halves, [np.inf]]), smooth + 0.6 * steps)
@@ -239,10 +241,12 @@ def _cut(sides: Sequence[Planes]) -> int:
         return 0
     planes = [plane for side in sides for plane in side]
     real = np.arange(len(planes)) < counts[0]
-    rare = [
-        np.quantile(np.concatenate([plane.ravel() for plane in side]), MAX_CUT / 2, method="lower") for side in sides
-    ]
-    limits = 0, int(max(MAX_CUT * max(plane.max() for plane in planes), min(rare)))
+    top = int(max(plane.max() for plane in planes))
+    rare = []  # for each kind, the level up to which a hundredth of its pixels lies
+    for side in sides:
+        pixels = sum(np.bincount(plane.ravel(), minlength=top + 1) for plane in side)
+        rare.append(np.searchsorted(np.cumsum(pixels), MAX_CUT / 2 * np.sum(pixels)))
+    limits = 0, int(max(MAX_CUT * top, min(rare)))
     least = np.array([plane.min() for plane in planes])
     told = []
     for limit in limits:
