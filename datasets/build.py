@@ -1,9 +1,10 @@
 """Prepares a data set for training, without TensorFlow.
 
-    python -m datasets.build NAME --manual_dir=DIR [--data_dir=DIR] [--config=CONFIG] [--skip_bad] [--overwrite]
+    python -m datasets.build NAME --manual_dir=DIR [--data_dir=DIR] [--config=CONFIG] [--labels=NUMBERING] [--skip_bad]
+        [--overwrite]
 
 NAME is brats (configs slices and volumes; slices when none is given) or pannuke. DIR is the folder or the archive of
-the download. Exit codes: 0 done, or already built from the same files; 2 something to mend, said in one line.
+the download. NUMBERING says what the labels of brats mean, where files and names do not: 2020, 2023, 2024, PED, ... Exit codes: 0 done, or already built from the same files; 2 something to mend, said in one line.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from absl import flags, logging
 
 from datasets import prepared
 from datasets.archives import Source
-from datasets.errors import DataError
+from datasets.errors import DataError, some
 
 BUILDERS = {
     "brats": "datasets.brats.brats_dataset_builder",
@@ -34,6 +35,7 @@ def build(
     *,
     data_dir: str | os.PathLike | None = None,
     config: str | None = None,
+    labels: str = "",
     skip_bad: bool = False,
     overwrite: bool = False,
 ) -> tuple[pathlib.Path, bool]:
@@ -44,6 +46,7 @@ def build(
       manual_dir: Folder or archive of the download.
       data_dir: Where prepared data sets live. None: what TFDS uses, ~/tensorflow_datasets or $TFDS_DATA_DIR.
       config: Config of the builder; None: its first, or none where it has none.
+      labels: How the segmentations of brats are numbered, one of `brats.labels.CHOICES`; '' to find out.
       skip_bad: Leave out examples at fault instead of stopping at the first.
       overwrite: Build again where the data set exists; the old one is replaced once the new one is whole.
 
@@ -63,6 +66,12 @@ def build(
     if config is not None and config not in configs:
         known = f"give one of {', '.join(configs)}" if configs else "it has none, leave --config out"
         raise DataError(f"{name} has no config {config!r}: {known}")
+    if labels:
+        if name != "brats":
+            raise DataError(f"--labels says how segmentations of brats are numbered: leave it out for {name}")
+        from datasets.brats.labels import choice
+
+        choice(labels)
     root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     with contextlib.ExitStack() as stack:
         stack.enter_context(prepared.only_builder(root, name))
@@ -72,11 +81,13 @@ def build(
         arguments = {"data_dir": root, "source": source, "skip_bad": skip_bad}
         if configs:
             arguments["config"] = config or configs[0]
+        if labels:
+            arguments["labels"] = labels
         builder = builder_class(**arguments)
         folder = pathlib.Path(builder.data_path)
         prepared.recover(folder)
         if folder.exists() and not overwrite:
-            prepared.check_same_source(folder, source)
+            prepared.check_same_source(folder, source, labels)
             return folder, False
         with prepared.replacing(folder), tempfile.TemporaryDirectory() as downloads:
             # Made again: with the old folder moved away it takes its features from the source.
@@ -99,8 +110,14 @@ def summary(folder: pathlib.Path) -> str:
         size = sum(os.path.getsize(file) for file in info.filepaths)
         shards = f"{info.num_shards} file{'s' if info.num_shards > 1 else ''}"
         lines.append(f"  {split:<12}{info.num_examples:>9} examples  {shards:>9}  {size / 1e6:>10.1f} MB")
-    left_out = ", ".join(f"{count} {rule}" for rule, count in metadata["left_out"].items())
-    lines.append(f"  left out: {left_out or 'nothing'}")
+    left_out = [f"{count} {rule}" for rule, count in metadata["left_out"].items()]
+    if unused := metadata.get("unused"):
+        left_out.insert(0, f"{len(unused)} NIfTI file{'s' * (len(unused) > 1)} ({some(unused, 5)})")
+    lines.append(f"  left out: {', '.join(left_out) or 'nothing'}")
+    for decided in metadata.get("labels", ()):
+        meaning = ", ".join(f"{value} {name}" for value, name in decided["labels"].items())
+        cases = f"{decided['cases']} segmentation{'s' * (decided['cases'] > 1)}"
+        lines.append(f"  labels of {cases}: {meaning} ({decided['label_table']}: {decided['how']})")
     lines += [f"  note: {note}" for note in metadata["notes"]]
     lines.append(f"  skipped: {len(metadata['skipped']) or 'none'}")
     lines += [f"    {where}: {reason}" for where, reason in metadata["skipped"]]
@@ -128,6 +145,13 @@ def main(argv: Sequence[str]) -> int:
         "data_dir", None, "Where prepared data sets live; default ~/tensorflow_datasets.", flag_values=options
     )
     flags.DEFINE_string("config", None, "brats: slices (default) or volumes.", flag_values=options)
+    flags.DEFINE_string(
+        "labels",
+        "",
+        "brats: how segmentations are numbered, where it cannot be told or is told wrongly: 2020 (1 2 4; until 2021),"
+        " 2023, 2024 (4 is the resection cavity), PED, MEN-RT, MSD, 2015, as_stored.",
+        flag_values=options,
+    )
     flags.DEFINE_bool("skip_bad", False, "Leave out examples at fault, and list them.", flag_values=options)
     flags.DEFINE_bool("overwrite", False, "Build again where the data set exists.", flag_values=options)
     flags.DEFINE_bool("debug", False, "Show tracebacks.", flag_values=options)
@@ -150,6 +174,7 @@ def main(argv: Sequence[str]) -> int:
             options.manual_dir,
             data_dir=options.data_dir,
             config=options.config,
+            labels=options.labels,
             skip_bad=options.skip_bad,
             overwrite=options.overwrite,
         )

@@ -1,6 +1,9 @@
 """What can be wrong with somebody's download, said so that the reader knows what to do next."""
 
 
+from collections.abc import Sequence
+
+
 class DataError(Exception):
     """The input cannot be built. The message is one line that names the file and says what to do."""
 
@@ -17,3 +20,9 @@ class BadExample(DataError):
         super().__init__(f"{where}: {reason}")
         self.where = where
         self.reason = reason
+
+
+def some(names: Sequence[str], limit: int = 3) -> str:
+    """Returns a few names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

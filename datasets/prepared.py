@@ -19,6 +19,9 @@ from datasets.errors import DataError
 _LOCK = ".build.lock"
 _PREVIOUS = ".previous_"
 
+# Raised where the same files are read otherwise than before, so that a data set is not taken for one built today.
+READING = 2
+
 
 @contextlib.contextmanager
 def only_builder(data_dir: pathlib.Path, name: str) -> Iterator[None]:
@@ -75,14 +78,15 @@ def replacing(folder: pathlib.Path) -> Iterator[None]:
 
 
 def metadata(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns what `streaming.StreamingBuilder` wrote beside the records: index, source, skipped, left_out, notes."""
+    """Returns what `streaming.StreamingBuilder` wrote beside the records: index, source, skipped, left_out, ..."""
     return json.loads((folder / "metadata.json").read_text())
 
 
-def check_same_source(folder: pathlib.Path, source: Source) -> None:
-    """Raises a DataError where a prepared data set was built from other files than those of `source`."""
+def check_same_source(folder: pathlib.Path, source: Source, labels_asked: str = "") -> None:
+    """Raises a DataError where a prepared data set was built from other files than those of `source`, or otherwise."""
     try:
-        then = metadata(folder)["source"]
+        written = metadata(folder)
+        then = written["source"]
     except (OSError, ValueError, KeyError):
         raise DataError(
             f"{folder} exists but was not written by this builder: give another --data_dir, or --overwrite"
@@ -93,4 +97,12 @@ def check_same_source(folder: pathlib.Path, source: Source) -> None:
             f"{os.fspath(folder)} was built from other files ({then['files']} files, {then['bytes']} bytes; "
             f"{source.path} has {now['files']} files, {now['bytes']} bytes): "
             "give another --data_dir, or --overwrite to replace it"
+        )
+    if written.get("labels_asked", "") != labels_asked:
+        asked = f"--labels={written['labels_asked']}" if written.get("labels_asked") else "no --labels"
+        raise DataError(f"{folder} was built with {asked}: give another --data_dir, or --overwrite to replace it")
+    if written.get("reading") != READING:
+        raise DataError(
+            f"{folder} was built by an earlier version, which read labels and names of files otherwise: give another "
+            "--data_dir, or --overwrite to build it again; it can still be trained on as it is"
         )

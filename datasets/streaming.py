@@ -19,7 +19,8 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from datasets.archives import Source, fingerprint
-from datasets.errors import BadExample, DataError
+from datasets.errors import BadExample, DataError, some
+from datasets.prepared import READING
 
 # Serialised bytes of a shard before compression. The shards of TFDS hold at most 1 GiB.
 SHARD_BYTES = 1 << 30
@@ -33,11 +34,27 @@ class Report:
       skipped: (where, reason) of the examples at fault.
       left_out: How many examples a rule left out, by rule.
       notes: Lines about input that was read in a way the user should know of.
+      unused: Places of files of the kind that is read, which were not.
+      labels: How segmentations are numbered, and how that was decided; BraTS only.
+      remarks: The examples that something is to be said of, by what is to be said.
     """
 
     skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     left_out: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     notes: list[str] = dataclasses.field(default_factory=list)
+    unused: list[str] = dataclasses.field(default_factory=list)
+    labels: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    remarks: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    def remark(self, text: str, where: str) -> None:
+        """Notes something that may hold for many examples: they are counted, and a few are named."""
+        places = self.remarks.setdefault(text, [])
+        if where not in places[-1:]:
+            places.append(where)
+
+    def all_notes(self) -> list[str]:
+        """Returns the notes, and a line for each remark."""
+        return self.notes + [f"{some(places)}: {text}" for text, places in self.remarks.items()]
 
 
 class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -51,10 +68,12 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Beside the features, metadata.json (`builder.info.metadata`) keeps `index`: for every split a dict of the columns
     INDEX_COLUMNS, one entry per record in the order of the records, so that records can be chosen without being read.
-    It also keeps `skipped`, `left_out`, `notes` and `source` (number of files, bytes and digest of paths and sizes).
+    It also keeps what `Report` has, `source` (number of files, bytes and digest of paths and sizes), `labels_asked` (as
+    --labels gave it, '' without) and `reading` (which state of the reading rules made it, `prepared.READING`).
     """
 
     INDEX_COLUMNS: tuple[str, ...] = ("id",)
+    labels_asked: str = ""
 
     def __init__(
         self, *, source: Source | None = None, skip_bad: bool = False, file_format: Any = "array_record", **kwargs
@@ -111,7 +130,11 @@ class StreamingBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 index=index,
                 skipped=self.report.skipped,
                 left_out=dict(self.report.left_out),
-                notes=self.report.notes,
+                notes=self.report.all_notes(),
+                unused=self.report.unused,
+                labels=self.report.labels,
+                labels_asked=self.labels_asked,
+                reading=READING,
                 source=fingerprint(self.opened().members),
             )
         finally:

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from datasets.brats import layout, slices, volumes
+from datasets.brats import layout, numbering, slices, volumes
+from datasets.brats.names import MODALITIES
 from datasets.progress import track
 from datasets.streaming import StreamingBuilder
 
-_MODALITIES = len(layout.MODALITIES)
+_MODALITIES = len(MODALITIES)
 
 
 @dataclasses.dataclass(eq=False)
@@ -23,9 +24,11 @@ class BratsConfig(tfds.core.BuilderConfig):
 
 
 class Builder(StreamingBuilder):
-    """BraTS in the layouts of the years 2017 to 2024; the feature tables are in README.md.
+    """BraTS from 2017 on, and cohorts in its ways; the feature tables are in README.md.
 
     Args:
+      labels: How segmentations are numbered, one of `labels.CHOICES`. None: as the files, their names and what they
+        hold tell (numbering.py).
       image_dtype: int16 or float32, the type of all images. None: that of the prepared data set where there is one,
         else chosen from the headers where the source is known, else int16.
       **kwargs: As for StreamingBuilder.
@@ -45,8 +48,9 @@ class Builder(StreamingBuilder):
 
     wanted = staticmethod(layout.wanted)
 
-    def __init__(self, *, image_dtype: Any = None, **kwargs):
+    def __init__(self, *, image_dtype: Any = None, labels: str | None = None, **kwargs):
         self._image_dtype = image_dtype
+        self.labels_asked = labels or ""
         self._found = None
         super().__init__(**kwargs)
         if self._dimensions == 2:
@@ -75,7 +79,7 @@ class Builder(StreamingBuilder):
             return features
         dtype = self._image_dtype
         if dtype is None:
-            dtype = np.int16 if self.source is None else volumes.image_dtype(self._find_patients()[0])
+            dtype = np.int16 if self.source is None else volumes.image_dtype(self._find_patients().patients)
         axes = (None,) * self._dimensions
 
         def array(shape, dtype):
@@ -98,7 +102,9 @@ class Builder(StreamingBuilder):
             "spacing": tfds.features.Tensor(shape=(3,), dtype=np.float32),
             "affine": array((4, 4), np.float64),
             "orientation": tfds.features.Text(),
+            "form_codes": tfds.features.Tensor(shape=(2,), dtype=np.int32),
             "stored_dtypes": tfds.features.Tensor(shape=(_MODALITIES,), dtype=np.str_),
+            "background": tfds.features.Tensor(shape=(_MODALITIES,), dtype=np.float32),
             "intensity_min": tfds.features.Tensor(shape=(_MODALITIES,), dtype=np.float32),
             "intensity_max": tfds.features.Tensor(shape=(_MODALITIES,), dtype=np.float32),
             "percentile_0_5": tfds.features.Tensor(shape=(_MODALITIES,), dtype=np.float32),
@@ -116,21 +122,23 @@ class Builder(StreamingBuilder):
             }
         return tfds.features.FeaturesDict(features)
 
-    def _find_patients(self):
+    def _find_patients(self) -> layout.Found:
         # Asked for by _info and again by _split_generators: a download has thousands of files, sort them once.
         if self._found is None or self._found[0] is not self.source:
             self._found = (self.source, layout.find_patients(self.opened()))
         return self._found[1]
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        patients, errors, notes = self._find_patients()
-        for error in errors:
+        found = self._find_patients()
+        for error in found.errors:
             self.bad_example(error)
-        self.report.notes.extend(notes)
+        self.report.notes.extend(found.notes)
+        self.report.unused.extend(member.place for member in found.unused)
+        self.report.labels.extend(each.to_json() for each in numbering.decide(found.patients, self.labels_asked))
         return {
-            split: self._generate_examples([patient for patient in patients if patient.split == split], split)
-            for split in ("train", "validation")
-            if any(patient.split == split for patient in patients)
+            split: self._generate_examples([patient for patient in found.patients if patient.split == split], split)
+            for split in ("train", "validation", "test")
+            if any(patient.split == split for patient in found.patients)
         }
 
     def _generate_examples(self, patients, split) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -142,6 +150,8 @@ class Builder(StreamingBuilder):
             except volumes.BadExample as error:
                 self.bad_example(error)
                 continue
+            for remark in read.remarks:
+                self.report.remark(remark, patient.name)
             for example in self._examples_of(patient, read):
                 if example is None:
                     self.report.left_out["empty slices"] += 1

@@ -6,7 +6,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from datasets.brats.layout import MODALITIES, Patient
+from datasets.brats.names import MODALITIES
+from datasets.brats.patients import Patient
 from datasets.brats.volumes import Volumes
 
 
@@ -36,7 +37,7 @@ def slice_affine(affine: np.ndarray, axis: int, index: int) -> np.ndarray:
 def slice_examples(patient: Patient, volumes: Volumes) -> Iterator[dict[str, Any] | None]:
     """Yields an example for each axial slice in ascending order, None for each empty one.
 
-    A slice is empty where no modality has a voxel other than 0 and no voxel is labelled.
+    A slice is empty where every modality is its background and no voxel is labelled.
     """
     axis = slice_axis(volumes.affine)
     brain = np.moveaxis(volumes.brain(), axis, 2)
@@ -90,7 +91,9 @@ def _common(patient: Patient, volumes: Volumes) -> dict[str, Any]:
         "modality_present": volumes.present,
         "has_seg": volumes.has_seg,
         "orientation": volumes.orientation(),
+        "form_codes": np.array(volumes.form_codes, np.int32),
         "stored_dtypes": volumes.stored_dtypes,
+        "background": volumes.background,
         "intensity_min": volumes.intensity_min,
         "intensity_max": volumes.intensity_max,
         "percentile_0_5": volumes.percentile_0_5,

@@ -1,30 +1,20 @@
 """One patient's volumes read from NIfTI, checked against each other, in the axes and values they are stored in."""
 
 import dataclasses
-import gzip
-from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
+from nibabel import orientations
 
-from datasets.archives import DAMAGE, Member
-from datasets.brats.layout import MODALITIES, Patient
+from datasets.archives import Member
+from datasets.brats import nifti
+from datasets.brats.labels import whole_labels
+from datasets.brats.names import MODALITIES, SEG
+from datasets.brats.patients import Patient
 from datasets.errors import BadExample, DataError
-
-# Voxels of one modality. BraTS has 9 million. Four modalities of this many as float32 take 192 MB, held several
-# times over while they are written as one example: 1.3 GB in all.
-MAX_VOXELS = 12_000_000
 
 # Affines of one patient's files are equal up to how the year's software rounded them, in mm.
 AFFINE_TOLERANCE_MM = 1e-3
-
-# Stored types whose values all fit into int16.
-_INT16 = (np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int16))
-
-_UNREADABLE = (*DAMAGE, OSError, ValueError, ImageFileError, HeaderDataError, WrapStructError)
 
 
 @dataclasses.dataclass
@@ -37,6 +27,9 @@ class Volumes:
       present: [modality] bool.
       stored_dtypes: Type of each modality in its file, '' where it is missing.
       affine: [4, 4] float64, voxel to world in mm.
+      form_codes: Codes of qform and sform of the file that `affine` is of; 0, 0 where it does not say where it lies.
+      background: [modality] float32, the value around the brain: that of all eight corners, else 0.
+      remarks: What was read otherwise than it is stored, in words that are the same for every patient.
       intensity_min, intensity_max: [modality] float32, over the whole volume.
       percentile_0_5, percentile_99_5: [modality] float32, over the brain.
     """
@@ -47,16 +40,19 @@ class Volumes:
     has_seg: bool
     stored_dtypes: list[str]
     affine: np.ndarray
+    form_codes: tuple[int, int]
+    background: np.ndarray
+    remarks: list[str]
     intensity_min: np.ndarray
     intensity_max: np.ndarray
     percentile_0_5: np.ndarray
     percentile_99_5: np.ndarray
 
     def brain(self) -> np.ndarray:
-        """Returns [x, y, z] bool: where any modality is not 0, to which BraTS sets everything outside the brain."""
+        """Returns [x, y, z] bool: where any modality is not its background."""
         brain = np.zeros(self.image.shape[:3], bool)
         for channel in range(self.image.shape[3]):
-            brain |= self.image[..., channel] != 0
+            brain |= self.image[..., channel] != self.background[channel]
         return brain
 
     def spacing(self) -> np.ndarray:
@@ -77,11 +73,10 @@ def image_dtype(patients: list[Patient]) -> np.dtype:
         for modality in MODALITIES:
             if modality in patient.files:
                 try:
-                    image = _header_only(patient.files[modality])
-                except _UNREADABLE:
+                    if nifti.header_needs_float(patient.files[modality]):
+                        return np.dtype(np.float32)
+                except nifti.UnreadableError:
                     continue
-                if _needs_float(image):
-                    return np.dtype(np.float32)
     return np.dtype(np.int16)
 
 
@@ -93,36 +88,45 @@ def read_volumes(patient: Patient, dtype: np.dtype) -> Volumes:
         float64 only where this is exact or, for float64, up to float32 rounding. A scale factor in a NIfTI header is
         applied, and makes the values float32.
 
+    A file that holds the same voxels in another order of axes, or running the other way, is turned to those of the
+    first one.
+
     Raises:
-      BadExample: A file is damaged, or not 3-D, or its shape or affine differs from the others', or a value is not
-        finite or does not fit, or a label is not in the table, or there is no brain.
+      BadExample: A file is damaged, or not 3-D, or lies elsewhere than the others, or a value is not finite or does not
+        fit, or a label is not in the table, or there is no brain.
       DataError: The values need float32 and `dtype` is int16.
     """
-    image = seg = grid = None
+    image = grid = last = None
     present = np.zeros(len(MODALITIES), bool)
     stored = [""] * len(MODALITIES)
+    remarks: list[str] = []
     for channel, modality in enumerate(MODALITIES):
         member = patient.files.get(modality)
         if member is None:
             continue
-        nifti = _read(patient, member)
+        opened = last if last is not None and last.member is member else _open(patient, member)
+        last = opened  # one file may hold all modalities
         if grid is None or image is None:
-            grid = _Grid(member.name, nifti.shape, np.asarray(nifti.affine))
-            image = np.zeros((*nifti.shape, len(MODALITIES)), dtype)
-        _check_same_grid(patient, grid, member, nifti)
-        image[..., channel] = _values(patient, member, nifti, dtype)
+            grid = opened
+            image = np.zeros((*opened.shape, len(MODALITIES)), dtype)
+        values = opened.array(patient.volume_of.get(modality))
+        image[..., channel] = opened.on_grid_of(grid, _intensities(opened, values, dtype), remarks)
         present[channel] = True
-        stored[channel] = _stored_dtype(nifti).name
+        stored[channel] = nifti.stored_dtype(opened.image).name
+    del last
     assert image is not None, "a patient has at least one modality"
     assert grid is not None
-    if "seg" in patient.files:
-        member = patient.files["seg"]
-        nifti = _read(patient, member)
-        _check_same_grid(patient, grid, member, nifti)
+    seg = None
+    if SEG in patient.files:
+        opened = _open(patient, patient.files[SEG])
         try:
-            seg = patient.labels.from_stored(_array(patient, member, nifti))
+            whole, rounded = whole_labels(opened.array(None))
+            seg = patient.labels.from_stored(whole)
         except ValueError as error:
-            raise BadExample(patient.name, f"{member.name}: {error}") from None
+            raise opened.error(f"{error}", colon=True) from None
+        if rounded:
+            remarks.append("labels that are stored as fractions, such as 1.99216, are rounded to whole numbers")
+        seg = np.ascontiguousarray(opened.on_grid_of(grid, seg, remarks))
     volumes = Volumes(
         image=image,
         seg=np.zeros(image.shape[:3], np.uint8) if seg is None else seg,
@@ -130,14 +134,20 @@ def read_volumes(patient: Patient, dtype: np.dtype) -> Volumes:
         has_seg=seg is not None,
         stored_dtypes=stored,
         affine=grid.affine,
+        form_codes=nifti.form_codes(grid.image),
+        remarks=remarks,
         **{
             name: np.zeros(len(MODALITIES), np.float32)
-            for name in ("intensity_min", "intensity_max", "percentile_0_5", "percentile_99_5")
+            for name in ("background", "intensity_min", "intensity_max", "percentile_0_5", "percentile_99_5")
         },
     )
+    for channel in np.flatnonzero(present):
+        volumes.background[channel] = _background(image[..., channel])
     brain = volumes.brain()
     if not brain.any():
-        raise BadExample(patient.name, "every voxel of every modality is 0")
+        raise BadExample(patient.name, "every voxel of every modality is 0, or the value of its corners")
+    if volumes.background.any():
+        remarks.append("a background other than 0 was found in the corners and recorded; values are as stored")
     for channel in np.flatnonzero(present):
         plane = image[..., channel]
         volumes.intensity_min[channel], volumes.intensity_max[channel] = plane.min(), plane.max()
@@ -145,98 +155,101 @@ def read_volumes(patient: Patient, dtype: np.dtype) -> Volumes:
     return volumes
 
 
-def _unpacked(member: Member, stream: Any) -> Any:
-    return gzip.GzipFile(fileobj=stream) if member.name.lower().endswith(".gz") else stream
-
-
-def _nifti(data: bytes) -> nib.Nifti1Image:
-    # The first four bytes are the header's length: 348 in NIfTI-1, 540 in NIfTI-2, in either byte order.
-    two = data[:4] in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
-    return (nib.Nifti2Image if two else nib.Nifti1Image).from_bytes(data)
-
-
-def _header_only(member: Member) -> nib.Nifti1Image:
-    with member.open() as stream, _unpacked(member, stream) as content:
-        return _nifti(content.read(1024))
-
-
-def _read(patient: Patient, member: Member) -> nib.Nifti1Image:
-    """Returns the image of a file, read to its last byte, so that a checksum at its end is compared too."""
-    limit = MAX_VOXELS * 8
-    try:
-        with member.open() as stream, _unpacked(member, stream) as content:
-            data = content.read(limit + 1)
-        if len(data) > limit:
-            raise BadExample(patient.name, f"{member.name} holds more than {limit >> 20} MiB")
-        nifti = _nifti(data)
-    except _UNREADABLE as error:
-        raise BadExample(patient.name, f"{member.name} cannot be read ({_short(error)}), download it again") from None
-    if len(nifti.shape) != 3 or 0 in nifti.shape:
-        raise BadExample(patient.name, f"{member.name} has shape {nifti.shape}, not that of a volume")
-    if np.prod(nifti.shape, dtype=np.int64) > MAX_VOXELS:
-        raise BadExample(patient.name, f"{member.name} has {nifti.shape} voxels, more than {MAX_VOXELS}")
-    affine = np.asarray(nifti.affine)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise BadExample(patient.name, f"{member.name} has no usable affine")
-    return nifti
-
-
 @dataclasses.dataclass(frozen=True)
-class _Grid:
-    """Where the voxels of a patient's first file are: all others must agree."""
+class _Opened:
+    """A file of a patient, read: the first one tells where the voxels are, all others must agree."""
 
-    file: str
-    shape: tuple[int, ...]
-    affine: np.ndarray
+    patient: str
+    member: Member
+    image: nib.Nifti1Image
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.image.shape[:3]
 
-def _check_same_grid(patient: Patient, grid: _Grid, member: Member, nifti: nib.Nifti1Image) -> None:
-    if nifti.shape != grid.shape:
-        raise BadExample(patient.name, f"{member.name} has shape {nifti.shape} but {grid.file} has {grid.shape}")
-    difference = np.abs(np.asarray(nifti.affine) - grid.affine).max()
-    if difference > AFFINE_TOLERANCE_MM:
-        raise BadExample(
-            patient.name, f"the affines of {member.name} and {grid.file} differ by {difference:.3g}, register them"
+    @property
+    def affine(self) -> np.ndarray:
+        return np.asarray(self.image.affine)
+
+    def error(self, reason: str, colon: bool = False) -> BadExample:
+        return BadExample(self.patient, f"{self.member.name}{':' * colon} {reason}")
+
+    def array(self, volume: int | None) -> np.ndarray:
+        """Returns [x, y, z]: of a file with a fourth axis the given volume."""
+        volumes = self.image.shape[3] if len(self.image.shape) > 3 else 1
+        if volume is None and volumes > 1:
+            raise self.error(f"has shape {self.image.shape}, not that of a volume")
+        if volume is not None and volume >= volumes:
+            raise self.error(f"has shape {self.image.shape}: there is no volume {volume} along the fourth axis")
+        try:
+            return nifti.array(self.image, volume or 0)
+        except nifti.UnreadableError as error:
+            raise self.error(str(error)) from None
+
+    def on_grid_of(self, grid: "_Opened", values: np.ndarray, remarks: list[str]) -> np.ndarray:
+        """Returns values [x, y, z] of this file in the axes of `grid`, which holds the same voxels."""
+        if self is grid:
+            return values
+        if self.shape == grid.shape and np.abs(self.affine - grid.affine).max() <= AFFINE_TOLERANCE_MM:
+            return values
+        if self.shape == grid.shape and (0, 0) in (nifti.form_codes(self.image), nifti.form_codes(grid.image)):
+            remarks.append("files whose headers do not say where they lie (form codes 0) are taken voxel by voxel")
+            return values
+        turn = orientations.io_orientation(np.linalg.inv(grid.affine) @ self.affine)
+        turned = self.affine @ orientations.inv_ornt_aff(turn, self.shape)
+        shape = tuple(int(side) for side in np.array(self.shape)[np.argsort(turn[:, 0])])
+        if shape == grid.shape and np.abs(turned - grid.affine).max() <= AFFINE_TOLERANCE_MM:
+            remarks.append("files stored with other axes than the first modality are turned to its axes, exactly")
+            return orientations.apply_orientation(values, turn)
+        if shape != grid.shape:
+            raise self.error(
+                f"has shape {self.shape} but {grid.member.name} has {grid.shape}: resample it onto that grid"
+                " (a segmentation with nearest neighbour)"
+            )
+        away = np.abs(_corners(turned, shape) - _corners(grid.affine, shape)).max()
+        raise self.error(
+            f"lies elsewhere than {grid.member.name}, by up to {away:.3g} mm, as their affines differ: resample it onto"
+            " that grid (a segmentation with nearest neighbour), or copy the header where only that is wrong"
         )
 
 
-def _array(patient: Patient, member: Member, nifti: nib.Nifti1Image) -> np.ndarray:
+def _corners(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns where the eight corner voxels lie, [8, 3] in mm."""
+    indices = np.stack(np.meshgrid(*([0, side - 1] for side in shape), indexing="ij"), -1).reshape(-1, 3)
+    return indices @ affine[:3, :3].T + affine[:3, 3]
+
+
+def _open(patient: Patient, member: Member) -> _Opened:
     try:
-        return np.asanyarray(nifti.dataobj)
-    except _UNREADABLE as error:
-        raise BadExample(patient.name, f"{member.name} cannot be read ({_short(error)}), download it again") from None
+        opened = _Opened(patient.name, member, nifti.read(member))
+    except nifti.UnreadableError as error:
+        raise BadExample(patient.name, f"{member.name} {error}") from None
+    if not np.isfinite(opened.affine).all() or abs(np.linalg.det(opened.affine[:3, :3])) < 1e-12:
+        raise opened.error("has an affine that places no volume, such as one with an axis of length 0: mend its header")
+    return opened
 
 
-def _values(patient: Patient, member: Member, nifti: nib.Nifti1Image, dtype: np.dtype) -> np.ndarray:
+def _background(plane: np.ndarray) -> float:
+    """Returns the value of all eight corners of a volume, or 0 where they differ: BraTS sets what is no brain to 0."""
+    corners = plane[np.ix_(*([0, -1],) * 3)]
+    return float(corners.flat[0]) if (corners == corners.flat[0]).all() else 0.0
+
+
+def _intensities(opened: _Opened, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Returns the intensities in `dtype`."""
-    if _needs_float(nifti) and dtype == np.int16:
+    if nifti.needs_float(opened.image) and dtype == np.int16:
         raise DataError(
-            f"{patient.name}: {member.name} holds {_stored_dtype(nifti)} values, which int16 cannot: "
-            "build with `python -m datasets.build brats`, which chooses the type from the headers"
+            f"{opened.patient}: {opened.member.name} holds {nifti.stored_dtype(opened.image)} values, which int16 "
+            "cannot: build with `python -m datasets.build brats`, which chooses the type from the headers"
         )
-    values = _array(patient, member, nifti)
     if values.dtype.kind not in "iuf":
-        raise BadExample(patient.name, f"{member.name} holds {values.dtype}, not one number per voxel")
+        raise opened.error(f"holds {values.dtype}, not one number per voxel")
     if not np.isfinite(values).all():
-        raise BadExample(patient.name, f"{member.name} holds values that are not finite")
+        raise opened.error("holds values that are not finite")
     with np.errstate(over="ignore"):
         converted = values.astype(dtype)
     if values.dtype.kind in "iu" and not np.array_equal(converted, values):
-        raise BadExample(patient.name, f"{member.name} holds integers beyond 2^24, which float32 cannot")
+        raise opened.error("holds integers beyond 2^24, which float32 cannot")
     if not np.isfinite(converted).all():
-        raise BadExample(patient.name, f"{member.name} holds values beyond those of float32")
+        raise opened.error("holds values beyond those of float32")
     return converted
-
-
-def _needs_float(nifti: nib.Nifti1Image) -> bool:
-    proxy: Any = nifti.dataobj  # nibabel keeps the scale factors here: it clears them in the header
-    return (proxy.slope, proxy.inter) != (1.0, 0.0) or _stored_dtype(nifti).newbyteorder("=") not in _INT16
-
-
-def _stored_dtype(nifti: nib.Nifti1Image) -> np.dtype:
-    return np.dtype(nifti.get_data_dtype())
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 100 else text[:97] + "..."
