@@ -1,5 +1,7 @@
 """The files of a download, whether it is a folder, a zip or a tar, or a folder that holds such archives.
 
+An archive inside an archive is read too, one level deep. What is a zip is told by its content, not by its name.
+
 Nothing is ever written under a name taken from an archive, so no member can land outside; an archive that holds a
 path leading out is refused all the same, because it is not the archive that was distributed.
 """
@@ -56,13 +58,13 @@ class Member:
 
 
 class Source:
-    """All files below a folder, or inside an archive, or inside the archives below a folder.
+    """All files below a folder, or inside an archive, or inside the archives below a folder or in an archive.
 
     Args:
       path: The folder or archive.
       wanted: Tells from a member's path whether it can be part of the data set. Other members are only counted.
       scratch: Folder in which the wanted members of a COMPRESSED tar are unpacked until `close`, since such an archive
-        can only be read from front to back. Made when needed.
+        can only be read from front to back, and archives that lie in archives. Made when needed.
 
     Attributes:
       members: The wanted members, ordered by place.
@@ -80,6 +82,7 @@ class Source:
         self._scratch_root = scratch
         self._scratch: pathlib.Path | None = None
         self._archives: list[zipfile.ZipFile | tarfile.TarFile] = []
+        self._copies = 0
         self.members: list[Member] = []
         self.others: list[str] = []
         if not self.path.exists():
@@ -120,74 +123,91 @@ class Source:
         dots = ", ..." if len(names) > limit else ""
         return f"found {len(names)} file{'s' if len(names) > 1 else ''} ({', '.join(sorted(names)[:limit])}{dots})"
 
-    def _add(self, member: Member) -> None:
+    def _add(self, member: Member, inside: bool = False) -> None:
+        """Adds a file, or the files in it where it is an archive; `inside` says that it lies in one twice over."""
         if _is_litter(member.path):
             return
         if self._wanted(member.path):
             self.members.append(member)
+        elif _is_archive(member.name) and not inside:
+            with member.open() as packed:
+                self._add_archive(self._copy(packed, member.size, member.place), member.place, inside=True)
         else:
             self.others.append(member.place)
 
     def _add_folder(self) -> None:
         for file in _walk(self.path):
             place = file.relative_to(self.path).as_posix()
-            if _is_archive(file.name):
+            if _is_archive(file.name) and not _is_litter(place):
                 self._add_archive(file, place)
             else:
                 self._add(Member(place, place, file.stat().st_size, _opener(file)))
 
-    def _add_archive(self, file: pathlib.Path, place: str) -> None:
+    def _add_archive(self, file: pathlib.Path, place: str, inside: bool = False) -> None:
         try:
-            if file.name.lower().endswith(".zip"):
-                self._add_zip(file, place)
+            with open(file, "rb") as stream:
+                is_zip = stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+            if is_zip or (place.lower().endswith(".zip") and not tarfile.is_tarfile(file)):
+                self._add_zip(file, place, inside)
             else:
-                self._add_tar(file, place)
+                self._add_tar(file, place, inside)
         except DAMAGE as error:
             text = " ".join(str(error).split())[:100]
-            raise DataError(f"{file} cannot be read ({text}): it is damaged or cut short, download it again") from None
+            where = place if inside else file
+            raise DataError(f"{where} cannot be read ({text}): it is no archive, or it is damaged or cut short") from None
 
-    def _add_zip(self, file: pathlib.Path, place: str) -> None:
+    def _add_zip(self, file: pathlib.Path, place: str, inside: bool) -> None:
         archive = zipfile.ZipFile(file)
         self._archives.append(archive)
         for info in archive.infolist():
-            path = _safe(info.filename, file)
-            if self._wanted(path) and (info.compress_type not in _ZIP_METHODS or info.flag_bits & 1):
-                raise DataError(f"{file} is encrypted or packed in a way not read here: unpack it and give the folder")
+            path = _safe(info.filename, place)
+            read = self._wanted(path) or (_is_archive(path) and not inside)
+            if read and not info.is_dir() and (info.compress_type not in _ZIP_METHODS or info.flag_bits & 1):
+                raise DataError(f"{place} is encrypted or packed in a way not read here: unpack it and give the folder")
             if not info.is_dir():
-                self._add(Member(path, f"{place}: {path}", info.file_size, _zip_opener(archive, info)))
+                self._add(Member(path, f"{place}: {path}", info.file_size, _zip_opener(archive, info)), inside)
 
-    def _add_tar(self, file: pathlib.Path, place: str) -> None:
+    def _add_tar(self, file: pathlib.Path, place: str, inside: bool) -> None:
         try:
             archive = tarfile.open(file, "r:")  # noqa: SIM115 - closed in close()
         except tarfile.ReadError:
-            self._unpack_tar(file, place)
+            self._unpack_tar(file, place, inside)
             return
         self._archives.append(archive)
         for info in archive:
-            path = _safe(info.name, file)
+            path = _safe(info.name, place)
             if info.isfile():
-                self._add(Member(path, f"{place}: {path}", info.size, _tar_opener(archive, info)))
+                self._add(Member(path, f"{place}: {path}", info.size, _tar_opener(archive, info)), inside)
 
-    def _unpack_tar(self, file: pathlib.Path, place: str) -> None:
+    def _unpack_tar(self, file: pathlib.Path, place: str, inside: bool) -> None:
+        with tarfile.open(file, "r:*") as archive:
+            for info in archive:
+                path = _safe(info.name, place)
+                if not info.isfile():
+                    continue
+                member = Member(path, f"{place}: {path}", info.size, _tar_opener(archive, info))
+                if self._wanted(path) and not _is_litter(path):
+                    with member.open() as packed:
+                        unpacked = self._copy(packed, info.size, member.place)
+                    member = dataclasses.replace(member, open=_opener(unpacked))
+                self._add(member, inside)
+
+    def _copy(self, packed: IO[bytes], size: int, place: str) -> pathlib.Path:
+        """Returns a file in the scratch folder with the content of a member, which is removed in `close`."""
         if self._scratch is None:
             if self._scratch_root is not None:
                 pathlib.Path(self._scratch_root).mkdir(parents=True, exist_ok=True)
             self._scratch = pathlib.Path(tempfile.mkdtemp(prefix=".unpacked_", dir=self._scratch_root))
-        with tarfile.open(file, "r:*") as archive:
-            for number, info in enumerate(archive):
-                path = _safe(info.name, file)
-                if not info.isfile():
-                    continue
-                unpacked = self._scratch / f"{len(self._archives)}_{len(self.members)}_{number}"
-                if self._wanted(path) and not _is_litter(path):
-                    if info.size > (free := shutil.disk_usage(self._scratch).free):
-                        raise DataError(
-                            f"{file} holds {path} of {info.size} bytes, and only {free} are free: make room to"
-                            " unpack it, or give another place with --data_dir"
-                        )
-                    with _extract(archive, info) as packed, open(unpacked, "wb") as out:
-                        shutil.copyfileobj(packed, out, 1 << 20)
-                self._add(Member(path, f"{place}: {path}", info.size, _opener(unpacked)))
+        if size > (free := shutil.disk_usage(self._scratch).free):
+            raise DataError(
+                f"{place} has {size} bytes, and only {free} are free: make room to unpack it, or give another place"
+                " with --data_dir"
+            )
+        self._copies += 1
+        copy = self._scratch / str(self._copies)
+        with open(copy, "wb") as out:
+            shutil.copyfileobj(packed, out, 1 << 20)
+        return copy
 
 
 def fingerprint(members: Iterable[Member]) -> dict[str, int | str]:
@@ -206,15 +226,15 @@ def _is_archive(name: str) -> bool:
 
 
 def _is_litter(path: str) -> bool:
-    """Files that macOS adds to archives: they carry the names of real files, and no data."""
+    """Files that macOS and Synology add: they carry the names of real files, and no data."""
     parts = path.split("/")
-    return parts[0] == "__MACOSX" or parts[-1].startswith("._") or parts[-1] == ".DS_Store"
+    return bool({"__MACOSX", "@eaDir"} & set(parts)) or parts[-1].startswith("._") or parts[-1] == ".DS_Store"
 
 
-def _safe(name: str, file: pathlib.Path) -> str:
+def _safe(name: str, place: str) -> str:
     path = name.replace("\\", "/")
     if path.startswith("/") or ".." in path.split("/") or path[1:2] == ":":
-        raise DataError(f"{file} holds the path {name!r}, which leads out of it: do not use it, download it again")
+        raise DataError(f"{place} holds the path {name!r}, which leads out of it: do not use it")
     return path.removeprefix("./").strip("/")
 
 

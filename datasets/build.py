@@ -116,6 +116,8 @@ def summary(folder: pathlib.Path) -> str:
     lines.append(f"  left out: {', '.join(left_out) or 'nothing'}")
     for decided in metadata.get("labels", ()):
         meaning = ", ".join(f"{value} {name}" for value, name in decided["labels"].items())
+        if decided["label_table"] == "as_stored":
+            meaning = "the numbers that are stored"
         cases = f"{decided['cases']} segmentation{'s' * (decided['cases'] > 1)}"
         lines.append(f"  labels of {cases}: {meaning} ({decided['label_table']}: {decided['how']})")
     lines += [f"  note: {note}" for note in metadata["notes"]]

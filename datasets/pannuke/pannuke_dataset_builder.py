@@ -53,7 +53,9 @@ class Builder(StreamingBuilder):
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        return {fold.split: self._generate_examples(fold) for fold in layout.find_folds(self.opened())}
+        folds = layout.find_folds(self.opened())
+        self.report.notes.extend(f"{fold.split}: {note}" for fold in folds for note in fold.channels.notes())
+        return {fold.split: self._generate_examples(fold) for fold in folds}
 
     def _generate_examples(self, fold: layout.Fold) -> Iterator[tuple[str, dict[str, Any]]]:
         images, masks = iter(fold.images), iter(fold.masks)
@@ -62,7 +64,7 @@ class Builder(StreamingBuilder):
             # Both advance even where the patch is skipped, so that they stay side by side.
             stored_image, stored_masks = next(images), next(masks)
             try:
-                example = _example(key, stored_image, stored_masks)
+                example = _example(key, stored_image, fold.channels.in_order(stored_masks))
             except ValueError as error:
                 self.bad_example(BadExample(f"{fold.split} patch {index}", str(error)))
                 continue
