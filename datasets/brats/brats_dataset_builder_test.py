@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from datasets import prepared
 from datasets.brats import make_dummy_data as dummy
 from datasets.brats.brats_dataset_builder import Builder
-from datasets.brats.labels import AS_STORED, GLIOMA_FROM_2023, UNTIL_2021
+from datasets.brats.labels import AS_STORED, FROM_2023, MSD, PED, TREATED_2024, UNTIL_2021
 from datasets.brats.slices import slice_affine, slice_axis
 from datasets.build import build
 from datasets.errors import DataError
@@ -51,7 +51,7 @@ def test_slices_are_bit_exact_in_every_layout(tmp_path, layout):
     # The first and the last slice of a dummy volume are empty, and no other is.
     assert len(slices) == len(patients) * (depth - 2)
     assert _metadata(folder)["left_out"] == {"empty slices": 2 * len(patients)}
-    table = GLIOMA_FROM_2023 if layout == "2023" else UNTIL_2021
+    table = TREATED_2024 if layout == "2023" else UNTIL_2021
     for name, arrays in patients.items():
         assert not any(arrays[kind][..., 0].any() for kind in arrays)
         for index in range(1, depth - 1):
@@ -165,7 +165,7 @@ def test_missing_modality_and_segmentation_are_flagged(tmp_path):
         assert not record["has_seg"]
 
 
-@pytest.mark.parametrize("table", [UNTIL_2021, GLIOMA_FROM_2023, AS_STORED])
+@pytest.mark.parametrize("table", [UNTIL_2021, FROM_2023, TREATED_2024, PED, MSD, AS_STORED])
 def test_label_tables_can_be_undone(table):
     stored = np.array(table.known(), np.uint8).repeat(3).reshape(-1, 3)
     labels = table.from_stored(stored)
@@ -244,7 +244,7 @@ def _all_zero(files, arrays):
         (_truncate, "_t2.nii.gz cannot be read"),
         (_flip_a_byte, "_t2.nii.gz cannot be read"),
         (_other_shape, "_t2.nii.gz has shape"),
-        (_other_affine, "affines"),
+        (_other_affine, "resample it onto that grid"),
         (_unknown_label, "is not among 0, 1, 2, 4"),
         (_not_finite, "not finite"),
         (_twice, "both hold t2"),
