@@ -154,7 +154,7 @@ class Source:
         except DAMAGE as error:
             text = " ".join(str(error).split())[:100]
             where = place if inside else file
-            raise DataError(f"{where} cannot be read ({text}): it is no archive, or it is damaged or cut short") from None
+            raise DataError(f"{where} cannot be read ({text}): it is no archive, or is damaged or cut short") from None
 
     def _add_zip(self, file: pathlib.Path, place: str, inside: bool) -> None:
         archive = zipfile.ZipFile(file)

@@ -4,7 +4,8 @@
         [--overwrite]
 
 NAME is brats (configs slices and volumes; slices when none is given) or pannuke. DIR is the folder or the archive of
-the download. NUMBERING says what the labels of brats mean, where files and names do not: 2020, 2023, 2024, PED, ... Exit codes: 0 done, or already built from the same files; 2 something to mend, said in one line.
+the download. NUMBERING says what the labels of brats mean where files and names do not: 2020, 2023, 2024, PED, MSD, ...
+Exit codes: 0 done, or already built from the same files; 2 something to mend, said in one line.
 """
 
 import contextlib

@@ -1,6 +1,5 @@
 """What can be wrong with somebody's download, said so that the reader knows what to do next."""
 
-
 from collections.abc import Sequence
 
 

@@ -79,9 +79,7 @@ def _table(name: str, *names: str, stored: tuple[int, ...] = (), tumour: tuple[i
     return LabelTable(name, filled, values, tumour or tuple(range(1, len(names) + 1)))  # type: ignore[arg-type]
 
 
-UNTIL_2021 = _table(
-    "brats_until_2021", "necrotic_and_non_enhancing_core", "edema", "enhancing_tumor", stored=(1, 2, 4)
-)
+UNTIL_2021 = _table("brats_until_2021", "necrotic_and_non_enhancing_core", "edema", "enhancing_tumor", stored=(1, 2, 4))
 FROM_2023 = _table(
     "brats_2023", "necrotic_and_non_enhancing_core", "surrounding_flair_hyperintensity", "enhancing_tumor"
 )

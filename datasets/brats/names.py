@@ -25,7 +25,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 KIND_OF = {spelling: kind for kind, spellings in SYNONYMS.items() for spelling in spellings}
 _SPELLINGS = "|".join(map(re.escape, KIND_OF))
 # As little as possible for the case, so that 'X_ce-gd_T1w' is the contrast-enhanced T1 of X.
-_NAMED = re.compile(rf"(?:(?P<case>.+?)(?P<separator>[_.-]))?(?P<spelling>{_SPELLINGS})", re.IGNORECASE)
+_NAMED = re.compile(rf"(?P<case>.+?)(?P<separator>[_.-])(?P<spelling>{_SPELLINGS})", re.IGNORECASE)
 _NIFTI = re.compile(r"(?P<stem>.+?)\.nii(\.gz)?", re.IGNORECASE)
 
 
@@ -40,8 +40,10 @@ def split_name(name: str) -> tuple[str, str, str] | None:
 
     Case and separator are '' where the name is a modality alone. None where the name ends in no known spelling.
     """
+    if (alone := stem(name).lower()) in KIND_OF:
+        return "", "", alone
     match = _NAMED.fullmatch(stem(name))
-    return match and (match["case"] or "", match["separator"] or "", match["spelling"].lower())
+    return match and (match["case"], match["separator"], match["spelling"].lower())
 
 
 def kind_of(channel: str) -> str | None:

@@ -1,16 +1,17 @@
 """NIfTI files read by what they hold, whatever their names say, and no further than their headers tell."""
 
+import contextlib
 import gzip
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
@@ -112,13 +113,22 @@ def _beyond_int16(slope: float | None, inter: float | None, dtype: np.dtype) -> 
 
 def _guarded(member: Member, read_from: Callable[[Any], Any]) -> Any:
     try:
-        # nibabel tells what it mends in a header; a header that it cannot mend raises.
-        with LoggingOutputSuppressor(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with member.open() as stream, _unpacked(stream) as content:
-                return read_from(content)
+        with _quiet(), member.open() as stream, _unpacked(stream) as content:
+            return read_from(content)
     except _UNREADABLE as error:
         raise UnreadableError(_reason(error)) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps to itself what nibabel says of the headers that it mends; one that it cannot mend raises."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
 
 
 def _unpacked(stream: IO[bytes]) -> Any:

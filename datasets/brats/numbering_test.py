@@ -2,11 +2,13 @@
 
 import json
 import re
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from nibabel.nifti1 import Nifti1Extension
 
 from datasets import build as command
 from datasets import prepared
@@ -31,14 +33,14 @@ def _write(root, cases, naming="from_2023", comment=None):
         files = dummy.write_patient(root / name, name, arrays, naming)
         if comment is not None:
             image = nib.Nifti1Image(arrays["seg"], dummy.AFFINE)
-            image.header.extensions.append(nib.nifti1.Nifti1Extension(6, json.dumps(comment).encode()))
+            image.header.extensions.append(Nifti1Extension(6, json.dumps(comment).encode()))
             nib.save(image, files["seg"])
 
 
 def _voxels(folder):
     """Returns case -> region -> number of voxels, by the names that the records give their labels."""
     counts = {}
-    builder = tfds.builder_from_directory(folder)
+    builder: Any = tfds.builder_from_directory(folder)
     for record in builder.as_data_source("train"):
         here = counts.setdefault(record["patient"].decode(), {})
         values, found = np.unique(record["seg"], return_counts=True)
@@ -167,7 +169,7 @@ def test_a_table_of_somebody_s_own(tmp_path):
     _write(tmp_path / "in", {NEW.format(1): (1, 5)}, comment=brought)
     folder = _built(tmp_path)
     assert _voxels(folder) == {NEW.format(1): {"solid_part": 1, "RC": 5}}
-    builder = tfds.builder_from_directory(folder)
+    builder: Any = tfds.builder_from_directory(folder)
     records = list(builder.as_data_source("train"))
     assert sum(record["tumour_voxels"] for record in records) == 1  # the cavity is none
     assert list(records[0]["label_stored_values"]) == [0, 1, 5, -1, -1]

@@ -1,4 +1,4 @@
-"""How the channels of a fold's masks are stored, found in its first patches: not every copy of PanNuke keeps its order."""
+"""How the channels of a fold's masks are stored, found in its first patches: not every copy keeps PanNuke's order."""
 
 import dataclasses
 import itertools

@@ -21,7 +21,7 @@ _MAX_TYPE_BYTES = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """One fold, opened: its number, the rows of its images and masks, the tissue of each patch, how masks are stored."""
+    """One fold, opened: its number, the rows of its images and masks, each patch's tissue, how masks are stored."""
 
     number: int
     images: NpyRows
