@@ -68,7 +68,9 @@ def _read_header(member: Member, stream: IO[bytes]) -> tuple[tuple[int, ...], np
         shape, fortran_order, dtype = read(io.BytesIO(header))
     except (ValueError, *DAMAGE) as error:
         text = " ".join(str(error).split())[:100]
-        raise DataError(f"{member.place} is no readable .npy file ({text}): download it again") from None
+        raise DataError(
+            f"{member.place} is no readable .npy file ({text}): save it with np.save, or download it again"
+        ) from None
     if dtype.hasobject:
         raise DataError(f"{member.place} holds Python objects, which are not loaded: save plain numbers or strings")
     if not shape:

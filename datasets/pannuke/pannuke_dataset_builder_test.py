@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 import pickle
+import shutil
 import tempfile
 import tracemalloc
 from typing import Any
@@ -133,6 +134,83 @@ def test_merging_never_mixes_classes_or_leaves_gaps(seed, density):
     for row, column, instance in zip(rows, columns, instances, strict=True):
         claims = [areas[c + 1, masks[row, column, c]] for c in range(5) if masks[row, column, c]]
         assert areas[nuclei.classes[instance], nuclei.source_ids[instance]] == min(claims)
+
+
+# --- copies that keep their masks otherwise
+
+
+@pytest.mark.parametrize("nuclei", ["all classes", "one class", "one nucleus"])
+def test_a_background_that_comes_first_is_put_last(tmp_path, nuclei):
+    images, masks, types = dummy.patches(1, 4, 64)
+    if nuclei != "all classes":
+        masks[..., 1:5] = 0
+    if nuclei == "one nucleus":
+        masks[..., 0] = masks[..., 0] == 3
+    masks[..., 5] = masks[..., :5].max(-1) == 0
+    folder = _build(tmp_path, images, np.roll(masks, 1, axis=-1), types)
+    for record, expected in zip(_read(folder), masks, strict=True):
+        _same_nuclei(record, expected)
+    assert any("background" in note for note in prepared.metadata(folder)["notes"])
+    plain = _build(tmp_path / "plain", images, masks, types)
+    assert prepared.metadata(plain)["notes"] == []
+    assert [r["num_nuclei"] for r in _read(plain)] == [r["num_nuclei"] for r in _read(folder)]
+
+
+def test_a_background_in_the_middle_is_refused(tmp_path):
+    images, masks, types = dummy.patches(1, 4, 64)
+    with pytest.raises(
+        DataError, match=r"background in channel 3 of 6: bring .* neoplastic, .* epithelial, background"
+    ):
+        _build(tmp_path, images, np.roll(masks, 3, axis=-1), types)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_background_channel_that_is_empty_is_no_matter(tmp_path):
+    images, masks, types = dummy.patches(1, 4, 64)
+    masks[..., 5] = 0
+    folder = _build(tmp_path, images, masks, types)
+    for record, expected in zip(_read(folder), masks, strict=True):
+        _same_nuclei(record, expected)
+    assert prepared.metadata(folder)["notes"] == []
+
+
+@pytest.mark.parametrize("value", [1, 255])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_nuclei_without_numbers_are_their_connected_pieces(tmp_path, value, shift):
+    images, masks, types = dummy.patches(1, 4, 64)
+    binary = np.roll(((masks > 0) * value).astype(np.uint8), shift, axis=-1)
+    folder = _build(tmp_path, images, binary, types)
+    for record, expected in zip(_read(folder), masks, strict=True):
+        # Dummy nuclei do not touch: each is a piece.
+        np.testing.assert_array_equal(
+            record["class_counts"], [len(np.unique(expected[..., channel])) - 1 for channel in range(5)]
+        )
+        np.testing.assert_array_equal(record["instance_map"] > 0, expected[..., :5].max(-1) > 0)
+    assert any("does not number its nuclei" in note for note in prepared.metadata(folder)["notes"])
+
+
+@pytest.mark.parametrize("folder", ["Part 1", "Fold 1", "part_1", "pannuke", "."])
+@pytest.mark.parametrize("packed", [False, True])
+def test_folders_of_other_copies(tmp_path, folder, packed):
+    images, masks, types = dummy.patches(1, 3, 32)
+    for name, array in (("Images/images", images), ("Images/types", types), ("Masks/masks", masks)):
+        file = tmp_path / "in" / folder / f"{name}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, array)
+    if packed:
+        (tmp_path / "packed").mkdir()
+        shutil.make_archive(str(tmp_path / "packed" / "download"), "zip", tmp_path / "in")
+    source = tmp_path / ("packed" if packed else "in")
+    built, _ = build("pannuke", source, data_dir=tmp_path / "out")
+    for record, expected in zip(_read(built), masks, strict=True):
+        _same_nuclei(record, expected)
+
+
+def test_the_folder_given_may_be_the_fold(tmp_path):
+    dummy.write_fold(tmp_path / "in", 2, *dummy.patches(1, 3, 32))
+    for file in (tmp_path / "in").rglob("*.npy"):
+        file.rename(tmp_path / "in" / "Fold 2" / file.name)
+    assert len(_read(build("pannuke", tmp_path / "in" / "Fold 2", data_dir=tmp_path / "out")[0], "fold2")) == 3
 
 
 def _fold(spoil):

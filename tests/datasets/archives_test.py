@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import types
 import zipfile
 from typing import Any
 
@@ -67,6 +68,54 @@ def test_archives_give_the_members_of_the_folder(tmp_path, name, mode, inside_a_
     assert not scratch.exists() or not list(scratch.iterdir())
 
 
+@pytest.mark.parametrize(("inner", "inner_mode"), PACKED)
+@pytest.mark.parametrize(("outer", "outer_mode"), PACKED)
+def test_an_archive_in_an_archive_is_read(tmp_path, inner, inner_mode, outer, outer_mode):
+    packed = _pack(tmp_path / inner, FILES, inner_mode).read_bytes()
+    (tmp_path / "out").mkdir()
+    archive = _pack(tmp_path / "out" / outer, {f"data/{inner}": packed, "b/other.txt": b"4"}, outer_mode)
+    scratch = tmp_path / "scratch"
+    with Source(archive, _wanted, scratch) as source:
+        assert _contents(source) == {"a/one.txt": FILES["a/one.txt"], "a/b/two.txt": b"22", "b/other.txt": b"4"}
+        assert f"{outer}: data/{inner}: a/one.txt" in [member.place for member in source.members]
+        assert source.others == [f"{outer}: data/{inner}: three.bin"]
+    assert not list(scratch.iterdir())
+
+
+def test_archives_are_opened_one_level_deep(tmp_path):
+    deepest = _pack(tmp_path / "c.zip", {"deep.txt": b"1"}).read_bytes()
+    middle = _pack(tmp_path / "b.zip", {"c.zip": deepest, "middle.txt": b"2"}).read_bytes()
+    (tmp_path / "out").mkdir()
+    archive = _pack(tmp_path / "out" / "a.zip", {"b.zip": middle})
+    with Source(archive, _wanted, tmp_path / "scratch") as source:
+        assert list(_contents(source)) == ["middle.txt"]
+        assert source.others == ["a.zip: b.zip: c.zip"]
+
+
+def test_limits_hold_for_archives_in_archives(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    inner = _pack(tmp_path / "b.tar", {"one.txt": b"1", "../evil.txt": b"x"}, "w").read_bytes()
+    climbing = _pack(tmp_path / "out" / "a.zip", {"b.tar": inner})
+    with pytest.raises(DataError, match=r"a\.zip: b\.tar holds the path .* leads out of it"):
+        Source(climbing, _wanted, tmp_path / "scratch")
+    damaged = _pack(tmp_path / "out" / "a.zip", {"b.tar": inner[:700]})
+    with pytest.raises(DataError, match=r"a\.zip: b\.tar cannot be read"):
+        Source(damaged, _wanted, tmp_path / "scratch")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: types.SimpleNamespace(free=100))
+    with pytest.raises(DataError, match=r"a\.zip: b\.tar has 700 bytes, and only 100 are free: make room"):
+        Source(damaged, _wanted, tmp_path / "scratch")
+    assert not list((tmp_path / "scratch").iterdir())
+    assert not list(tmp_path.rglob("evil.txt"))
+
+
+@pytest.mark.parametrize(("name", "mode"), [("x.zip", "w"), ("x.tar", None), ("x.tar.gz", "w"), ("x.tar", "w:gz")])
+def test_archives_are_told_by_content(tmp_path, name, mode):
+    real = _pack(tmp_path / ("real.tar" if mode else "real.zip"), FILES, mode)
+    archive = real.rename(tmp_path / name)
+    with Source(archive, _wanted, tmp_path / "scratch") as source:
+        assert _contents(source) == {path: content for path, content in FILES.items() if _wanted(path)}
+
+
 @pytest.mark.parametrize(("name", "mode"), PACKED)
 @pytest.mark.parametrize("path", ["../evil.txt", "a/../../evil.txt", "/evil.txt", "a\\..\\..\\evil.txt", "C:/evil.txt"])
 def test_a_path_that_leads_out_is_refused(tmp_path, name, mode, path):
@@ -117,11 +166,16 @@ def test_an_encrypted_zip_is_told_apart(tmp_path):
         Source(archive, _wanted)
 
 
-def test_litter_of_macos_and_loops_of_links(tmp_path):
+def test_litter_and_loops_of_links(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one.txt").write_bytes(b"1")
     (tmp_path / "a" / "._one.txt").write_bytes(b"x")
+    (tmp_path / "a" / "._x.zip").write_bytes(b"x")
+    (tmp_path / "a" / "@eaDir").mkdir()
+    (tmp_path / "a" / "@eaDir" / "one.txt").write_bytes(b"x")
+    (tmp_path / "folder.zip").mkdir()
+    (tmp_path / "folder.zip" / "two.txt").write_bytes(b"1")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
     with Source(tmp_path, _wanted) as source:
-        assert [member.path for member in source.members] == ["a/one.txt"]
+        assert [member.path for member in source.members] == ["a/one.txt", "folder.zip/two.txt"]
