@@ -89,6 +89,7 @@ def slice_image(example: Mapping[str, Any], dataset: str, data: DataConfig) -> S
         "volume_shape": example["volume_shape"],
         "volume_affine": example["volume_affine"],
         **geometry.of_slice(example["affine"]),
+        **_forms(example),
         "has_seg": example["has_seg"],
         "has_tumour": example["has_tumour"],
         "tumour_voxels": example["tumour_voxels"],
@@ -96,6 +97,16 @@ def slice_image(example: Mapping[str, Any], dataset: str, data: DataConfig) -> S
         "clipped_pixels": clipped,
     }
     return _image(example, dataset, parts, names, maps, masks, kept, data)
+
+
+def _forms(example: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns 'forms': what the volume's header says of where it lies, for 'qform' and 'sform' a code and an affine.
+
+    Nothing for data sets that were prepared before the codes were kept.
+    """
+    codes = zip(("qform", "sform"), example.get("form_codes", ()), strict=False)
+    forms = {form: {"code": int(code), "affine": example["affine"]} for form, code in codes if code}
+    return {"forms": forms} if "form_codes" in example else {}
 
 
 def patch_image(example: Mapping[str, Any], dataset: str, data: DataConfig) -> SourceImage:
@@ -154,6 +165,8 @@ def _volume_map(example: Mapping[str, Any], number: int, data: DataConfig) -> Va
     least, bottom, top, most = (
         float(example[key][number]) for key in ("intensity_min", "percentile_0_5", "percentile_99_5", "intensity_max")
     )
+    # What surrounds the brain of a volume that was standardised as a whole; before it was recorded, all was taken as 0.
+    bottom = min(bottom, float(example["background"][number]) if "background" in example else 0.0)
     low, high = (bottom, top) if rule == "percentile" else (least, most)
     standardised = bottom < -RINGING * top
     return value_map.volume_map([(low if standardised else 0.0, high)], dtype, rule)

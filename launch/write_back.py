@@ -8,6 +8,7 @@ No file holds a time or a path: equal samples give equal files.
 
 import contextlib
 import gzip
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -201,7 +202,18 @@ def nifti_files(record: ImageRecord, image: np.ndarray, note: str) -> dict[str, 
         labels = mask_channels.decode_one_hot(image[..., mask["channels"]])
         planes[name] = np.array(mask["stored_values"], np.uint8)[labels]
     affine = np.array(record.details["affine"])
-    return {name: nifti_bytes(plane, affine, note) for name, plane in planes.items()}
+    tables = {name: label_comment(record.details, name) for name in masks}
+    return {name: nifti_bytes(plane, affine, note, comment=tables.get(name, "")) for name, plane in planes.items()}
+
+
+def label_comment(details: Mapping[str, Any], mask: str = "seg") -> str:
+    """Returns what the labels of a mask mean, as datasets.build reads it from a header's comment; '' if unknown."""
+    table = details.get("masks", {}).get(mask, {})
+    if "stored_values" not in table or "label_table" not in details:
+        return ""
+    pairs = zip(table["stored_values"][1:], table["names"], strict=True)
+    meaning = {str(value): name for value, name in pairs if value > 0}
+    return json.dumps({"label_table": details["label_table"], "labels": meaning})
 
 
 class PannukeWriter:
@@ -268,9 +280,13 @@ def pannuke_masks(nuclei: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.where(shown, np.maximum(nuclei, 1)[..., None], 0).astype(np.float64)
 
 
-def nifti_bytes(plane: np.ndarray, affine: np.ndarray, description: str) -> bytes:
-    """Returns the gzipped NIfTI file of a plane [H, W] as [H, W, 1] with an affine [4, 4]."""
+def nifti_bytes(plane: np.ndarray, affine: np.ndarray, description: str, *, comment: str = "") -> bytes:
+    """Returns the gzipped NIfTI file of a plane [H, W] as [H, W, 1] with an affine [4, 4].
+
+    `comment` goes into an extension of the header that holds plain text.
+    """
     import nibabel  # here and not above: most samples are no NIfTI files
+    from nibabel.nifti1 import Nifti1Extension
 
     if plane.dtype.name not in NIFTI_TYPES:
         plane = plane.astype(np.uint8 if plane.dtype.kind == "b" else np.float32)
@@ -280,4 +296,6 @@ def nifti_bytes(plane: np.ndarray, affine: np.ndarray, description: str) -> byte
     header: Any = image.header
     header.set_xyzt_units("mm")
     header["descrip"] = description.encode()[:79]
+    if comment:
+        header.extensions.append(Nifti1Extension("comment", comment.encode()))
     return gzip.compress(image.to_bytes(), mtime=0)  # without the time, equal samples are equal files

@@ -158,9 +158,7 @@ def test_a_background_that_comes_first_is_put_last(tmp_path, nuclei):
 
 def test_a_background_in_the_middle_is_refused(tmp_path):
     images, masks, types = dummy.patches(1, 4, 64)
-    with pytest.raises(
-        DataError, match=r"background in channel 3 of 6: bring .* neoplastic, .* epithelial, background"
-    ):
+    with pytest.raises(DataError, match=r"background in channel 3 of 6: bring .* epithelial, background"):
         _build(tmp_path, images, np.roll(masks, 3, axis=-1), types)
     assert not (tmp_path / "out").exists()
 

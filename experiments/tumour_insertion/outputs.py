@@ -28,7 +28,12 @@ def write_image(folder: Path, form: str, insertion: Insertion, pixels: np.ndarra
     if form == "nifti":
         found = write_back.nifti_files(record, pixels, note)
         affine = np.array(record.details["affine"])
-        found["seg"] = write_back.nifti_bytes(insertion.labels, affine, "labels as in the donor's segmentation")
+        found["seg"] = write_back.nifti_bytes(
+            insertion.labels,
+            affine,
+            "labels as in the donor's segmentation",
+            comment=write_back.label_comment(insertion.donor.details),
+        )
         content = {f"{name}/{name}_{kind}.nii.gz": data for kind, data in found.items()}
     elif form == "png":
         shown = geometry.upright(pixels, record.details)

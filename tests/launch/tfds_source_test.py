@@ -4,6 +4,7 @@ import shutil
 import sys
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -234,6 +235,35 @@ def test_standardised_volumes_keep_what_is_below_zero(tmp_path):
         assert image.value_map.low[0] < -1
         np.testing.assert_allclose(image.value_map.invert(image.pixels)[..., 0], arrays["t1"][:, :, z], atol=1e-6)
         np.testing.assert_allclose(image.value_map.apply(np.zeros(1)), image.value_map.padding)
+
+
+@pytest.mark.parametrize("value_range", ["auto", "percentile"])
+def test_a_background_far_below_the_brain_comes_back_as_it_was(tmp_path, value_range):
+    arrays = brats.volumes(0, None)
+    for name in arrays:
+        arrays[name] = np.where(arrays[name] == 0, -2, 0.25 + np.abs(arrays[name]) / 2000).astype(np.float32)
+    brats.write_patient(tmp_path / "in" / "BraTS2021_00000", "BraTS2021_00000", arrays)
+    build("brats", tmp_path / "in", data_dir=tmp_path)
+    data = DataConfig(source=BRATS, path=str(tmp_path), channels=("t1",), value_range=value_range)
+    for image in load_images(data):
+        outside = arrays["t1"][:, :, int(image.id[-3:])] == -2
+        np.testing.assert_array_equal(image.pixels[outside], -1)
+        np.testing.assert_array_equal(image.value_map.invert(image.pixels)[outside], -2)
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 2), (1, 1)])
+def test_what_a_header_says_of_its_place_is_kept_with_the_slice(tmp_path, codes):
+    for kind, file in brats.write_patient(tmp_path / "in", "BraTS2021_00000", brats.volumes(0, None)).items():
+        image = nibabel.Nifti1Image(brats.volumes(0, None)[kind], brats.AFFINE)
+        image.set_qform(brats.AFFINE, codes[0])
+        image.set_sform(brats.AFFINE, codes[1])
+        nibabel.save(image, file)
+    build("brats", tmp_path / "in", data_dir=tmp_path)
+    details = load_images(DataConfig(source=BRATS, path=str(tmp_path)))[0].details
+    told = {form: code for form, code in zip(("qform", "sform"), codes, strict=True) if code}
+    assert {form: found["code"] for form, found in details["forms"].items()} == told
+    for found in details["forms"].values():
+        np.testing.assert_array_equal(found["affine"], details["affine"])
 
 
 def test_records_without_a_wanted_channel_are_left_out_with_a_note(tmp_path, capsys):

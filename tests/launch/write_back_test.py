@@ -78,7 +78,7 @@ def test_a_slice_written_as_it_is_equals_the_source_s_file(data_dir, slices, tmp
             assert written.get_data_dtype() == (np.uint8 if name == "seg" else np.int16)
             voxel = [3, 5, 0, 1]
             np.testing.assert_allclose(written.affine @ voxel, volume.affine @ [3, 5, z, 1])
-            np.testing.assert_allclose(written.get_qform(), written.affine, atol=1e-5)
+            np.testing.assert_allclose(written.get_sform(), written.affine, atol=1e-5)
             np.testing.assert_allclose(written.affine, record.details["affine"])
             assert written.header.get_xyzt_units()[0] == "mm"
             assert bytes(written.header["descrip"].item()).startswith(b"SinGAN sample 0 from scale 1")
@@ -106,6 +106,44 @@ def test_equal_samples_are_equal_files(slices, tmp_path):
         written_as("nifti", tmp_path / folder, records, images[:, None], 1)
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+CASES = {  # name -> labels in its segmentation, and how their numbering was asked for
+    "BraTS-PED-00002-000": ((1, 2, 4), ""),
+    "BraTS-MET-00002-000": ((2, 3), ""),
+    "BraTS-SSA-00002-000": ((1, 3), ""),
+    "BraTS-GLI-00002-000": ((1, 4), ""),  # numbered as until 2021
+    "BraTS-GLI-00002-101": ((2, 4), ""),  # 4 is the resection cavity
+    "BraTS2021_00002": ((1, 2, 4), ""),
+    "scan": ((1, 2, 3), "MSD"),
+    "plain": ((1, 2, 3), "as_stored"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_labels_mean_the_same_when_samples_are_built_again(tmp_path, name):
+    labels, asked = CASES[name]
+    naming = "from_2023" if name.startswith("BraTS-") else "until_2021"
+    brats.write_patient(tmp_path / "in", name, brats.volumes(1, labels), naming)
+    build("brats", tmp_path / "in", data_dir=tmp_path / "first", labels=asked)
+    records, images = records_and_pixels(
+        load_images(DataConfig("tfds:brats/slices", str(tmp_path / "first"), channels=("t1", "seg"), has_tumour="yes"))
+    )
+    written_as("nifti", tmp_path, records, images[:, None], 0)
+    (tmp_path / "samples").mkdir()
+    for file in tmp_path.glob("*.nii.gz"):
+        file.rename(tmp_path / "samples" / file.name)
+    build("brats", tmp_path / "samples", data_dir=tmp_path / "second")
+    before, after = (
+        [
+            (record["label_table"], [record["label_names"][label] for label in record["seg"].ravel()])
+            for record in stored_examples(tmp_path / folder / "brats" / "slices", "train")
+            if (record["seg"] > 0).any()
+        ]
+        for folder in ("first", "second")
+    )
+    assert len(before) > 0
+    assert after == before
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
