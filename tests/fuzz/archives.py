@@ -36,6 +36,14 @@ PLAIN = [
     "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz",
     "fold1/images.npy",
     "fold1/types.npy",
+    "Part 1/Masks/masks.npy",
+    "t1.nii",
+    "imagesTr/X_0000.nii.gz",
+    "imagesTr/X.nii.gz",
+    "labelsTr/X.nii.gz",
+    "dataset.json",
+    "inner.zip",
+    "inner.tar.gz",
     "a.txt",
     "é/ b.nii",
 ]
@@ -53,6 +61,8 @@ names = st.one_of(st.sampled_from(CLIMBING), st.sampled_from(PLAIN), st.sampled_
 contents = st.one_of(
     st.binary(max_size=50),
     st.sampled_from([npy_header((2**40, 256)), npy_header((2, 2), "|O"), good_files()["volume.nii.gz"]]),
+    st.sampled_from([b'{"channel_names": {"0": "T1"}, "labels": {"edema": 1}}', b"[" * 5000]),
+    st.sampled_from(["zip", "climbing", "tar"]).map(lambda kind: INNER[kind]),
 )
 members = st.lists(st.tuples(names, st.sampled_from(sorted(KINDS)), contents), min_size=1, max_size=5)
 
@@ -75,6 +85,14 @@ def packed(entries: list[tuple[str, str, bytes]], suffix: str) -> bytes:
                     info.type, info.size, info.linkname = KINDS[kind], len(content), "/etc/passwd"
                     archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
+
+
+# Archives to lie in archives; not compressed, whose bytes would differ from run to run.
+INNER = {
+    "zip": packed([("t1.nii", "file", good_files()["volume.nii.gz"]), ("deeper.zip", "file", b"PK\3\4")], ".zip"),
+    "climbing": packed([("../x", "file", b"x")], ".tar"),
+    "tar": packed([("fold1/images.npy", "file", npy_header((2, 2))), ("a", "link", b"")], ".tar"),
+}
 
 
 @st.composite
