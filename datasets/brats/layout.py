@@ -156,7 +156,8 @@ def _patient(name: str, same: Sequence[_Group], top: str) -> tuple[Patient | Non
             return None, [error]
         if patient is None:
             folders = [top, *parts_of(group.folder)]
-            new = group.dashes or any(spelling in ("t1n", "t1c", "t2w", "t2f") for spelling, _ in group.found)
+            # t1c and t2w are no sign: UCSF, numbered as until 2021, has them too.
+            new = group.dashes or any(spelling in ("t1n", "t2f") for spelling, _ in group.found)
             patient = Patient(
                 name=name,
                 folder=group.folder,

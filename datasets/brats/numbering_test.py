@@ -103,6 +103,16 @@ def test_names_without_a_doubt_raise_none(tmp_path):
     assert _how(_built(tmp_path)) == [("brats_until_2021", "by their names")]
 
 
+def test_spellings_that_others_share_with_2023_make_no_doubt(tmp_path):
+    arrays = dummy.volumes(1, (1, 2, 4))
+    files = dummy.write_patient(tmp_path / "in", "UCSF-PDGM-0004", arrays)
+    for kind, ending in (("t1ce", "T1c"), ("t2", "T2w"), ("seg", "tumor_segmentation")):
+        files[kind].rename(tmp_path / "in" / f"UCSF-PDGM-0004_{ending}.nii.gz")
+    folder = _built(tmp_path)
+    assert _how(folder) == [("brats_until_2021", "1 2 4, as in BraTS until 2021")]
+    assert _voxels(folder)["UCSF-PDGM-0004"]["ET"] == (arrays["seg"] == 4).sum()
+
+
 def test_four_beside_three_in_one_case_tells_of_the_others(tmp_path):
     _write(tmp_path / "in", {NEW.format(1): (1, 2, 3, 4), NEW.format(2): (2, 4), NEW.format(3): (2, 3)})
     counts = _voxels(_built(tmp_path))
