@@ -44,14 +44,15 @@ def read_npz_array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
 
 
 def open_nifti(path: Path) -> Any:
-    """Returns nibabel's image of a .nii or .nii.gz file.
+    """Returns nibabel's image of a .nii or .nii.gz file, whichever of the two its content is.
 
     Raises:
       UserError: it has too many voxels, or is no NIfTI file.
     """
     import nibabel  # here and not above: most images are no NIfTI files
 
-    packed = path.name.lower().endswith(".gz")
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
     with gzip.open(path, "rb") if packed else path.open("rb") as file:
         start = file.read(540)
         # The first four bytes are the header's length: 348 in NIfTI-1, 540 in NIfTI-2, in either byte order.
@@ -65,7 +66,7 @@ def open_nifti(path: Path) -> Any:
         check_values(shape)
         if not 0 <= offset <= MAX_NIFTI_OFFSET:
             raise UserError(f"a damaged NIfTI file, whose voxels begin at byte {offset:g}: replace it or take it out")
-        if not packed:
+        if not packed and not path.name.lower().endswith(".gz"):
             return kind.from_filename(path)  # mapped: its extensions are no longer than the file
         # Read no further than the voxels go: what follows, or an extension's length, may claim anything.
         needed = int(offset) + math.prod(shape) * header.get_data_dtype().itemsize
@@ -75,9 +76,8 @@ def open_nifti(path: Path) -> Any:
     return kind.from_bytes(data)
 
 
-def check_tiff(tiff: "tifffile.TiffFile") -> None:
-    """Raises UserError where the first series of a TIFF is too large, or a part of it unpacks to more than it holds."""
-    series = tiff.series[0]
+def check_tiff(tiff: "tifffile.TiffFile", series: "tifffile.TiffPageSeries") -> None:
+    """Raises UserError where a series of a TIFF is too large, or a part of it unpacks to more than it holds."""
     check_values(series.shape)
     for page in series.pages:
         if page is None:

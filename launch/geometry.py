@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+LEAST_VOLUME = 1e-3  # of the box that three axes of length 1 span; less is a plane or a line
 # Pictures show slices as radiologists look at them: rows run down to the feet, or to the back; columns run to the back,
 # or to the patient's left, so that the patient's right is on the left.
 SHOWN_TOWARDS = "IPL"
@@ -26,6 +27,25 @@ def slice_affine(affine: np.ndarray, axis: int, index: int) -> np.ndarray:
     order = [*(other for other in range(3) if other != axis), axis]
     result = np.array(affine[:, [*order, 3]], np.float64)
     result[:, 3] = affine[:, 3] + index * affine[:, axis]
+    return result
+
+
+def completed(affine: np.ndarray, flat: bool) -> np.ndarray | None:
+    """Returns an affine [4, 4] whose three axes span space, or None where they do not.
+
+    Args:
+      flat: whether the image is one slice: a third axis of length 0 then becomes the normal of the two others, 1 mm
+        long, as nothing says how thick the slice is.
+    """
+    axes = np.array(affine[:3, :3], np.float64)
+    lengths = np.linalg.norm(axes, axis=0)
+    result = np.array(affine, np.float64)
+    if flat and lengths[2] == 0 and lengths[0] and lengths[1]:
+        normal = np.cross(axes[:, 0] / lengths[0], axes[:, 1] / lengths[1])
+        result[:3, 2] = normal / max(np.linalg.norm(normal), np.finfo(float).tiny)
+        axes, lengths = result[:3, :3], np.linalg.norm(result[:3, :3], axis=0)
+    if not lengths.all() or abs(np.linalg.det(axes / lengths)) < LEAST_VOLUME:
+        return None
     return result
 
 

@@ -4,67 +4,92 @@ What a format may hold is decided here: which slice of a volume, which axis hold
 called. Everything that cannot be read ends in a UserError of one line that names the file.
 """
 
+import contextlib
 import dataclasses
 import logging
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from launch import bounded, geometry
+from launch import bounded, nifti_volumes, tiff_images
+from launch.picture import COLOURS, GREY, MAX_CHANNELS, Picture, channels_last, without_alpha
 from singan.errors import UserError
 from singan.npy import read_npy
 
-MAX_CHANNELS = 16
-COLOURS = ("red", "green", "blue")
-GREY = ("intensity",)
 # They tell at length what is wrong with a file, and then read it all the same or raise an error.
 for _library in ("tifffile", "nibabel.global"):
     logging.getLogger(_library).setLevel(logging.CRITICAL)
 
-LARGEST_PLACE = 1e9  # mm: farther from the origin is no place of a patient
 IMAGE_KEYS = ("image", "img", "pixels", "data")  # of an npz file with several arrays, in the order they are looked for
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Picture:
-    """What one file holds.
-
-    Attributes:
-      pixels: [H, W, C], C from 1 to 16, of a boolean, integer or float type in native byte order; finite.
-      channels: their C names, or None where the file does not say.
-      part: which part of the file it is, as an index such as '[:, :, 78]', or '' for all of it.
-      affine: float64 [4, 4], voxel (row, column, 0) to world in mm, where the file says so.
-    """
-
-    pixels: np.ndarray
-    channels: tuple[str, ...] | None
-    part: str = ""
-    affine: np.ndarray | None = None
-
-
-def read(path: Path, name: str, layout: str = "auto") -> Picture:
+def read(path: Path, name: str, layout: str = "auto", channels: int = 1) -> Picture:
     """Returns the image that a file holds.
 
     Args:
       path: a file whose suffix is among SUFFIXES.
       name: what to call the file in an error.
       layout: 'hwc' or 'chw' says which axis of a three-dimensional npy, npz or tif holds the channels; 'auto' takes
-        what a tif says, and else reads the first axis as channels where it is at most 16 and the last is larger.
+        what a tif says, and else reads the first axis as channels where it is at most 16 and the last is larger. 'hwc'
+        also reads the fourth axis of a NIfTI file as channels, 'chw' the pages of a tif.
+      channels: how many volumes a NIfTI file may hold in its fourth axis without a layout.
 
     Raises:
       UserError: the file cannot be read, is not one image of 1 to 16 channels, or holds NaN or infinite values.
     """
     reader = next(reader for suffix, reader in READERS.items() if path.name.lower().endswith(suffix))
+    with told(path, name):
+        if reader is _read_nifti and layout == "auto" and channels > 1:
+            return checked(_read_nifti(path, layout, channels), layout)
+        return checked(reader(path, layout), layout)
+
+
+def read_with_mask(path: Path, name: str, mask_path: Path, mask_name: str) -> tuple[Picture, Picture]:
+    """Returns an image and its mask; of volumes the same slice: the image's fullest of those that the mask marks.
+
+    Raises:
+      UserError: as `read`; a mask is a volume where its image is none; volumes differ in their grids.
+    """
+    image, mask = (open_volume(one, called) for one, called in ((path, name), (mask_path, mask_name)))
+    if mask is None or (mask.count == 1 and (image is None or image.count > 1)):
+        return read(path, name), read(mask_path, mask_name)
+    if image is None or image.count == 1 != mask.count:
+        raise UserError(
+            f"the mask {mask_name} is a volume of {mask.count} slices, its image {name} a single one: give the slice of"
+            " the mask that belongs to it"
+        )
+    mask = nifti_volumes.on_grid_of(mask, image, mask_name, name)
+    with told(mask_path, mask_name):
+        held = checked(Picture(mask.voxels.reshape(1, -1, 1), None), "auto").pixels.reshape(mask.voxels.shape)
+    marked = np.moveaxis(held > 0, image.axis, 0).any((1, 2, 3))
+    index = nifti_volumes.fullest(image, marked) if marked.any() else nifti_volumes.fullest(image)
+    pictures = []
+    for volume, one, called in ((image, path, name), (mask, mask_path, mask_name)):
+        with told(one, called):
+            pictures.append(checked(nifti_volumes.slice_of(volume, index), "auto"))
+    return pictures[0], pictures[1]
+
+
+def open_volume(path: Path, name: str) -> nifti_volumes.Volume | None:
+    """Returns the volume of a NIfTI file, None of other files; raises UserError as `read`."""
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return None
+    with told(path, name):
+        return nifti_volumes.open_volume(path)
+
+
+@contextlib.contextmanager
+def told(path: Path, name: str) -> Iterator[None]:
+    """Turns whatever goes wrong with a file into a UserError of one line that names it."""
     try:
         with np.errstate(all="ignore"):  # a header may scale values to infinity, which is refused here
-            picture = reader(path, layout)
-        return dataclasses.replace(picture, pixels=_checked(picture, layout))
+            yield
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
     except PermissionError as error:
@@ -80,12 +105,18 @@ def is_image(path: Path) -> bool:
 
 
 def _read_pillow(path: Path, layout: str) -> Picture:
-    """Reads what Pillow reads at full depth. Alpha is dropped, also where it hides colour; palettes become RGB."""
+    return read_page(path, 0)
+
+
+def read_page(path: Path, page: int) -> Picture:
+    """Reads what Pillow reads at full depth. Alpha is taken off, also where it hides colour; palettes become RGB."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what it finds odd and reads all the same
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path, formats=("PNG", "JPEG", "BMP", "TIFF")) as image:
+                if page:
+                    image.seek(page)
                 _refuse_lost_depth(path, image)
                 image.load()
                 # Cameras store a picture lying on its side and note that: other viewers turn it upright too.
@@ -99,10 +130,10 @@ def _read_pillow(path: Path, layout: str) -> Picture:
     if upright.mode in ("1", "L", "I", "F") or upright.mode.startswith("I;16"):
         return Picture(np.asarray(upright)[..., None], GREY)
     if upright.mode in ("LA", "La"):
-        return Picture(np.asarray(upright)[..., :1], GREY)
+        return without_alpha(np.asarray(upright), GREY)
     # By way of RGBA, because Pillow warns when it takes a palette with transparency straight to RGB.
     target = "RGBA" if upright.mode in ("P", "PA", "RGBA", "RGBa") else "RGB"
-    return Picture(np.asarray(upright.convert(target))[..., :3], COLOURS)
+    return without_alpha(np.asarray(upright.convert(target)), COLOURS)
 
 
 def _refuse_lost_depth(path: Path, image: Image.Image) -> None:
@@ -119,40 +150,7 @@ def _refuse_lost_depth(path: Path, image: Image.Image) -> None:
 
 
 def _read_tiff(path: Path, layout: str) -> Picture:
-    import tifffile  # here and not above: most images are no TIFF files
-
-    with tifffile.TiffFile(path, _multifile=False) as tiff:  # else its text may name other files to be read
-        series, page = tiff.series[0], tiff.pages.first
-        if page.imagewidth * page.imagelength > (Image.MAX_IMAGE_PIXELS or np.inf):
-            raise UserError(f"larger than {Image.MAX_IMAGE_PIXELS} pixels: cut it into smaller images")
-        bounded.check_tiff(tiff)
-        plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
-        single = len(tiff.pages) == 1
-        try:
-            if not plain and single:  # palettes, inverted grey, print colours
-                return _read_pillow(path, layout)
-            pixels, axes = series.asarray(), series.axes
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            if single:  # Pillow knows LZW and JPEG by itself
-                return _read_pillow(path, layout)
-            raise UserError(
-                f"stored with {tifffile.COMPRESSION(page.compression).name} compression: save it uncompressed"
-            ) from error
-    kept = [i for i, n in enumerate(pixels.shape) if n > 1 or axes[i] in "YX"]
-    pixels, axes = pixels.reshape([pixels.shape[i] for i in kept]), "".join(axes[i] for i in kept)
-    if layout == "auto" and pixels.ndim == 3:
-        if axes[0] in "ZT":
-            raise UserError(f"a stack of {len(pixels)} slices: save one slice a file, or use --config.data.layout=chw")
-        # C and S are named channels. Other letters only say that nobody named the axis: the rule for arrays decides.
-        layout = "chw" if axes[0] in "CS" else "hwc" if axes[2] in "CS" else "auto"
-    pixels = channels_last(pixels, layout)
-    if page.photometric == tifffile.PHOTOMETRIC.RGB:
-        alphas = sum(extra in (1, 2) for extra in page.extrasamples)
-        if pixels.shape[-1] == 3 + alphas:
-            return Picture(pixels[..., :3], COLOURS)
-    return Picture(pixels, GREY if pixels.shape[-1] == 1 else None)
+    return tiff_images.read(path, layout, read_page)
 
 
 def _read_numpy(path: Path, layout: str) -> Picture:
@@ -183,59 +181,15 @@ def _text(name: Any) -> str:
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
 
 
-def _read_nifti(path: Path, layout: str) -> Picture:
-    """Reads a 2-D image, or of a volume the axial slice with the most nonzero voxels (of several the middlemost).
-
-    Rows and columns are the array's remaining axes in their order, so that a slice can be put back where it was.
-    """
-    volume = bounded.open_nifti(path)
-    shape = volume.shape
-    voxels = np.asanyarray(volume.dataobj).reshape(_without_trailing_ones(shape))
-    affine = np.asarray(volume.affine, np.float64)
-    if not np.isfinite(affine).all() or np.abs(affine).max() > LARGEST_PLACE:
-        raise UserError("its affine has infinite or impossible values: save it again with a right one")
-    if voxels.ndim == 2:
-        return Picture(voxels[..., None], GREY, affine=affine)
-    if voxels.ndim != 3:
-        raise UserError(f"an array of {voxels.ndim} dimensions {shape}: save one volume a file")
-    codes = geometry.axis_codes(affine)
-    axis = next((i for i, code in enumerate(codes) if code in ("S", "I")), 2)
-    if 1 in voxels.shape:  # a single slice, whichever way it was cut
-        axis = voxels.shape.index(1)
-    slices = np.moveaxis(voxels, axis, 0)
-    filled = np.array([np.count_nonzero(one) for one in slices])
-    fullest = np.flatnonzero(filled == filled.max())
-    chosen = int(fullest[np.abs(fullest - (len(slices) - 1) / 2).argmin()])
-    index = [":", ":", ":"]
-    index[axis] = str(chosen)
-    return Picture(
-        slices[chosen][..., None], GREY, f"[{', '.join(index)}]", geometry.slice_affine(affine, axis, chosen)
-    )
+def _read_nifti(path: Path, layout: str, channels: int = 1) -> Picture:
+    """Reads a 2-D image, or of a volume its fullest axial slice (nifti_volumes.fullest)."""
+    volume = nifti_volumes.open_volume(path, 0 if layout == "hwc" else channels)
+    return nifti_volumes.slice_of(volume, nifti_volumes.fullest(volume))
 
 
-def _without_trailing_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    while len(shape) > 2 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
-
-
-def channels_last(array: np.ndarray, layout: str) -> np.ndarray:
-    """Returns a two- or three-dimensional array as [H, W, C].
-
-    Raises:
-      UserError: the array has another number of dimensions.
-    """
-    if array.ndim == 2:
-        return array[..., None]
-    if array.ndim != 3:
-        raise UserError(
-            f"an array of {array.ndim} dimensions {array.shape}: an image has 2 (height, width) or 3 with its channels;"
-            " save one image a file"
-        )
-    first, _, last = array.shape
-    if layout == "chw" or (layout == "auto" and first <= MAX_CHANNELS and last > first):
-        return np.moveaxis(array, 0, -1)
-    return array
+def checked(picture: Picture, layout: str) -> Picture:
+    """Returns a picture whose pixels are what Picture says of them. Raises UserError where they cannot be."""
+    return dataclasses.replace(picture, pixels=_checked(picture, layout))
 
 
 def _checked(picture: Picture, layout: str) -> np.ndarray:

@@ -9,6 +9,8 @@ from singan.errors import UserError
 
 REFERENCE_SIZE = 250  # pixels of the longer side for which the reference states its radii
 TRUNCATE = 4.0  # standard deviations after which a Gaussian is cut off
+WHOLE = 0.05  # from the next whole number: labels that were stored with a scale factor come back as 1.992
+AREA = 2.2  # equal neighbours, of 4, of a level's mean pixel: 2 along a line, 2.67 in a square of 3 x 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,27 +33,62 @@ HARMONIZE = MaskRule(7.0)
 EDIT = MaskRule(20.0)
 
 
-def binary_mask(values: np.ndarray, name: str = "the mask") -> np.ndarray:
-    """Returns bool [H, W]: what lies above the middle of a mask's least and largest value.
+def binary_mask(values: np.ndarray, name: str = "the mask", labels: bool | None = None) -> np.ndarray:
+    """Returns bool [H, W], what is inside: all labels of a label map; of a grey mask what is above the middle.
 
-    So a mask that went through JPEG, or holds 0 and 255, or labels, is read as it was meant. Of several channels the
-    largest counts; an alpha channel is to be taken off before.
+    A label map (0 outside, a number for each class, instance or the whole) is inside wherever it is above 0. A grey
+    mask, which was blurred, resampled or went through JPEG, is inside above the middle of its least and largest value.
+    Of several channels the largest counts; an alpha channel is to be taken off before.
 
     Args:
       values: [H, W] or [H, W, C], boolean or of any number type.
+      labels: whether it is a label map; None finds out with `is_label_map`.
 
     Raises:
-      UserError: it is all one value (empty or full), or not finite.
+      UserError: it is empty or full, or not finite.
     """
-    plane = np.asarray(values, np.float64)
+    plane = np.asarray(values)
     plane = plane.max(axis=-1) if plane.ndim == 3 else plane
-    low, high = plane.min(), plane.max()
+    low, high = float(plane.min()), float(plane.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UserError(f"{name} holds values that are not finite: give 0 outside and 1 (or 255) inside")
     if low == high:
         what = "empty" if low == 0 else "full"
         raise UserError(f"{name} is {what}, {low:g} at every pixel: mark the part that is to change, and only that")
-    return plane > (low + high) / 2
+    if not (is_label_map(plane) if labels is None else labels):
+        return plane.astype(np.float64) > (low + high) / 2
+    inside = np.rint(plane) > 0 if plane.dtype.kind == "f" else plane > 0
+    if not inside.any():
+        raise UserError(f"{name} is empty, nothing in it is above 0: mark the part that is to change")
+    if inside.all():
+        raise UserError(f"{name} is full, its labels go from {low:g} to {high:g}: give 0 to what is outside")
+    return inside
+
+
+def is_label_map(plane: np.ndarray) -> bool:
+    """Returns whether a mask [H, W] holds labels (whole numbers that name things) rather than shades of grey.
+
+    Whole numbers are labels, floats up to a rounding of WHOLE. Only those that use the scale of 8 or 16 bits by at
+    least half may be shades as well: they are where most levels are specks or contour lines, as blurring, resampling
+    and JPEG leave them, while a label has an area.
+    """
+    if plane.dtype.kind == "b":
+        return True
+    high = float(plane.max())
+    if plane.dtype.kind == "f" and (high <= 1 or np.abs(plane - np.rint(plane)).max() > WHOLE):
+        return False
+    if not any(limit / 2 < high <= limit for limit in (255, 65535)):
+        return True
+    levels, level = np.unique(np.rint(plane), return_inverse=True)
+    if len(levels) == 2:
+        return bool(levels[0] == 0)
+    level, alike = level.reshape(plane.shape), np.zeros(plane.shape)
+    for axis in (0, 1):
+        equal = np.diff(level, axis=axis) == 0
+        alike += np.pad(equal, [(1, 0) if side == axis else (0, 0) for side in (0, 1)])
+        alike += np.pad(equal, [(0, 1) if side == axis else (0, 0) for side in (0, 1)])
+    neighbours = np.bincount(level.ravel(), alike.ravel()) / np.bincount(level.ravel())
+    return bool(np.mean(neighbours[levels != 0] > AREA) >= 0.5)
 
 
 def soft_mask(mask: np.ndarray, rule: MaskRule = HARMONIZE) -> np.ndarray:

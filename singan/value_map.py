@@ -15,6 +15,7 @@ from singan.errors import UserError
 BACKGROUND_SHARE = 0.9  # of a channel's border pixels that must hold one value for it to be the background
 # Maps are computed in float64 and given back as float32, which must be able to hold every value in between.
 LARGEST_VALUE = float(np.finfo(np.float32).max) / 4
+NARROW = 0.1  # of a range: floats that use less of 0..1 or -1..1 get a range of their own
 
 # How the source values that become -1 and 1 are found.
 RULES = {
@@ -122,7 +123,8 @@ def fit(image: np.ndarray, value_range: Any = "auto", background: Any = "auto") 
     Args:
       image: [H, W, C] of a boolean, integer or float type, finite.
       value_range: (low, high) in source units for all channels, or 'auto': uint8 (0, 255), bool (0, 1), other integers
-        each channel's own min..max; floats (0, 1) if the whole image lies in it, else (-1, 1) if it lies in that, else
+        each channel's own min..max; floats (0, 1) if the whole image lies in it, else (-1, 1) if it lies in that, but
+        its own min..max for a channel that spans less than a tenth of it, such as diffusivities in mm2/s; else
         each channel's own min..max. A channel of one value v that would get v..v becomes v..v + max(1, |v|): all -1.
       background: in source units: one number, one per channel (None or 'none' among them for a channel without),
         'none', or 'auto': per channel the value, as the range clips it, of at least 90 % of the outermost ring of
@@ -139,14 +141,14 @@ def fit(image: np.ndarray, value_range: Any = "auto", background: Any = "auto") 
         raise UserError("holds values too large for float32: scale the image down")
     if all(_is_constant(values[..., c]) for c in range(channels)):
         raise UserError("holds the same value at every pixel: there is nothing to learn, take it out")
-    low, high, rule = _ranges(values, image.dtype, value_range)
+    low, high, rules = _ranges(values, image.dtype, value_range)
     clipped = np.clip(values, low, high)
     if all(_is_constant(clipped[..., c]) for c in range(channels)):
         raise UserError(
             f"all values ({values.min():g} to {values.max():g}) lie on one side of config.data.value_range="
             f"({low[0]:g}, {high[0]:g}): give a range in the units of the file, or auto"
         )
-    return ValueMap(low, high, backgrounds(clipped, background), image.dtype.name, (rule,) * channels)
+    return ValueMap(low, high, backgrounds(clipped, background), image.dtype.name, rules)
 
 
 def volume_map(
@@ -183,38 +185,62 @@ def join(maps: Sequence[ValueMap]) -> ValueMap:
     return ValueMap(low, high, background, dtype, rules)
 
 
-def _ranges(values: np.ndarray, dtype: np.dtype, value_range: Any) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+def _ranges(
+    values: np.ndarray, dtype: np.dtype, value_range: Any
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
+    """Returns low, high and rule of each channel."""
     channels = values.shape[-1]
-    rule = "fixed"
     if isinstance(value_range, str) and value_range.strip().lower() == "auto":
-        bounds, rule = _whole_image_range(values, dtype), "type"
-        if bounds is None:
-            pairs = [_own_range(values[..., c]) for c in range(channels)]
-            return tuple(low for low, _ in pairs), tuple(high for _, high in pairs), "image"
-    elif value_range in ("volume", "percentile"):
+        limits = type_range(values, dtype)
+        found = [(limits, "type") if limits else (_own_range(values[..., c]), "image") for c in range(channels)]
+        if limits and dtype.kind == "f":
+            for c in range(channels):
+                if 0 < np.ptp(values[..., c]) < NARROW * (limits[1] - limits[0]):
+                    found[c] = (_own_range(values[..., c]), "image")
+        pairs, rules = zip(*found, strict=True)
+        return tuple(low for low, _ in pairs), tuple(high for _, high in pairs), rules
+    if value_range in ("volume", "percentile"):
         raise UserError(
             f"config.data.value_range={value_range} is known of prepared volumes only (data.source=tfds:brats/slices):"
             " give auto or (low, high)"
         )
-    else:
-        bounds = _numbers(value_range, "value_range", "auto or (low, high) with low below high")
-        if len(bounds) != 2 or None in bounds or not bounds[0] < bounds[1]:
-            raise UserError(f"config.data.value_range={value_range!r} must be auto or (low, high) with low below high")
-    return (bounds[0],) * channels, (bounds[1],) * channels, rule
+    bounds = _numbers(value_range, "value_range", "auto or (low, high) with low below high")
+    if len(bounds) != 2 or None in bounds or not bounds[0] < bounds[1]:
+        raise UserError(f"config.data.value_range={value_range!r} must be auto or (low, high) with low below high")
+    return (bounds[0],) * channels, (bounds[1],) * channels, ("fixed",) * channels
 
 
-def _whole_image_range(values: np.ndarray, dtype: np.dtype) -> tuple[float, float] | None:
+def type_range(values: np.ndarray, dtype: np.dtype) -> tuple[float, float] | None:
+    """Returns the limits of the type that an image is of: of 8 bits, or floats of 0..1 or -1..1; None for others.
+
+    The whole image decides, so that the three channels of a colour image keep their balance.
+    """
     if dtype == np.uint8:
         return 0.0, 255.0
     if dtype.kind == "b":
         return 0.0, 1.0
     if dtype.kind == "f" and values.max() <= 1:
-        # The whole image decides, so that the three channels of a colour image keep their balance.
         if values.min() >= 0:
             return 0.0, 1.0
         if values.min() >= -1:
             return -1.0, 1.0
     return None
+
+
+def used_ranges(image: np.ndarray, value_map: ValueMap) -> list[tuple[float, float]]:
+    """Returns per channel the 0.5th and 99.5th percentile of an image [H, W, C], in source units, without background.
+
+    Where that is little of the map's low..high, the channel has hardly any contrast left in [-1, 1]. A channel of two
+    values or less, such as a drawn mask, has its whole range.
+    """
+    found = []
+    for c, background in enumerate(value_map.background):
+        channel = np.clip(np.asarray(image[..., c], np.float64), value_map.low[c], value_map.high[c])
+        subject = channel[channel != background] if background is not None else channel
+        two = subject.size == 0 or ((subject == subject.min()) | (subject == subject.max())).all()
+        low, high = (value_map.low[c], value_map.high[c]) if two else np.percentile(subject, (0.5, 99.5))
+        found.append((float(low), float(high)))
+    return found
 
 
 def _own_range(channel: np.ndarray) -> tuple[float, float]:

@@ -60,6 +60,10 @@ def test_alpha_is_dropped_and_the_colour_below_kept(tmp_path):
     pixels = noise(8, 9, 4)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     check(read(tmp_path / "a.png"), pixels[..., :3], COLOURS)
+    np.testing.assert_array_equal(read(tmp_path / "a.png").alpha, pixels[..., 3])
+    opaque = np.concatenate([pixels[..., :3], np.full((8, 9, 1), 255, np.uint8)], -1)
+    Image.fromarray(opaque).save(tmp_path / "c.png")
+    assert read(tmp_path / "c.png").alpha is None
     Image.merge("LA", [Image.fromarray(pixels[..., 0]), Image.fromarray(pixels[..., 1])]).save(tmp_path / "b.png")
     check(read(tmp_path / "b.png"), pixels[..., :1], ("intensity",))
 
@@ -105,12 +109,10 @@ def test_colour_of_sixteen_bits_is_not_cut_to_eight_in_silence(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "options"),
     [
-        ((5, 12, 14), {"photometric": "minisblack"}),
         ((5, 12, 14), {"photometric": "minisblack", "planarconfig": "separate"}),
         ((5, 12, 14), {"photometric": "minisblack", "metadata": {"axes": "CYX"}}),
         ((5, 12, 14), {"imagej": True}),
         ((5, 12, 14), {"ome": True, "metadata": {"axes": "CYX"}}),
-        ((5, 12, 14), {"metadata": None, "photometric": "minisblack"}),
         ((20, 30, 5), {"photometric": "minisblack"}),
         ((20, 30, 5), {"photometric": "minisblack", "planarconfig": "contig"}),
     ],
@@ -119,7 +121,9 @@ def test_colour_of_sixteen_bits_is_not_cut_to_eight_in_silence(tmp_path):
 def test_tiff_of_several_channels(tmp_path, shape, options, dtype):
     pixels = noise(*shape, dtype=dtype)
     tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
-    check(read(tmp_path / "a.tif"), np.moveaxis(pixels, 0, -1) if shape[0] == 5 else pixels, None)
+    one_page = "planarconfig" in options
+    names = None if one_page else tuple(f"channel_{c}" for c in range(5))
+    check(read(tmp_path / "a.tif"), np.moveaxis(pixels, 0, -1) if shape[0] == 5 else pixels, names)
 
 
 def test_tiff_alpha_is_dropped_and_planes_are_colours(tmp_path):
@@ -137,12 +141,70 @@ def test_compressed_tiff(tmp_path, compression):
     check(read(tmp_path / "a.tif"), pixels, COLOURS)
 
 
-def test_a_tiff_stack_is_not_taken_for_channels(tmp_path):
-    pixels = noise(5, 12, 14)
-    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, metadata={"axes": "ZYX"})
-    with pytest.raises(UserError, match=r"a\.tif: a stack of 5 slices: save one slice a file"):
+@pytest.mark.parametrize("shape", [(3, 26, 30), (5, 12, 14), (10, 26, 30), (40, 26, 30), (3, 26, 30, 3)])
+@pytest.mark.parametrize(
+    "options", [{}, {"metadata": None}, {"imagej": True, "metadata": {"axes": "Z"}}, {"compression": "zlib"}]
+)
+def test_pages_of_a_tiff_are_neither_colours_nor_channels_unless_that_is_said(tmp_path, shape, options):
+    pixels = noise(*shape)
+    if "imagej" in options:
+        options = {**options, "metadata": {"axes": "ZYXS"[: len(shape)]}}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb" if len(shape) == 4 else "minisblack", **options)
+    text = rf"^a\.tif: a file of {shape[0]} pages: separate images need separate files; .*data\.layout=chw$"
+    with pytest.raises(UserError, match=text):
         read(tmp_path / "a.tif")
-    assert read(tmp_path / "a.tif", "chw").pixels.shape == (12, 14, 5)
+    if len(shape) == 3 and shape[0] <= 16:
+        names = tuple(f"channel_{c}" for c in range(shape[0]))
+        check(read(tmp_path / "a.tif", "chw"), np.moveaxis(pixels, 0, -1), names)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_orientation_of_a_tiff_is_obeyed_however_it_is_stored(tmp_path, orientation, compression, dtype):
+    pixels = noise(8, 9, dtype=dtype)
+    stored = Image.fromarray(pixels)
+    stored.save(tmp_path / "a.tif", compression=compression, tiffinfo={274: orientation})
+    turned = {  # where the first row and the first column of what is stored are shown: TIFF 6.0, page 36
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.T,
+        6: pixels.T[:, ::-1],
+        7: pixels[::-1, ::-1].T,
+        8: pixels.T[::-1],
+    }[orientation]
+    check(read(tmp_path / "a.tif"), turned[..., None], ("intensity",))
+
+
+def test_of_pages_of_several_sizes_the_largest_is_the_image(tmp_path):
+    small, large, mask = noise(6, 8, 3), noise(24, 30, 3), noise(24, 30)
+    for marked, compression in ((1, None), (0, None), (0, "lzw")):
+        if compression:
+            pages = [Image.fromarray(small), Image.fromarray(large)]
+            pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
+        else:
+            with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+                tiff.write(small, photometric="rgb", subfiletype=marked)
+                tiff.write(large, photometric="rgb")
+        check(read(tmp_path / "a.tif"), large, COLOURS)
+    with tifffile.TiffWriter(tmp_path / "b.tif") as tiff:
+        tiff.write(large, photometric="rgb")
+        tiff.write(mask, photometric="minisblack")
+    with pytest.raises(UserError, match=r"^b\.tif: a file of 2 pages: separate images need separate files"):
+        read(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize(("number", "word"), [(34712, "JPEG2000"), (50000, "ZSTD"), (34887, "LERC")])
+def test_the_package_that_reads_a_compression_is_named(tmp_path, number, word):
+    Image.fromarray(noise(8, 9, 3)).save(tmp_path / "a.tif")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    (at,) = [m.start() for m in re.finditer(re.escape(b"\x03\x01\x03\x00\x01\x00\x00\x00"), bytes(data))]
+    data[at + 8 : at + 10] = number.to_bytes(2, "little")
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(UserError, match=rf"^a\.tif: stored with {word} compression, which the package imagecodecs read"):
+        read(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize(
@@ -241,6 +303,50 @@ def test_a_series_of_volumes_is_refused(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.ones((6, 6, 6, 3), np.int16), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(UserError, match=r"a\.nii: an array of 4 dimensions \(6, 6, 6, 3\): save one volume a file"):
         read(tmp_path / "a.nii")
+    four = noise(8, 9, 5, 3, dtype=np.int16)
+    four[:, :, 3] += 1
+    four[:, :, :3] = 0
+    nibabel.save(nibabel.Nifti1Image(four, np.eye(4)), tmp_path / "a.nii")
+    assert read(tmp_path / "a.nii", "hwc").part == "[:, :, 3]"
+    check(read(tmp_path / "a.nii", "hwc"), four[:, :, 3], None)
+    check(readers.read(tmp_path / "a.nii", "a.nii", "auto", 3), four[:, :, 3], None)
+
+
+@pytest.mark.parametrize("name", ["plain.nii.gz", "packed.nii"])
+def test_nifti_is_read_by_its_content_and_not_by_its_name(tmp_path, name, capfd):
+    voxels = volume(1, 9, 3)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / ("x.nii" if name == "plain.nii.gz" else "x.nii.gz"))
+    next(tmp_path.glob("x.*")).rename(tmp_path / name)
+    check(read(tmp_path / name), voxels[:, :, 1, None], ("intensity",))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("outside", [-1.0, -0.777, 7.0])
+def test_the_fullest_slice_is_counted_from_the_background_of_the_volume(tmp_path, outside):
+    voxels = volume(5, 9, 30, 3).astype(np.float32)
+    shown = np.pad(np.where(voxels == 0, np.float32(outside), voxels + 20), 1, constant_values=np.float32(outside))
+    nibabel.save(nibabel.Nifti1Image(shown, np.eye(4)), tmp_path / "a.nii")
+    assert read(tmp_path / "a.nii").part == "[:, :, 3]"
+
+
+def test_a_flat_image_without_a_third_direction_gets_one(tmp_path):
+    affine = np.array([[-2.0, 0, 0, 39], [0, -3, 0, 43], [0, 0, 0, -30], [0, 0, 0, 1]])
+    for shape in ((10, 12), (10, 12, 1)):
+        image = nibabel.Nifti1Image(noise(*shape), None)
+        image.set_sform(affine, 2)
+        nibabel.save(image, tmp_path / "a.nii")
+        picture = read(tmp_path / "a.nii")
+        np.testing.assert_array_equal(picture.affine[:, [0, 1, 3]], affine[:, [0, 1, 3]])
+        np.testing.assert_array_equal(picture.affine[:3, 2], [0, 0, 1])
+        assert {form: found["code"] for form, found in picture.forms.items()} == {"sform": 2}
+    for shape, sform in (((10, 12, 3), affine), ((10, 12), np.diag([1.0, 0, 1, 1])), ((9, 9), np.ones((4, 4)))):
+        image = nibabel.Nifti1Image(noise(*shape), None)
+        image.header["sform_code"] = 1
+        for row, name in enumerate(("srow_x", "srow_y", "srow_z")):
+            image.header[name] = sform[row]
+        nibabel.save(image, tmp_path / "a.nii")
+        with pytest.raises(UserError, match=r"^a\.nii: its affine makes a plane or a line of a volume: save it again"):
+            read(tmp_path / "a.nii")
 
 
 @pytest.mark.parametrize(
