@@ -1,5 +1,6 @@
 """NIfTI volumes: which slice is taken, where it lies, and a mask brought onto its image's grid."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -57,6 +58,8 @@ def open_volume(path: Path, channels: int = 1) -> Volume:
     Raises:
       UserError: it holds a series of volumes, or says that it lies nowhere in space.
     """
+    from nibabel.spatialimages import HeaderDataError  # here and not above: most images are no NIfTI files
+
     image = bounded.open_nifti(path)
     shape = image.shape
     while len(shape) > 2 and shape[-1] == 1:
@@ -71,12 +74,13 @@ def open_volume(path: Path, channels: int = 1) -> Volume:
     if not 2 <= len(shape) <= 4:
         raise UserError(f"an array of {len(shape)} dimensions {shape}: save one volume a file")
     voxels = np.asanyarray(image.dataobj).reshape(*shape[:3], *(1,) * (3 - len(shape)), math.prod(shape[3:]))
-    flat = voxels.shape[2] == 1
-    forms = {}
+    flat, forms = voxels.shape[2] == 1, {}
     for form in FORMS:
-        matrix, code = getattr(image.header, f"get_{form}")(coded=True)
-        if code:
-            forms[form] = {"code": int(code), "affine": _usable(np.asarray(matrix, np.float64), flat).tolist()}
+        # A form that cannot be used is as good as none, where the other one can.
+        with contextlib.suppress(HeaderDataError, UserError):
+            matrix, code = getattr(image.header, f"get_{form}")(coded=True)
+            if code:
+                forms[form] = {"code": int(code), "affine": _usable(np.asarray(matrix, np.float64), flat).tolist()}
     return Volume(voxels, _usable(np.asarray(image.affine, np.float64), flat), forms, len(shape) == 2)
 
 
@@ -147,13 +151,13 @@ def on_grid_of(mask: Volume, image: Volume, mask_name: str, image_name: str) -> 
     from nibabel import orientations
 
     found = mask
-    if mask.forms and image.forms and not _together(mask, image):
+    if mask.forms and image.forms and not together(mask, image):
         turn = orientations.ornt_transform(
             orientations.io_orientation(mask.affine), orientations.io_orientation(image.affine)
         )
         affine = mask.affine @ orientations.inv_ornt_aff(turn, mask.voxels.shape[:3])
         found = dataclasses.replace(mask, voxels=orientations.apply_orientation(mask.voxels, turn), affine=affine)
-        if found.voxels.shape[:3] == image.voxels.shape[:3] and not _together(found, image):
+        if found.voxels.shape[:3] == image.voxels.shape[:3] and not together(found, image):
             raise UserError(
                 f"the mask {mask_name} lies elsewhere than {image_name}, as their affines say: resample it onto that"
                 " image's grid, or give both the same affine"
@@ -166,7 +170,7 @@ def on_grid_of(mask: Volume, image: Volume, mask_name: str, image_name: str) -> 
     return found
 
 
-def _together(one: Volume, other: Volume) -> bool:
+def together(one: Volume, other: Volume) -> bool:
     """Returns whether the corners of two volumes lie at the same places, less SAME_PLACE of a voxel."""
     shape = one.voxels.shape[:3]
     if shape != other.voxels.shape[:3]:

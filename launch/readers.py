@@ -10,7 +10,7 @@ import logging
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,30 @@ def read_with_mask(path: Path, name: str, mask_path: Path, mask_name: str) -> tu
     return pictures[0], pictures[1]
 
 
+def read_channels(paths: Sequence[Path], names: Sequence[str], layout: str = "auto") -> Picture:
+    """Returns one image of several files, a channel each; of volumes the first one's slice.
+
+    Raises:
+      UserError: as `read`; a file has several channels, or they differ in size or in their grid.
+    """
+    volumes = [open_volume(path, name) for path, name in zip(paths, names, strict=True)]
+    first, index = volumes[0], nifti_volumes.fullest(volumes[0]) if volumes[0] is not None else 0
+    pictures = []
+    for path, name, volume in zip(paths, names, volumes, strict=True):
+        with told(path, name):
+            if first is None or volume is None:
+                picture = checked(READERS[split_suffix(path.name)[1].lower()](path, layout), layout)
+            elif not nifti_volumes.together(volume, first):
+                raise UserError(f"lies otherwise in space than {names[0]} or is of another size: resample them alike")
+            else:
+                picture = checked(nifti_volumes.slice_of(volume, index), layout)
+            if picture.pixels.shape[-1] != 1 or (pictures and picture.pixels.shape != pictures[0].pixels.shape):
+                raise UserError(f"is no channel of the size of {names[0]}: give files of one channel and one size")
+        pictures.append(picture)
+    pixels = np.concatenate([picture.pixels for picture in pictures], axis=-1)
+    return dataclasses.replace(pictures[0], pixels=pixels, channels=None)
+
+
 def open_volume(path: Path, name: str) -> nifti_volumes.Volume | None:
     """Returns the volume of a NIfTI file, None of other files; raises UserError as `read`."""
     if not path.name.lower().endswith((".nii", ".nii.gz")):
@@ -102,6 +126,12 @@ def told(path: Path, name: str) -> Iterator[None]:
 def is_image(path: Path) -> bool:
     """Says whether the suffix of a file name is one that `read` understands."""
     return path.name.lower().endswith(SUFFIXES)
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """Returns a file name as its stem and that of SUFFIXES in which it ends ('' where it ends in none)."""
+    suffix = max((one for one in SUFFIXES if name.lower().endswith(one)), key=len, default="")
+    return name[: len(name) - len(suffix)], name[len(name) - len(suffix) :]
 
 
 def _read_pillow(path: Path, layout: str) -> Picture:

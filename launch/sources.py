@@ -1,21 +1,18 @@
 """The cohort: which images `config.data` names, read, named, mapped to [-1, 1] and found to fit together."""
 
 import dataclasses
-import glob
-import itertools
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from launch import geometry, readers
+from launch.found_files import ImageFiles, find
 from launch.image_ids import unique_ids
-from launch.text import printable
+from launch.text import printable, tell
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
-from singan.value_map import ValueMap, fit
+from singan.value_map import NARROW, ValueMap, fit, used_ranges
 
 EXAMPLE = "immunohistochemistry"
 SOURCES = (EXAMPLE, "tfds:brats/slices", "tfds:pannuke")
@@ -150,19 +147,55 @@ _SAME_NAMES = "give each kind a run of its own, or, where they mean the same, na
 
 
 def _find_files(data: DataConfig) -> FoundImages:
-    root, paths = _find(data.path)
-    named = sorted(zip(unique_ids([path.relative_to(root).as_posix() for path in paths]), paths, strict=True))
+    files = find(data.path)
+    named = sorted(zip(unique_ids([one.id_name for one in files]), files, strict=True), key=lambda pair: pair[0])
     named = named[: data.max_images or None]
 
     def read(some: Sequence[int]) -> list[SourceImage]:
-        images = []
-        for image_id, path in [named[i] for i in some]:
-            name = printable(path.relative_to(root).as_posix())
-            picture = readers.read(path, name, data.layout)
-            images.append(_image(image_id, name + picture.part, picture, data))
+        pictures = [(*named[i], _picture(named[i][1], data)) for i in some]
+        images = [_image(image_id, one.name + picture.part, picture, data) for image_id, one, picture in pictures]
+        _tell_what_is_lost([picture for *_, picture in pictures], images, data)
         return images
 
     return FoundImages(tuple(image_id for image_id, _ in named), read)
+
+
+def _picture(files: ImageFiles, data: DataConfig) -> readers.Picture:
+    if len(files.paths) == 1:
+        picture = readers.read(files.paths[0], files.name, data.layout, max(len(files.channels), 1))
+    else:
+        picture = readers.read_channels(files.paths, [printable(path.name) for path in files.paths], data.layout)
+    if len(files.channels) == picture.pixels.shape[-1]:
+        picture = dataclasses.replace(picture, channels=files.channels)
+    if picture.alpha is not None and len(data.channels) == picture.pixels.shape[-1] + 1:  # asked for
+        pixels = np.concatenate([picture.pixels, picture.alpha[..., None]], axis=-1)
+        picture = dataclasses.replace(picture, pixels=pixels, alpha=None)
+    return picture
+
+
+def _tell_what_is_lost(pictures: Sequence[readers.Picture], images: Sequence[SourceImage], data: DataConfig) -> None:
+    """Tells of alpha channels that are left out and of contrast that the value range leaves little of, a line each."""
+    opaque = [image.source for image, picture in zip(images, pictures, strict=True) if picture.alpha is not None]
+    if opaque:
+        names = (*images[0].channels, "mask")
+        tell(
+            f"the alpha channel of {_some(opaque)} is left out: where it is a mask to be trained on, name it with"
+            f" --config.data.channels={','.join(names)}"
+        )
+    flat, least, example = [], 1.0, ""
+    for image, picture in zip(images, pictures, strict=True):
+        of = image.value_map
+        for c, (low, high) in enumerate(used_ranges(picture.pixels, of)):
+            share = (high - low) / (of.high[c] - of.low[c])
+            if share < NARROW:
+                flat += [image.source] if image.source not in flat else []
+                if share < least:
+                    least, example = share, f"{image.channels[c]} of {image.source} from {low:g} to {high:g}"
+    if flat:
+        tell(
+            f"{_some(flat)} use less than {NARROW:.0%} of their value range ({example}, which is {least:.1%}): little"
+            " contrast is left to learn, give the range that matters as --config.data.value_range=LOW,HIGH"
+        )
 
 
 def _image(image_id: str, source: str, picture: readers.Picture, data: DataConfig) -> SourceImage:
@@ -172,6 +205,8 @@ def _image(image_id: str, source: str, picture: readers.Picture, data: DataConfi
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     details = geometry.of_slice(picture.affine) if picture.affine is not None else {}
+    if picture.forms is not None:
+        details["forms"] = picture.forms
     return SourceImage(image_id, value_map.apply(picture.pixels), channels, value_map, source, details)
 
 
@@ -233,58 +268,6 @@ def _crop_corners(side: int, count: int, size: int) -> list[tuple[int, int]]:
             " lower config.data.num_crops or config.data.crop_size"
         )
     return [(size * (i // per_side), size * (i % per_side)) for i in range(count)]
-
-
-def _find(given: str) -> tuple[Path, list[Path]]:
-    """Returns the folder that names are relative to, and the image files in it, for a folder, a file or a glob."""
-    key = f"config.data.path={printable(given)!r}"
-    path = Path(given).expanduser()
-    try:
-        if path.is_dir():
-            root, (paths, left_out) = path, _walk(path)
-        elif path.exists() or not glob.has_magic(given):
-            path.stat()
-            root, paths, left_out = path.parent, [path] if path.is_file() and readers.is_image(path) else [], 0
-        else:
-            matches = {Path(match) for match in glob.glob(str(path), recursive=True)}
-            paths, left_out = [match for match in sorted(matches) if match.is_file() and readers.is_image(match)], 0
-            root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-    except PermissionError as error:
-        where = printable(str(error.filename))
-        raise UserError(f"{key}: no permission to read {where}: change its permissions") from error
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        raise UserError(f"{key} does not exist: give a folder, a file or a glob such as 'scans/*.png'") from error
-    if not paths:
-        why = f" ({left_out} symbolic links to elsewhere are left out)" if left_out else ""
-        raise UserError(f"{key} holds no image{why}: files that are understood end in {' '.join(readers.SUFFIXES)}")
-    return root, paths
-
-
-def _walk(folder: Path) -> tuple[list[Path], int]:
-    """Returns the image files below a folder, and how many links were not followed. Hidden names are passed over.
-
-    Links to folders, and to files that lie outside, are not followed: they would bring in images of elsewhere, or
-    the same ones twice.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    inside = folder.resolve()
-    paths, left_out = [], 0
-    for parent, folders, files in os.walk(folder, onerror=refuse):  # does not follow links to folders
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        left_out += sum((Path(parent) / name).is_symlink() for name in folders)
-        for name in files:
-            path = Path(parent) / name
-            if name.startswith(".") or not readers.is_image(path):
-                continue
-            # realpath, because resolve() raises on links that go round in a circle.
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
-                left_out += 1
-            elif path.is_file():
-                paths.append(path)
-    return sorted(paths), left_out
 
 
 def _count(channels: int) -> str:

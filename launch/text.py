@@ -1,5 +1,7 @@
 """Text of others (names, values, messages) made fit for one line on a terminal."""
 
+import sys
+
 LONGEST_LINE = 1000  # characters of an error: what a file or a flag holds may be of any length
 
 
@@ -23,3 +25,8 @@ def described(error: BaseException) -> str:
     except Exception:
         return name
     return f"{name}: {text}" if text else name
+
+
+def tell(note: str) -> None:
+    """Prints what a command does otherwise than its user may think, as one line on stderr."""
+    print(f"note: {one_line(note)}", file=sys.stderr)
