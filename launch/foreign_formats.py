@@ -46,10 +46,14 @@ def foreign(path: Path) -> tuple[str, str] | None:
     return DICOM if start[128:] == b"DICM" else None
 
 
-def advice(paths: Iterable[Path]) -> str:
-    """Returns '3 DICOM files: convert them ...; 1 NRRD file: ...' for those of `paths` that are of such a format."""
+def advice(paths: Iterable[Path], scans_only: bool = False) -> str:
+    """Returns '3 DICOM files: convert them ...; 1 NRRD file: ...' for those of `paths` that are of such a format.
+
+    Args:
+      scans_only: leave out what seldom is an image where others lie beside it: arrays and packed files.
+    """
     counts: dict[tuple[str, str], int] = {}
     for path in paths:
-        if (kind := foreign(path)) is not None:
+        if (kind := foreign(path)) is not None and not (scans_only and kind[1] in (ARRAY, UNPACK)):
             counts[kind] = counts.get(kind, 0) + 1
     return "; ".join(f"{n} {what} {'file' if n == 1 else 'files'}: {how}" for (what, how), n in counts.items())

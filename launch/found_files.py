@@ -77,14 +77,15 @@ def find(given: str) -> list[ImageFiles]:
         raise UserError(f"{key}: no permission to read {where}: change its permissions") from error
     except (OSError, ValueError) as error:  # ValueError: a null character
         raise UserError(f"{key} does not exist: give a folder, a file or a glob such as 'scans/*.png'") from error
-    advice = foreign_formats.advice(_worth_a_look(others))
     if not paths:
+        advice = foreign_formats.advice(_worth_a_look(others))
         why = f" ({left_out} symbolic links to elsewhere are left out)" if left_out else ""
         what = f"but {advice}" if advice else f"files that are understood end in {' '.join(readers.SUFFIXES)}"
         raise UserError(f"{key} holds no image{why}{', ' if advice else ': '}{what}")
     if path.is_dir():
         paths = _without_masks(key, root, paths)
-        if advice:
+        scans = [other for other in others if not is_likely_mask(other.relative_to(root))]
+        if advice := foreign_formats.advice(_worth_a_look(scans), scans_only=True):
             tell(f"{key}: not read are {advice}")
     return _together(root, paths)
 
@@ -141,12 +142,11 @@ def _without_masks(key: str, root: Path, paths: list[Path]) -> list[Path]:
     images = [path for path in paths if path not in set(masks)]
     if not masks or not images:
         return paths
-    example = masks[0].relative_to(root)
-    pattern = printable((example.parent / f"*{example.suffix}").as_posix())
+    pattern = masks[0].parent / f"*{readers.split_suffix(masks[0].name)[1]}"
     tell(
-        f"{key}: taken as images are {len(images)} files ({_some(root, images)}); left out, as masks, overlays or"
-        f" thumbnails by their names, are {len(masks)} ({_some(root, masks)}): a glob such as '{pattern}' takes what it"
-        " names"
+        f"{key}: {_files(len(images))} taken as {'images' if len(images) > 1 else 'an image'}, {_some(root, images)};"
+        f" {_files(len(masks))} left out, by their names masks, overlays or thumbnails, {_some(root, masks)}: to take"
+        f" them too, give a glob such as {printable(str(pattern))!r}"
     )
     return images
 
@@ -220,6 +220,10 @@ def _described_channels(folder: Path) -> tuple[str, ...]:
         if len(names) > 1:
             return names
     return ()
+
+
+def _files(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count} files are"
 
 
 def _some(root: Path, paths: Sequence[Path]) -> str:

@@ -28,7 +28,12 @@ TASK = flags.DEFINE_enum(
 )
 IMAGES = flags.DEFINE_list("images", [], "Ids of the pyramids: one for all inputs, or one for each.")
 INPUT = flags.DEFINE_list("input", [], "Image files to inject.")
-MASK = flags.DEFINE_list("mask", [], "Mask files of the inputs' sizes: one for all, or one for each.")
+MASK = flags.DEFINE_list(
+    "mask",
+    [],
+    "Mask files of the inputs' sizes: one for all, or one for each. Labels are inside where they are not 0, grey masks"
+    " above their middle. Without it, the inputs' alpha channels.",
+)
 START_SCALES = flags.DEFINE_list("start_scales", ["2"], "Scales at which the input enters, from 1; to animate, from 0.")
 flags.DEFINE_alias("start_scale", "start_scales")
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "Results of each input and start scale.", lower_bound=1)
@@ -92,14 +97,20 @@ def main(argv: list[str]) -> int:
 def _given(run: Run, task: str) -> list[manipulation.Input]:
     if not INPUT.value:
         raise UserError(f"--task={task} needs an image to work on: give --input=FILE")
-    if task != "paint" and not MASK.value:
-        raise UserError(f"--task={task} needs --mask=FILE, which marks what was changed")
     ids = IMAGES.value
     if not ids and len(run.ids) > 1:
         raise UserError(f"this run has {len(run.ids)} pyramids: say with --images=ID which, such as {run.ids[0]}")
     for name in ids:
         selection.chosen_images(run, [name])
-    return inputs.read_inputs(run, ids or run.ids, INPUT.value, MASK.value)
+    masked = task != "paint"
+    given = inputs.read_inputs(run, ids or run.ids, INPUT.value, MASK.value, alpha_is_mask=masked)
+    if masked and any(one.mask is None for one in given):
+        raise UserError(
+            f"--task={task} needs --mask=FILE, which marks what was changed, or an input with that in its alpha channel"
+        )
+    for one in given:  # before anything is trained for them
+        manipulation.check_proportions(one.name, one.pixels.shape, one.image_id, run.record(one.image_id).shape)
+    return given
 
 
 def _quantized(run: Run, given: list[manipulation.Input], scale: int, mesh):

@@ -6,7 +6,7 @@ import numpy as np
 from absl import flags
 
 from launch import geometry, inputs, manipulated, pictures, selection
-from singan import animation, files, super_resolution
+from singan import animation, files, manipulation, super_resolution
 from singan.errors import UserError
 from singan.resizing import resize_to
 from singan.run import Run
@@ -49,6 +49,8 @@ def super_resolve(run: Run, ids: Sequence[str], paths: Sequence[str], seed: int,
         raise UserError(f"--truth names {len(TRUTH.value)} files for {len(images)} images: give one for each")
     made = super_resolution.super_resolve(run, owners, images, FACTOR.value, seed)
     truths = [inputs.read_pixels(path, run.record(owner)) for path, owner in zip(TRUTH.value, owners, strict=False)]
+    for path, truth, large in zip(TRUTH.value, truths, made, strict=False):
+        manipulation.check_proportions(path, truth.shape, "the enlarged image", large.shape)
     out = files.make_directory(out_flag)
     for index, (name, owner, large) in enumerate(zip(names, owners, made, strict=True)):
         record, size = run.record(owner), large.shape[:2]

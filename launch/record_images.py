@@ -17,6 +17,7 @@ from singan.value_map import ValueMap
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 CHANNELS = {"brats": (*MODALITIES, "seg"), "pannuke": ("rgb", "instance", "class", "binary")}
 RINGING = 0.1  # of the bright end: what lies less far below 0 is no signal
+LEAST_OUTSIDE = 0.01  # of a slice's pixels that must be 0 for 0 to be what is outside the brain
 DEFAULT = {"brats": MODALITIES, "pannuke": ("rgb",)}
 
 
@@ -154,13 +155,18 @@ def patch_image(example: Mapping[str, Any], dataset: str, data: DataConfig) -> S
 
 
 def _volume_map(example: Mapping[str, Any], number: int, data: DataConfig) -> ValueMap:
-    """Returns the map of one modality. Outside the brain is 0, as all of BraTS has it, whatever this slice's border."""
-    dtype = example["image"].dtype
+    """Returns the map of one modality.
+
+    Outside the brain is what the slice's border holds; where that is not one value, 0, as all of BraTS has it, unless
+    the volume was standardised as a whole.
+    """
+    dtype, pixels = example["image"].dtype, example["image"][..., number, None]
     if not isinstance(data.value_range, str):
         low, high = data.value_range
         if not low < high:
             raise UserError(f"config.data.value_range={data.value_range!r} must be auto or (low, high) with low < high")
-        return value_map.volume_map([(float(low), float(high))], dtype, "fixed")
+        (border,) = value_map.backgrounds(np.clip(pixels, low, high), "auto")
+        return value_map.volume_map([(float(low), float(high))], dtype, "fixed", border or 0.0)
     rule = "percentile" if data.value_range == "percentile" else "volume"
     least, bottom, top, most = (
         float(example[key][number]) for key in ("intensity_min", "percentile_0_5", "percentile_99_5", "intensity_max")
@@ -169,7 +175,14 @@ def _volume_map(example: Mapping[str, Any], number: int, data: DataConfig) -> Va
     bottom = min(bottom, float(example["background"][number]) if "background" in example else 0.0)
     low, high = (bottom, top) if rule == "percentile" else (least, most)
     standardised = bottom < -RINGING * top
-    return value_map.volume_map([(low if standardised else 0.0, high)], dtype, rule)
+    low = low if standardised else 0.0
+    (border,) = value_map.backgrounds(np.clip(pixels, low, high), "auto")
+    if border is None and standardised and data.background == "auto" and np.mean(pixels == 0) < LEAST_OUTSIDE:
+        raise UserError(
+            f"{MODALITIES[number]} holds values below 0, and no one value at its border: say what surrounds the brain"
+            " with --config.data.background"
+        )
+    return value_map.volume_map([(low, high)], dtype, rule, border or 0.0)
 
 
 def _image(

@@ -132,11 +132,16 @@ def record_of(image: SourceImage) -> ImageRecord:
 def _check_images(workdir: Workdir, old: Sequence[ImageRecord], new: Sequence[ImageRecord]) -> None:
     before, now = ({record.id: record for record in records} for records in (old, new))
     gone, added = sorted(set(before) - set(now)), sorted(set(now) - set(before))
-    changed = sorted(name for name in set(before) & set(now) if before[name] != now[name])
+    changed = sorted(name for name in set(before) & set(now) if before[name] != _as_recorded(now[name], before[name]))
     for names, what in ((gone, "missing now"), (added, "new"), (changed, "changed")):
         if names:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise UserError(f"{workdir.path} was started with other images ({what}: {shown}): choose another --workdir")
+
+
+def _as_recorded(record: ImageRecord, before: ImageRecord) -> ImageRecord:
+    """Returns a record without the details that were not noted yet when `before` was written."""
+    return dataclasses.replace(record, details={k: v for k, v in record.details.items() if k in before.details})
 
 
 def code_version() -> dict[str, Any]:

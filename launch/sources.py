@@ -174,7 +174,9 @@ def _picture(files: ImageFiles, data: DataConfig) -> readers.Picture:
 
 
 def _tell_what_is_lost(pictures: Sequence[readers.Picture], images: Sequence[SourceImage], data: DataConfig) -> None:
-    """Tells of alpha channels that are left out and of contrast that the value range leaves little of, a line each."""
+    """Tells of slices, of alpha channels that are left out and of contrast that is lost, a line each."""
+    if slices := [image.source for image, picture in zip(images, pictures, strict=True) if picture.part]:
+        tell(f"of a volume one slice is taken, the fullest one across the body: {_some(slices)}")
     opaque = [image.source for image, picture in zip(images, pictures, strict=True) if picture.alpha is not None]
     if opaque:
         names = (*images[0].channels, "mask")

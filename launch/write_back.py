@@ -80,6 +80,11 @@ def check_format(form: str, records: Sequence[ImageRecord], size: tuple[float, f
     for record in records:
         if form == "nifti" and "affine" not in record.details:
             raise UserError(f"--format=nifti needs images from NIfTI or BraTS, {record.id} is none: use png or npy")
+        if form == "nifti" and record.details.get("forms", True) == {}:
+            raise UserError(
+                f"--format=nifti: the source of {record.id} does not say where it lies (qform and sform codes are 0):"
+                " set them and train again, or use png or npy"
+            )
         if form == "pannuke" and not (
             set(COLOURS) <= set(record.channels)
             and {"instance", "binary", "class"} & set(record.details.get("masks", {}))
@@ -201,9 +206,11 @@ def nifti_files(record: ImageRecord, image: np.ndarray, note: str) -> dict[str, 
     for name, mask in masks.items():
         labels = mask_channels.decode_one_hot(image[..., mask["channels"]])
         planes[name] = np.array(mask["stored_values"], np.uint8)[labels]
-    affine = np.array(record.details["affine"])
+    affine, forms = np.array(record.details["affine"]), record.details.get("forms")
     tables = {name: label_comment(record.details, name) for name in masks}
-    return {name: nifti_bytes(plane, affine, note, comment=tables.get(name, "")) for name, plane in planes.items()}
+    return {
+        name: nifti_bytes(plane, affine, note, forms, comment=tables.get(name, "")) for name, plane in planes.items()
+    }
 
 
 def label_comment(details: Mapping[str, Any], mask: str = "seg") -> str:
@@ -280,19 +287,34 @@ def pannuke_masks(nuclei: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.where(shown, np.maximum(nuclei, 1)[..., None], 0).astype(np.float64)
 
 
-def nifti_bytes(plane: np.ndarray, affine: np.ndarray, description: str, *, comment: str = "") -> bytes:
-    """Returns the gzipped NIfTI file of a plane [H, W] as [H, W, 1] with an affine [4, 4].
+def nifti_bytes(
+    plane: np.ndarray,
+    affine: np.ndarray,
+    description: str,
+    forms: Mapping[str, Any] | None = None,
+    *,
+    comment: str = "",
+) -> bytes:
+    """Returns the gzipped NIfTI file of a plane [H, W] as [H, W, 1].
 
-    `comment` goes into an extension of the header that holds plain text.
+    Args:
+      affine: [4, 4], voxel to world in mm.
+      description: up to 79 characters.
+      forms: which of 'qform' and 'sform' say so, for each its {'code', 'affine'}, as the source has them; None: both,
+        as scanner coordinates.
+      comment: goes into an extension of the header that holds plain text.
     """
     import nibabel  # here and not above: most samples are no NIfTI files
     from nibabel.nifti1 import Nifti1Extension
 
     if plane.dtype.name not in NIFTI_TYPES:
         plane = plane.astype(np.uint8 if plane.dtype.kind == "b" else np.float32)
+    both = {form: {"code": 1, "affine": affine} for form in ("qform", "sform")}
+    said = both if forms is None else forms
     image = nibabel.Nifti1Image(plane[..., None], affine)
-    image.set_qform(affine, 1)
-    image.set_sform(affine, 1)
+    for form in both:
+        found = said.get(form, {"code": 0, "affine": None})
+        getattr(image, f"set_{form}")(found["affine"], int(found["code"]))
     header: Any = image.header
     header.set_xyzt_units("mm")
     header["descrip"] = description.encode()[:79]

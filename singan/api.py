@@ -57,7 +57,7 @@ class TrainedRun(run.Run):
 
         Args:
           composites: the training image with something pasted in.
-          composite_masks: [H, W], above the middle of their values where it was pasted.
+          composite_masks: [H, W], where it was pasted: labels that are not 0, or grey above its middle.
           fine_tune_steps: train the finest scale that much further on each composite (ConSinGAN).
         """
         inputs = [

@@ -58,8 +58,9 @@ def inject(
 ) -> list[np.ndarray]:
     """Returns for each input float32 [num_samples, H, W, C] in [-1, 1], of the finest scale.
 
-    Inputs of any size are brought to the training image's first. All inputs of all pyramids go through the device
-    together, up to `batch` images in a call. A sample depends on (seed, image id, start scale, its number) alone.
+    Inputs of any size, but of the training image's proportions, are brought to its size first. All inputs of all
+    pyramids go through the device together, up to `batch` images in a call. A sample depends on (seed, image id, start
+    scale, its number) alone.
 
     Args:
       start_scale: 1 .. N.
@@ -114,11 +115,29 @@ def _injector(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int, precisi
 
 
 def entering(run: Run, one: Input, start_scale: int) -> np.ndarray:
-    """Returns an input at the size in which it enters: that of start_scale - 1, float32 [h, w, C] in [-1, 1]."""
+    """Returns an input at the size in which it enters: that of start_scale - 1, float32 [h, w, C] in [-1, 1].
+
+    Raises:
+      UserError: it has other channels than the training image, or other proportions.
+    """
     shape = run.record(one.image_id).shape
     if one.pixels.shape[-1] != shape[-1]:
         raise UserError(f"{one.name} has {one.pixels.shape[-1]} channels, {one.image_id} was trained on {shape[-1]}")
+    check_proportions(one.name, one.pixels.shape, one.image_id, shape)
     return run.spec.pyramid.level(resize_to(one.pixels, shape[:2]), start_scale - 1)
+
+
+def check_proportions(name: str, shape: Sequence[int], other: str, wanted: Sequence[int]) -> None:
+    """Raises a UserError where an image [h, w, ...] would have to be squeezed to the proportions of another one.
+
+    Each of its sides may be a pixel off: whoever scaled it had to round.
+    """
+    (h, w), (height, width) = shape[:2], wanted[:2]
+    if abs(h * width - w * height) >= height + width:
+        raise UserError(
+            f"{name} is {h}x{w} pixels (height x width), {other} is {height}x{width}: it would be squeezed, crop or pad"
+            " it to the same proportions"
+        )
 
 
 def harmonize(

@@ -145,8 +145,9 @@ def _folder(data: DataConfig, study: Study) -> list[Pair]:
     for image_id, path in zip(unique_ids([path.name for path in paths]), paths, strict=True):
         if path.stem not in by_stem:
             raise UserError(f"{path.name} has no mask in {masks.name}/: add it, or take the image out")
-        picture = readers.read(path, path.name)
-        mask = readers.read(by_stem[path.stem], f"{masks.name}/{by_stem[path.stem].name}").pixels
+        mask_path = by_stem[path.stem]
+        picture, marked = readers.read_with_mask(path, path.name, mask_path, f"{masks.name}/{mask_path.name}")
+        mask = marked.pixels
         if mask.shape != (*picture.pixels.shape[:2], 1):
             raise UserError(f"{path.name}: its mask has the shape {mask.shape}, not {(*picture.pixels.shape[:2], 1)}")
         if picture.pixels.dtype != np.uint8:

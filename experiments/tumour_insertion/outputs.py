@@ -27,13 +27,10 @@ def write_image(folder: Path, form: str, insertion: Insertion, pixels: np.ndarra
     name, record = insertion.name, insertion.record
     if form == "nifti":
         found = write_back.nifti_files(record, pixels, note)
-        affine = np.array(record.details["affine"])
-        found["seg"] = write_back.nifti_bytes(
-            insertion.labels,
-            affine,
-            "labels as in the donor's segmentation",
-            comment=write_back.label_comment(insertion.donor.details),
-        )
+        affine, forms = np.array(record.details["affine"]), record.details.get("forms")
+        table = write_back.label_comment(insertion.donor.details)
+        note = "labels as in the donor's segmentation"
+        found["seg"] = write_back.nifti_bytes(insertion.labels, affine, note, forms, comment=table)
         content = {f"{name}/{name}_{kind}.nii.gz": data for kind, data in found.items()}
     elif form == "png":
         shown = geometry.upright(pixels, record.details)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch import geometry, pictures, readers
+from launch import foreign_formats, geometry, pictures, readers
 from launch.text import printable
 from singan.errors import UserError
 
@@ -75,7 +75,10 @@ def find(given: str, flag: str, words: Sequence[str] = ()) -> list[Entry]:
     inside = root if root.is_dir() else root.parent
     paths = _image_files(root) if root.is_dir() else [root] if readers.is_image(root) else []
     if not paths:
-        raise UserError(f"--{flag}={printable(given)} holds no image: files end in {' '.join(readers.SUFFIXES)}")
+        others = [path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file()]
+        advice = foreign_formats.advice(others)
+        what = f", but {advice}" if advice else f": files end in {' '.join(readers.SUFFIXES)}"
+        raise UserError(f"--{flag}={printable(given)} holds no image{what}")
     images: dict[tuple[str, str], dict[str, Path]] = {}
     for path in paths:
         stem, word = _channel_word(path, inside, words)
