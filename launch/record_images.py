@@ -157,32 +157,37 @@ def patch_image(example: Mapping[str, Any], dataset: str, data: DataConfig) -> S
 def _volume_map(example: Mapping[str, Any], number: int, data: DataConfig) -> ValueMap:
     """Returns the map of one modality.
 
-    Outside the brain is what the slice's border holds; where that is not one value, 0, as all of BraTS has it, unless
-    the volume was standardised as a whole.
+    Outside the brain is what the volume's corners hold. Where they differ, or are 0, it is what this slice's border
+    holds, and without such a value 0, as all of BraTS has it, unless the volume was standardised as a whole.
     """
     dtype, pixels = example["image"].dtype, example["image"][..., number, None]
+    # Data sets that were prepared before it was recorded took all as 0.
+    outside = float(example["background"][number]) if "background" in example else 0.0
+
+    def mapped(low: float, high: float, rule: str) -> ValueMap:
+        (border,) = value_map.backgrounds(np.clip(pixels, low, high), "auto")
+        return value_map.volume_map([(low, high)], dtype, rule, float(np.clip(outside, low, high)) or border or 0.0)
+
     if not isinstance(data.value_range, str):
         low, high = data.value_range
         if not low < high:
             raise UserError(f"config.data.value_range={data.value_range!r} must be auto or (low, high) with low < high")
-        (border,) = value_map.backgrounds(np.clip(pixels, low, high), "auto")
-        return value_map.volume_map([(float(low), float(high))], dtype, "fixed", border or 0.0)
+        return mapped(float(low), float(high), "fixed")
     rule = "percentile" if data.value_range == "percentile" else "volume"
     least, bottom, top, most = (
         float(example[key][number]) for key in ("intensity_min", "percentile_0_5", "percentile_99_5", "intensity_max")
     )
-    # What surrounds the brain of a volume that was standardised as a whole; before it was recorded, all was taken as 0.
-    bottom = min(bottom, float(example["background"][number]) if "background" in example else 0.0)
+    bottom = min(bottom, outside)
     low, high = (bottom, top) if rule == "percentile" else (least, most)
     standardised = bottom < -RINGING * top
-    low = low if standardised else 0.0
-    (border,) = value_map.backgrounds(np.clip(pixels, low, high), "auto")
-    if border is None and standardised and data.background == "auto" and np.mean(pixels == 0) < LEAST_OUTSIDE:
+    found = mapped(low if standardised else 0.0, high, rule)
+    unknown = found.background == (0.0,) and np.mean(pixels == 0) < LEAST_OUTSIDE
+    if standardised and unknown and data.background == "auto":
         raise UserError(
             f"{MODALITIES[number]} holds values below 0, and no one value at its border: say what surrounds the brain"
             " with --config.data.background"
         )
-    return value_map.volume_map([(low, high)], dtype, rule, border or 0.0)
+    return found
 
 
 def _image(

@@ -203,7 +203,9 @@ def test_the_package_that_reads_a_compression_is_named(tmp_path, number, word):
     (at,) = [m.start() for m in re.finditer(re.escape(b"\x03\x01\x03\x00\x01\x00\x00\x00"), bytes(data))]
     data[at + 8 : at + 10] = number.to_bytes(2, "little")
     (tmp_path / "a.tif").write_bytes(data)
-    with pytest.raises(UserError, match=rf"^a\.tif: stored with {word} compression, which the package imagecodecs read"):
+    with pytest.raises(
+        UserError, match=rf"^a\.tif: stored with {word} compression, which the package imagecodecs read"
+    ):
         read(tmp_path / "a.tif")
 
 

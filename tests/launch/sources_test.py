@@ -1,3 +1,4 @@
+import json
 import os
 import re
 from pathlib import Path
@@ -150,6 +151,170 @@ def test_a_slice_of_a_volume_says_which(tmp_path):
     assert image.details["affine"] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 3], [0, 0, 0, 1]]
     # Stored left to right and back to front, as identity says: rows must run from front to back.
     assert image.details["upright"] == {"transpose": True, "flip": [True, True]}
+
+
+# --- what of a folder is trained on
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Train/Overlay/a.png", "Train/Overlay/b.png"),
+        ("a_mask.png", "b-Mask.png", "tumour_SEG.png", "x_segm.png", "case_seg_manual.png", "mask_01.png"),
+        ("labelsTr/a.png", "masks2/a.png", "GT/a.png", "Labels/a.png", "InstanceMask/a.png"),
+        ("thumbs/a.png", "a_thumb.png", "a_overlay.png", "a_annotation.png"),
+    ],
+)
+def test_likely_masks_and_overlays_are_left_out_and_named_unless_a_glob_asks_for_them(tmp_path, capsys, names):
+    for name in ("a.png", "Train/Images/x.png", *names):
+        png(tmp_path / name)
+    assert [image.source for image in load(tmp_path)] == ["a.png", "Train/Images/x.png"]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("note: config.data.path=")
+    assert f": 2 files are taken as images, Train/Images/x.png, a.png; {len(names)} files are left out" in said
+    shown = re.search(r"thumbnails, (.*?)(?: and (\d+) more)?: to take them too, give a glob such as '(.*)'$", said)
+    assert shown
+    assert set(shown[1].split(", ")) <= set(names)
+    assert len(shown[1].split(", ")) + int(shown[2] or 0) == len(names)
+    assert {image.source for image in load(shown[3])} & {Path(name).name for name in names}
+    assert len(load(tmp_path / names[0])) == 1
+
+
+def test_a_folder_of_masks_alone_and_names_that_only_speak_of_masks_are_trained_on(tmp_path, capsys):
+    for name in (
+        "masks/a_mask.png",
+        "masks/b_mask.png",
+        "words/label_free.png",
+        "words/with_mask.png",
+        "words/eggs.png",
+    ):
+        png(tmp_path / name)
+    assert len(load(tmp_path / "masks")) == 2
+    assert len(load(tmp_path / "words")) == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_folders_of_systems_are_passed_over(tmp_path):
+    png(tmp_path / "a.png")
+    for name in ("@eaDir/a.png", "__MACOSX/a.png", "deep/@eaDir/a.png/x.png", "#recycle/b.png", ".thumbnails/a.png"):
+        png(tmp_path / name)
+    assert [image.source for image in load(tmp_path)] == ["a.png"]
+    assert [image.source for image in load(tmp_path / "**" / "*.png")] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a.dcm", b"x", "1 DICOM file: convert them to .nii.gz with dcm2niix"),
+        ("IM000001", b"\0" * 128 + b"DICM", "1 DICOM file: convert"),
+        ("1.2.840.10008", b"\0" * 128 + b"DICM", "1 DICOM file: convert"),
+        ("a.mha", b"x", "1 MetaImage file: save them as .nii.gz with SimpleITK"),
+        ("a.nrrd", b"x", "1 NRRD file: save them"),
+        ("a.mgz", b"x", "1 FreeSurfer file: convert them to .nii.gz with mri_convert"),
+        ("a.svs", b"x", "1 whole slide file: cut them into patches with OpenSlide or QuPath"),
+        ("a.zip", b"x", "1 packed file: unpack them first"),
+    ],
+)
+def test_the_converter_of_formats_that_are_not_read_is_named(tmp_path, capsys, name, content, text):
+    (tmp_path / name).write_bytes(content)
+    assert f"holds no image, but {text}" in refusal(tmp_path)
+    assert f"holds no image, but {text}" in refusal(tmp_path / name)
+    png(tmp_path / "b.png")
+    assert len(load(tmp_path)) == 1
+    assert (f"not read are {text}" in capsys.readouterr().err) == (name != "a.zip")
+
+
+def channel_files(folder, cases=("one", "two"), channels=3, suffix=".nii.gz"):
+    """nnU-Net's files: [8, 9, 5] each, filled most in slice 1 of the first channel, and in others of the others."""
+    arrays = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        for channel in range(channels):
+            array = np.zeros((8, 9, 5), np.int16)
+            array[2:6, 2:6, (channel + 1) % 5] = noise(4, 4) + 1
+            array[3, 3, :] = channel + 1
+            arrays[case, channel] = array
+            nibabel.save(nibabel.Nifti1Image(array, np.diag([1, 1, 3, 1])), folder / f"{case}_{channel:04d}{suffix}")
+    return arrays
+
+
+def test_the_files_of_an_nnunet_case_are_the_channels_of_one_image(tmp_path):
+    arrays = channel_files(tmp_path / "imagesTr")
+    (tmp_path / "labelsTr").mkdir()
+    nibabel.save(nibabel.Nifti1Image(arrays["one", 0], np.eye(4)), tmp_path / "labelsTr" / "one.nii.gz")
+    for path in (tmp_path, tmp_path / "imagesTr"):
+        images = load(path)
+        assert [image.id for image in images] == ["one", "two"]
+        for image in images:
+            expected = np.stack([arrays[image.id, channel][:, :, 1] for channel in range(3)], -1)
+            np.testing.assert_array_equal(image.value_map.invert(image.pixels, as_stored=True), expected)
+            assert image.channels == ("channel_0", "channel_1", "channel_2")
+            assert image.source.endswith(f"{image.id}_{{0000,0001,0002}}.nii.gz[:, :, 1]")
+    described = {"channel_names": {"0": "T1", "1": "T2", "2": "FLAIR"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+    assert load(tmp_path)[0].channels == ("T1", "T2", "FLAIR")
+    (tmp_path / "imagesTr" / "two_0001.nii.gz").unlink()
+    assert refusal(tmp_path).startswith(
+        "imagesTr/two.nii.gz has no file for the channel _0001, which others have: add it"
+    )
+
+
+def test_channels_on_other_grids_are_refused(tmp_path):
+    channel_files(tmp_path / "imagesTr")
+    nibabel.save(nibabel.Nifti1Image(np.ones((8, 9, 5)), np.eye(4)), tmp_path / "imagesTr" / "one_0002.nii.gz")
+    assert refusal(tmp_path).startswith(
+        "one_0002.nii.gz: lies otherwise in space than one_0000.nii.gz or is of another"
+    )
+
+
+def test_numbered_files_that_only_look_like_channels_are_images_with_a_note(tmp_path, capsys):
+    channel_files(tmp_path / "scans")
+    assert len(load(tmp_path)) == 6
+    said = capsys.readouterr().err
+    assert (
+        "note: one_0000.nii.gz, one_0001.nii.gz, one_0002.nii.gz and the like are taken as images of their own" in said
+    )
+
+
+def test_a_task_of_the_msd_has_its_channels_in_the_fourth_axis(tmp_path):
+    (tmp_path / "imagesTr").mkdir()
+    array = noise(8, 9, 5, 2, dtype=np.int16) + np.int16(1)
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "imagesTr" / "BRATS_001.nii.gz")
+    assert "save one volume a file; where the last axis holds the channels" in refusal(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({"modality": {"0": "FLAIR", "1": "T1w"}}))
+    (image,) = load(tmp_path)
+    assert image.channels == ("FLAIR", "T1w")
+    np.testing.assert_array_equal(image.value_map.invert(image.pixels, as_stored=True), array[:, :, 2])
+
+
+def test_alpha_that_is_dropped_is_said_and_read_where_it_is_named(tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        pixels = png(tmp_path / name, 8, 9, 4)
+    images = load(tmp_path)
+    assert [image.pixels.shape for image in images] == [(8, 9, 3)] * 2
+    assert capsys.readouterr().err == (
+        "note: the alpha channel of a.png, b.png is left out: where it is a mask to be trained on, name it with"
+        " --config.data.channels=red,green,blue,mask\n"
+    )
+    image = load(tmp_path, channels=("red", "green", "blue", "mask"))[1]
+    np.testing.assert_array_equal(image.value_map.invert(image.pixels, as_stored=True), pixels)
+    assert capsys.readouterr().err == ""
+
+
+def test_little_contrast_is_said(tmp_path, capsys):
+    array = noise(20, 20, dtype=np.int16)
+    array[5, 5] = 30000
+    np.save(tmp_path / "clip.npy", array)
+    Image.fromarray(noise(20, 20) // 25).save(tmp_path / "dark.png")
+    load(tmp_path, channels=("t1",))
+    said = capsys.readouterr().err
+    assert said.startswith("note: clip.npy, dark.png use less than 10% of their value range (t1 of clip.npy from ")
+    assert said.endswith("give the range that matters as --config.data.value_range=LOW,HIGH\n")
+    np.save(tmp_path / "clip.npy", np.linspace(0, 0.003, 400, dtype=np.float32).reshape(20, 20))
+    (image,) = load(tmp_path / "clip.npy")
+    assert (image.pixels.min(), image.pixels.max()) == (-1, 1)
+    assert capsys.readouterr().err == ""
 
 
 # --- ids

@@ -266,6 +266,27 @@ def test_what_a_header_says_of_its_place_is_kept_with_the_slice(tmp_path, codes)
         np.testing.assert_array_equal(found["affine"], details["affine"])
 
 
+@pytest.mark.parametrize("value_range", ["auto", "percentile"])
+@pytest.mark.parametrize("outside", ["standardised", -1.0, 24.0])
+def test_the_background_is_what_the_border_holds(tmp_path, outside, value_range):
+    arrays = brats.volumes(0, None)
+    for name in arrays:
+        values = arrays[name].astype(np.float32)
+        if outside == "standardised":
+            arrays[name] = (values - values.mean()) / values.std()
+        elif outside == -1:
+            arrays[name] = 2 * values / values.max() - 1
+        else:
+            arrays[name] = values + 24
+    brats.write_patient(tmp_path / "in" / "BraTS2021_00000", "BraTS2021_00000", arrays)
+    build("brats", tmp_path / "in", data_dir=tmp_path)
+    config = DataConfig(source=BRATS, path=str(tmp_path), channels=("t1",), value_range=value_range)
+    for image in load_images(config):
+        assert image.value_map.background[0] != 0
+        assert image.value_map.padding == image.pixels[0, 0]
+        assert image.value_map.padding != 0
+
+
 def test_records_without_a_wanted_channel_are_left_out_with_a_note(tmp_path, capsys):
     brats.write_layout(tmp_path / "in", "2020")
     build("brats", tmp_path / "in", data_dir=tmp_path)

@@ -12,8 +12,10 @@ from datasets.pannuke import make_dummy_data as pannuke
 from launch import geometry, write_back
 from launch.records import record_of
 from launch.sources import load_images
+from singan import files
 from singan.config import DataConfig
 from singan.errors import UserError
+from singan.workdir import image_from_json, image_to_json
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +160,50 @@ def test_a_slice_of_a_nifti_file_goes_back_too(tmp_path, dtype):
     written = nibabel.load(tmp_path / "scan_0000_intensity.nii.gz")
     np.testing.assert_allclose(written.get_fdata()[..., 0], voxels[3], atol=1e-4)
     np.testing.assert_allclose(written.affine @ [4, 2, 0, 1], affine @ [3, 4, 2, 1])
+
+
+@pytest.mark.parametrize("codes", [(1, 0), (0, 2), (1, 4), (3, 1)])
+def test_forms_and_their_codes_go_back_as_they_were(tmp_path, codes):
+    voxels = np.zeros((6, 10, 8), np.int16)
+    voxels[1:5, 2:8, 5] = np.arange(1, 25).reshape(4, 6)
+    matrices = [np.diag([2.0, 1.5, 3, 1]) + np.pad([[n + 7.0], [n], [5]], [(0, 1), (3, 0)]) for n in (0, 20)]
+    image = nibabel.Nifti1Image(voxels, None)
+    image.set_qform(matrices[0], codes[0])
+    image.set_sform(matrices[1], codes[1])
+    nibabel.save(image, tmp_path / "scan.nii.gz")
+    records, images = records_and_pixels(load_images(DataConfig(path=str(tmp_path / "scan.nii.gz"))))
+    records = [image_from_json(json.loads(json.dumps(files.plain(image_to_json(record))))) for record in records]
+    write_back.check_format("nifti", records)
+    written_as("nifti", tmp_path, records, images[:, None], 0)
+    written = nibabel.load(tmp_path / "scan_0000_intensity.nii.gz")
+    for form, code, matrix in zip(("qform", "sform"), codes, matrices, strict=True):
+        found, stored = getattr(written, f"get_{form}")(coded=True)
+        assert stored == code
+        if code:
+            np.testing.assert_allclose(found @ [3, 4, 0, 1], matrix @ [3, 4, 5, 1], atol=1e-5)
+
+
+def test_nifti_is_refused_where_the_source_does_not_say_where_it_lies(tmp_path):
+    voxels = np.zeros((6, 10, 8), np.int16)
+    voxels[1:5, 2:8, 5] = np.arange(1, 25).reshape(4, 6)
+    nibabel.save(nibabel.Nifti1Image(voxels, None), tmp_path / "scan.nii.gz")
+    image = nibabel.load(tmp_path / "scan.nii.gz")
+    assert image.header["qform_code"] == image.header["sform_code"] == 0
+    records, _ = records_and_pixels(load_images(DataConfig(path=str(tmp_path / "scan.nii.gz"))))
+    with pytest.raises(UserError, match=r"--format=nifti: the source of scan does not say where it lies \(qform and"):
+        write_back.check_format("nifti", records)
+    write_back.check_format("npy", records)
+
+
+def test_a_flat_image_without_a_third_direction_is_written(tmp_path):
+    affine = np.array([[-2.0, 0, 0, 39], [0, -2, 0, 43], [0, 0, 0, -30], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(np.arange(120, dtype=np.int16).reshape(10, 12), None)
+    image.set_sform(affine, 1)
+    nibabel.save(image, tmp_path / "flat.nii.gz")
+    records, images = records_and_pixels(load_images(DataConfig(path=str(tmp_path / "flat.nii.gz"))))
+    written_as("nifti", tmp_path, records, images[:, None], 0)
+    written = nibabel.load(tmp_path / "flat_0000_intensity.nii.gz")
+    np.testing.assert_allclose(written.affine @ [4, 5, 0, 1], affine @ [4, 5, 0, 1])
 
 
 # --- PanNuke

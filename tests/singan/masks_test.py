@@ -1,5 +1,8 @@
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 from skimage import morphology
 
@@ -61,6 +64,68 @@ def test_masks_that_say_nothing_are_refused():
         soft_mask(np.pad(np.ones((250, 250), bool), 3))
     with pytest.raises(UserError, match="so small"):
         soft_mask(square(side=1), MaskRule(0.0, 9.0, within=True))
+
+
+def instances(count, side=6, dtype=np.uint8):
+    """Squares numbered 1 to `count`, some of which touch."""
+    mask = np.zeros((200, 200), dtype)
+    for number in range(count):
+        row, column = divmod(number, 24)
+        mask[8 * row : 8 * row + side, 8 * column : 8 * column + 8 - number % 3] = number + 1
+    return mask
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.kron([[0, 1, 2, 4]], np.ones((8, 4), np.uint8)),
+        np.kron([[0, 2, 4]], np.ones((8, 4))).astype(np.float32),
+        np.kron([[0, 1.99216, 4.0]], np.ones((8, 4))),  # stored as 8 bits with a scale factor
+        np.kron([[0, 1, 2, 255]], np.ones((8, 8), np.uint8)),  # 255: not to be judged, as in Pascal VOC
+        np.kron([[-1, 0, 1, 3]], np.ones((8, 4), np.int8)),
+        np.array([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]], np.uint8),  # single pixels
+        instances(10),
+        instances(200),
+        instances(500, dtype=np.uint16),
+        instances(500, 2, np.int64),
+        instances(500, dtype=np.float32),
+        instances(40) > 0,
+    ],
+)
+def test_every_label_and_instance_is_inside(labels):
+    np.testing.assert_array_equal(binary_mask(labels), labels > 0)
+    np.testing.assert_array_equal(binary_mask(labels[..., None]), labels > 0)
+
+
+@pytest.mark.parametrize("soften", ["jpeg", "blur", "shrink", "noise", "sixteen bits", "fractions"])
+def test_grey_masks_are_inside_above_their_middle(soften):
+    rng = np.random.default_rng(0)
+    drawn = dilate(square(), 15.3)
+    grey = drawn * np.uint8(255)
+    if soften == "jpeg":
+        buffer = io.BytesIO()
+        Image.fromarray(grey).save(buffer, "JPEG", quality=75)
+        grey = np.asarray(Image.open(buffer))
+    elif soften == "shrink":
+        grey = np.asarray(Image.fromarray(grey).resize((125, 125), Image.Resampling.BOX))
+        drawn = drawn[::2, ::2] & drawn[1::2, 1::2]
+    elif soften == "noise":
+        grey = np.clip(grey + rng.normal(0, 15, grey.shape), 0, 255).astype(np.uint8)
+    else:
+        blurred = ndimage.gaussian_filter(drawn.astype(float), 3.0)
+        top, dtype = {"blur": (255, np.uint8), "sixteen bits": (65535, np.uint16), "fractions": (1, np.float32)}[soften]
+        grey = (blurred * top).astype(dtype)
+    assert len(np.unique(grey)) > 4
+    middle = (float(grey.min()) + float(grey.max())) / 2
+    np.testing.assert_array_equal(binary_mask(grey), grey > middle)
+    assert np.mean(binary_mask(grey) != drawn) < 0.01
+
+
+def test_label_maps_without_an_outside_are_refused():
+    with pytest.raises(UserError, match="the mask is full, its labels go from 2 to 4: give 0 to what is outside"):
+        binary_mask(np.array([[2, 4, 4]], np.uint8))
+    with pytest.raises(UserError, match="the mask is empty, nothing in it is above 0"):
+        binary_mask(np.array([[-1, 0]], np.int8))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int16, np.uint8])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singan.errors import UserError
-from singan.value_map import ValueMap, fit, join, mask_map, volume_map
+from singan.value_map import ValueMap, fit, join, mask_map, used_ranges, volume_map
 
 
 def ramp(low, high, dtype, shape=(4, 5, 1)):
@@ -43,6 +43,38 @@ def test_min_max_is_each_channels_own_and_a_float_range_the_whole_images():
     assert fit(integers).high == (10, 3)
     floats = np.concatenate([ramp(0, 1, np.float32), ramp(-1, 0.5, np.float32)], -1)
     assert (fit(floats).low, fit(floats).high) == ((-1, -1), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 0.003), (0.0001, 0.002), (0.5, 0.55), (-0.001, 0.002), (0, 1e-9), (-0.9, -0.75)]
+)
+def test_floats_that_use_little_of_a_fixed_range_get_their_own_and_lose_nothing(low, high):
+    image = ramp(low, high, np.float32, (20, 20, 1))
+    value_map = fit(image)
+    assert value_map.rules == ("image",)
+    mapped = value_map.apply(image)
+    assert (mapped.min(), mapped.max()) == (-1, 1)
+    np.testing.assert_allclose(value_map.invert(mapped, as_stored=True), image, rtol=0, atol=1e-6 * (high - low))
+    assert ValueMap.from_json(json.loads(json.dumps(value_map.to_json()))) == value_map
+
+
+def test_each_channel_of_floats_is_judged_by_itself_and_constant_ones_are_left():
+    parts = [ramp(0, 0.9, np.float32), ramp(0, 0.003, np.float32), ramp(0.2, 0.2, np.float32), ramp(0, 0.1, np.float32)]
+    value_map = fit(np.concatenate(parts, -1))
+    assert value_map.rules == ("type", "image", "type", "type")
+    np.testing.assert_allclose(value_map.high, (1, 0.003, 1, 1), rtol=1e-6)
+
+
+def test_what_of_a_range_is_used_is_counted_without_the_background_and_without_outliers():
+    image = np.zeros((50, 50, 3), np.int16)
+    image[5:45, 5:45, 0] = np.arange(1600).reshape(40, 40) % 100 + 1
+    image[20, 20, 0] = 30000  # a metal clip
+    image[5:45, 5:45, 1] = np.arange(1600).reshape(40, 40)
+    image[5:45, 5:45, 2] = 1  # drawn
+    (clip, wide, drawn) = used_ranges(image, fit(image))
+    assert 1 <= clip[0] < clip[1] <= 100
+    assert wide[1] - wide[0] > 0.95 * 1599
+    assert drawn == (0, 1)
 
 
 @pytest.mark.parametrize("given_range", [(0, 1000), [0.0, 1000.0], "0,1000", "(0, 1000)"])
