@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from launch.image_ids import unique_ids
+from launch.records import _check_images, record_of
 from launch.sources import group_by_shape, load_images
 from singan.config import DataConfig
 from singan.errors import UserError
+from singan.workdir import Workdir
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real images of ../shared/data are not here")
@@ -300,6 +303,17 @@ def test_alpha_that_is_dropped_is_said_and_read_where_it_is_named(tmp_path, caps
     image = load(tmp_path, channels=("red", "green", "blue", "mask"))[1]
     np.testing.assert_array_equal(image.value_map.invert(image.pixels, as_stored=True), pixels)
     assert capsys.readouterr().err == ""
+
+
+def test_a_run_that_noted_less_of_its_images_goes_on(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(noise(8, 9, 5, dtype=np.int16), np.eye(4)), tmp_path / "x.nii")
+    (now,) = map(record_of, load(tmp_path))
+    assert "forms" in now.details
+    before = dataclasses.replace(now, details={k: v for k, v in now.details.items() if k != "forms"})
+    _check_images(Workdir(tmp_path), [before], [now])
+    moved = dataclasses.replace(before, details={**before.details, "affine": [[0.0] * 4] * 4})
+    with pytest.raises(UserError, match=r"was started with other images \(changed: x\)"):
+        _check_images(Workdir(tmp_path), [moved], [now])
 
 
 def test_little_contrast_is_said(tmp_path, capsys):

@@ -280,7 +280,7 @@ def test_the_background_is_what_the_border_holds(tmp_path, outside, value_range)
             arrays[name] = values + 24
     brats.write_patient(tmp_path / "in" / "BraTS2021_00000", "BraTS2021_00000", arrays)
     build("brats", tmp_path / "in", data_dir=tmp_path)
-    config = DataConfig(source=BRATS, path=str(tmp_path), channels=("t1",), value_range=value_range)
+    config = DataConfig(BRATS, str(tmp_path), channels=("t1",), value_range=value_range, first_slice=4, last_slice=6)
     for image in load_images(config):
         assert image.value_map.background[0] != 0
         assert image.value_map.padding == image.pixels[0, 0]
