@@ -44,7 +44,7 @@ def read_inputs(
         image_id = image_ids[index % len(image_ids)]
         record = run.record(image_id)
         if masks:
-            picture, mask = _read_pair(path, masks[index % len(masks)], record)
+            picture, mask = read_pair(path, masks[index % len(masks)], record)
         else:
             picture = _read(path)
             mask = _of_alpha(picture, path) if alpha_is_mask else None
@@ -93,7 +93,7 @@ def _mapped(picture: Picture, path: str, record: ImageRecord) -> np.ndarray:
     return value_map.apply(pixels)
 
 
-def _read_pair(path: str, mask_path: str, record: ImageRecord) -> tuple[Picture, np.ndarray]:
+def read_pair(path: str, mask_path: str, record: ImageRecord) -> tuple[Picture, np.ndarray]:
     """Returns an image and its mask, bool [h, w]. Raises UserError where the mask is of another size, empty or full."""
     picture, mask = readers.read_with_mask(_existing(path), path, _existing(mask_path), mask_path)
     if picture.part:

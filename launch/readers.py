@@ -67,7 +67,7 @@ def read_with_mask(path: Path, name: str, mask_path: Path, mask_name: str) -> tu
     mask = nifti_volumes.on_grid_of(mask, image, mask_name, name)
     with told(mask_path, mask_name):
         held = checked(Picture(mask.voxels.reshape(1, -1, 1), None), "auto").pixels.reshape(mask.voxels.shape)
-    marked = np.moveaxis(held > 0, image.axis, 0).reshape(image.count, -1).any(1)
+    marked = np.array([one.any() for one in np.moveaxis(held > 0, image.axis, 0)])
     index = nifti_volumes.fullest(image, marked) if marked.any() else nifti_volumes.fullest(image)
     pictures = []
     for volume, one, called in ((image, path, name), (mask, mask_path, mask_name)):

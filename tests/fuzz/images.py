@@ -155,7 +155,7 @@ def use_damaged(example: tuple[str, bytes], folder: Path) -> None:
     for read in (
         lambda: load_images(DataConfig(path=str(folder))),
         lambda: inputs.read_pixels(str(folder / name), RECORD),
-        lambda: inputs.read_mask(str(folder / name), (20, 16)),
+        lambda: inputs.read_pair(str(folder / name), str(folder / name), RECORD),
     ):
         try:
             read()
