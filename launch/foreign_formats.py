@@ -27,6 +27,7 @@ FOREIGN: dict[str, tuple[str, str]] = {
     **dict.fromkeys((".mat", ".h5", ".hdf5", ".pt", ".pkl"), ("array", ARRAY)),
     **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar", ".gz", ".bz2", ".xz"), ("packed", UNPACK)),
 }
+LOOKED_INTO = 50  # files without a known suffix whose first bytes are looked at
 DICOM = FOREIGN[".dcm"]
 
 
@@ -53,7 +54,12 @@ def advice(paths: Iterable[Path], scans_only: bool = False) -> str:
       scans_only: leave out what seldom is an image where others lie beside it: arrays and packed files.
     """
     counts: dict[tuple[str, str], int] = {}
+    looked = 0
     for path in paths:
+        unknown = path.suffix.lower() not in FOREIGN
+        looked += unknown
+        if unknown and (looked > LOOKED_INTO or path.is_symlink()):
+            continue
         if (kind := foreign(path)) is not None and not (scans_only and kind[1] in (ARRAY, UNPACK)):
             counts[kind] = counts.get(kind, 0) + 1
     return "; ".join(f"{n} {what} {'file' if n == 1 else 'files'}: {how}" for (what, how), n in counts.items())

@@ -16,7 +16,6 @@ from singan.errors import UserError
 
 SHOWN = 3  # files that a note names; the others are counted
 LARGEST_DESCRIPTION = 2**20  # bytes of a dataset.json
-LOOKED_INTO = 50  # files without a known suffix whose first bytes are looked at
 # Words in the names of files and folders that hold masks, labels, drawings over images or small copies of them.
 NO_IMAGES = re.compile(
     r"masks?|seg[sm]?|segms|segmentations?|labels?|labelmaps?|annotations?|annotated|overlays?|contours?|groundtruth|gt"
@@ -78,21 +77,16 @@ def find(given: str) -> list[ImageFiles]:
     except (OSError, ValueError) as error:  # ValueError: a null character
         raise UserError(f"{key} does not exist: give a folder, a file or a glob such as 'scans/*.png'") from error
     if not paths:
-        advice = foreign_formats.advice(_worth_a_look(others))
+        advice = foreign_formats.advice(others)
         why = f" ({left_out} symbolic links to elsewhere are left out)" if left_out else ""
         what = f"but {advice}" if advice else f"files that are understood end in {' '.join(readers.SUFFIXES)}"
         raise UserError(f"{key} holds no image{why}{', ' if advice else ': '}{what}")
     if path.is_dir():
         paths = _without_masks(key, root, paths)
         scans = [other for other in others if not is_likely_mask(other.relative_to(root))]
-        if advice := foreign_formats.advice(_worth_a_look(scans), scans_only=True):
+        if advice := foreign_formats.advice(scans, scans_only=True):
             tell(f"{key}: not read are {advice}")
     return _together(root, paths)
-
-
-def _worth_a_look(paths: Sequence[Path]) -> list[Path]:
-    plain = [path for path in paths if path.suffix.lower() not in foreign_formats.FOREIGN]
-    return [*(path for path in paths if path.suffix.lower() in foreign_formats.FOREIGN), *plain[:LOOKED_INTO]]
 
 
 def _walk(folder: Path) -> tuple[list[Path], list[Path], int]:
