@@ -13,6 +13,7 @@ from datasets.brats import make_dummy_data as brats
 from datasets.build import build
 from datasets.pannuke import make_dummy_data as pannuke
 from launch import mask_channels, tfds_source
+from launch.record_images import _volume_map
 from launch.records import record_of
 from launch.sources import load_images
 from singan import workdir as records
@@ -285,6 +286,20 @@ def test_the_background_is_what_the_border_holds(tmp_path, outside, value_range)
         assert image.value_map.background[0] != 0
         assert image.value_map.padding == image.pixels[0, 0]
         assert image.value_map.padding != 0
+
+
+def test_a_standardised_slice_whose_surroundings_nobody_knows_is_refused():
+    pixels = np.random.default_rng(0).normal(0, 1, (9, 9, 4)).astype(np.float32)
+    example = {"image": pixels, "background": np.zeros(4, np.float32)}
+    for key, value in {"intensity_min": -3, "percentile_0_5": -2, "percentile_99_5": 2, "intensity_max": 3}.items():
+        example[key] = np.full(4, value, np.float32)
+    with pytest.raises(
+        UserError, match=r"^t1ce holds values below 0, and no one value at its border: say what surround"
+    ):
+        _volume_map(example, 1, DataConfig())
+    assert _volume_map(example, 1, DataConfig(background=-3.0)).low == (-3,)
+    pixels[:2] = 0  # outside of a brain that was standardised by itself
+    assert _volume_map(example, 1, DataConfig()).background == (0,)
 
 
 def test_records_without_a_wanted_channel_are_left_out_with_a_note(tmp_path, capsys):
