@@ -8,8 +8,9 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -36,6 +37,15 @@ CHANNELS = flags.DEFINE_list("channels", [], "Names of the image's channels, suc
 BACKGROUND = flags.DEFINE_string(
     "background", "auto", "Value that surrounds the subject: auto, none, a number, or one per channel (0 to 255)."
 )
+VALUE_RANGE = flags.DEFINE_enum(
+    "value_range",
+    "auto",
+    ["auto", "-1,1", "0,1"],
+    "Values that the network was given: -1,1 as in the reference, 0,1 (an array as it is), or auto: by reals.pth.",
+)
+ACCEPT_MISMATCH = flags.DEFINE_boolean(
+    "accept_mismatch", False, "Import it though no known rule between scales explains the stored noise amplitudes."
+)
 
 
 def main(argv: list[str]) -> int:
@@ -43,26 +53,51 @@ def main(argv: list[str]) -> int:
     target = Path(WORKDIR.value)
     _check_free(target)
     found = pytorch_runs.read_run(Path(FROM.value))
-    image = pytorch_runs.image_of(found, NAME.value, tuple(CHANNELS.value), BACKGROUND.value)
+    words = (NAME.value, tuple(CHANNELS.value), BACKGROUND.value)
+    image = pytorch_runs.image_of(found, *words)
     config = pytorch_runs.config_of(found)
     pytorch_runs.check_weights(found, config)
     mesh = runtime.start_jax(1)
     config, replays = pytorch_replay.choose_hop(found, config, image, mesh)
-    if note := pytorch_replay.disagreement(found, replays):
-        print(f"note: {note}", file=sys.stderr)
+    if text := pytorch_replay.disagreement(found, config, replays):
+        if not ACCEPT_MISMATCH.value:
+            raise UserError(
+                f"{text}: samples would look different from PyTorch's; check that all files are of one training, or"
+                " give --accept_mismatch to import it with that rule"
+            )
+        print(f"warning: {text}; samples will look different from PyTorch's", file=sys.stderr)
+    unit = VALUE_RANGE.value == "0,1"
+    if VALUE_RANGE.value == "auto":
+        unit = pytorch_runs.is_unit(found, str(config.method.between_scales))
+    replayed = pytorch_replay.summary(found, config, replays)
+    image = pytorch_runs.image_of(found, *words, unit, replayed)
     with _made_whole(target) as workdir:
-        _write(found, config, image, replays, workdir, mesh)
+        _write(found, config, image, replays, replayed, workdir, mesh)
     for scale, (weights, replay) in enumerate(zip(found.scales, replays, strict=True)):
         real = found.reals[scale]
         size, error = f"{real.shape[0]}x{real.shape[1]}", np.sqrt(np.mean(np.square(replay.reconstruction[0] - real)))
-        print(f"scale {scale:<2} {size:9}  width {weights.width:<4} RMSE of the reconstruction {error:.4f}")
+        print(
+            f"scale {scale:<2} {size:9}  width {weights.width:<4} RMSE of the reconstruction {error:.4f}"
+            f"  noise amplitude {weights.amplitude:.5f}, replayed {replay.amplitude:.5f}"
+        )
     print(f"{len(replays)} of {len(found.reals)} scales of {image.id} are in {target} (RMSE: of values in [-1, 1])")
+    rule, share = replayed["between_scales"], replayed["misfit"]
+    how = "" if share is None else f", which replays the noise amplitudes within {max(share, 1e-4):.2%}"
+    print(f"  between scales: {rule}{how}")
+    low, high = (image.value_map.least or image.value_map.low)[0], image.value_map.high[0]
+    print(f"  values of samples: {low:g} to {high:g} (--value_range={VALUE_RANGE.value})")
     print(f"  samples   python -m launch.sample --workdir={target} --out=samples --start_scales=0,1")
     return 0
 
 
 def _write(
-    found: PytorchRun, config: Config, image: SourceImage, replays: Sequence[Replay], workdir: Workdir, mesh: Mesh
+    found: PytorchRun,
+    config: Config,
+    image: SourceImage,
+    replays: Sequence[Replay],
+    replayed: Mapping[str, Any],
+    workdir: Workdir,
+    mesh: Mesh,
 ) -> None:
     record = claim_workdir(workdir, config, [image], mesh)
     below, step = "", config.train.steps_per_scale
@@ -80,7 +115,7 @@ def _write(
         records.write_done(workdir, scale, digests, {})
         below = FinishedScale((image.id,), {}, tree, digests).fingerprint
     whole = len(found.scales) == len(found.reals)
-    record.update(workdir, status="finished" if whole else "imported", diverged={})
+    record.update(workdir, status="finished" if whole else "imported", diverged={}, imported=dict(replayed))
 
 
 def _check_free(target: Path) -> None:

@@ -82,12 +82,14 @@ def _mapped(picture: Picture, path: str, record: ImageRecord) -> np.ndarray:
     if (pixels.dtype == np.uint8) != (value_map.dtype == "uint8") or fractions:
         limits = type_range(pixels, pixels.dtype)
         if as_type and limits is not None:
-            return volume_map([limits] * pixels.shape[-1], pixels.dtype, "fixed").apply(pixels)
-        within = value_map.low[0] <= pixels.min() and pixels.max() <= value_map.high[0]
+            unit = volume_map([limits] * pixels.shape[-1], pixels.dtype, "fixed").apply(pixels)
+            return value_map.from_shown(unit)
+        low = (value_map.least or value_map.low)[0]
+        within = low <= pixels.min() and pixels.max() <= value_map.high[0]
         if not (as_type and within):
             raise UserError(
                 f"{path} holds {pixels.dtype} values of {pixels.min():g} to {pixels.max():g}, the run"
-                f" {value_map.dtype} of {value_map.low[0]:g} to {value_map.high[0]:g}: give the image in those, as npy"
+                f" {value_map.dtype} of {low:g} to {value_map.high[0]:g}: give the image in those, as npy"
                 " or NIfTI"
             )
     return value_map.apply(pixels)

@@ -51,10 +51,13 @@ def write_comparison(run: Run, path: Path, by_scale: Sequence[Sequence[Result]])
         shown = [run.finest(one.image_id), resize_to(one.pixels, size)]
         if one.mask is not None:
             inside = manipulation.mask_at(one.mask, size)[..., None]
-            shown.append(np.where(inside, np.float32(1), np.float32(-1)) * np.ones(len(record.channels), np.float32))
+            drawn = np.where(inside, np.float32(1), np.float32(-1)) * np.ones(len(record.channels), np.float32)
+            shown.append(record.value_map.from_shown(drawn))
         shown += [(result.raw if result.blended is None else result.blended)[0] for result in results]
         rows += pictures.image_rows(
-            one.name, [geometry.upright(image, record.details) for image in shown], record.channels
+            one.name,
+            [geometry.upright(record.value_map.shown(image), record.details) for image in shown],
+            record.channels,
         )
     masked = by_scale[0][0].input.mask is not None
     columns = ["training image", "input", *(["mask"] if masked else [])]

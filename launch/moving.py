@@ -28,9 +28,10 @@ def animate(run: Run, ids: Sequence[str], start_scales: Sequence[str], seed: int
         for name, film in zip(ids, films, strict=True):
             record = run.record(name)
             groups = pictures.channel_groups(record.channels)
+            shown = geometry.upright(record.value_map.shown(film), record.details)
             for group, channels in groups.items():
                 suffix = "" if len(groups) == 1 else f"_{pictures.file_word(group)}"
-                frames = pictures.to_uint8(geometry.upright(film, record.details)[..., channels])
+                frames = pictures.to_uint8(shown[..., channels])
                 manipulated.write_gif(folder / f"{name}{suffix}.gif", frames, FPS.value)
     print(f"{len(ids)} animation(s) of {NUM_FRAMES.value} frames from scale(s) {', '.join(map(str, scales))} in {out}")
     return 0
@@ -61,11 +62,10 @@ def super_resolve(run: Run, ids: Sequence[str], paths: Sequence[str], seed: int,
                 print(f"{name}: {kind} {psnr(shown['truth'], shown[kind]):.2f} dB PSNR")
         if form == "npy":
             files.write_npy(out / f"{name}.npy", record.value_map.invert(large))
-        rows = pictures.image_rows(
-            name, [geometry.upright(image, record.details) for image in shown.values()], record.channels
-        )
+        shown = {word: geometry.upright(record.value_map.shown(image), record.details) for word, image in shown.items()}
+        rows = pictures.image_rows(name, list(shown.values()), record.channels)
         files.write_bytes(out / f"{name}_comparison.png", pictures.encode_png(pictures.grid(rows, list(shown))))
-        for suffix, pixels in pictures.of_channels(geometry.upright(large, record.details), record.channels):
+        for suffix, pixels in pictures.of_channels(shown["super-resolved"], record.channels):
             files.write_bytes(out / f"{name}{suffix}.png", pictures.encode_png(pixels))
     print(f"{len(made)} image(s), {FACTOR.value:g} times as large, are in {out}")
     return 0

@@ -7,6 +7,7 @@ below, brought up. What comes out here must give the same number, which shows th
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,14 +16,17 @@ from jax.sharding import Mesh
 from launch.pytorch_runs import PytorchRun, spec_of
 from launch.sources import SourceImage
 from singan import cohort, handover
-from singan.config import CHOICES, Config
+from singan.config import Config
 from singan.convolution import form_for
 from singan.shapes import PyTree
 from singan.spec import ScaleSpec
 from singan.state import TrainedScale
 from singan.trained import image_padding
 
-TOLERANCE = 0.1  # by how much the amplitudes may differ, as a share, before it is told
+TOLERANCE = 0.05  # by how much amplitudes may differ, as a share of the stored one, for a rule to explain them
+# What may happen to values between scales: the reference's own rule, and that of forks for more than three channels.
+RULES = ("uint8", "uint8_rescaled_before_crop")
+TINY = 1e-6  # amplitudes below it are as good as it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +38,13 @@ class Replay:
 
 
 def choose_hop(found: PytorchRun, config: Config, image: SourceImage, mesh: Mesh) -> tuple[Config, Sequence[Replay]]:
-    """Returns the configuration with the 8-bit rule between scales that explains the stored amplitudes, and what each
-    scale makes under it. Files do not say the rule: forks for more than three channels have one of their own. Where no
-    rule explains them, it is the reference's own."""
+    """Returns the configuration with the rule between scales that explains the stored amplitudes best, and what each
+    scale makes under it. Files do not say the rule; where no amplitude tells them apart, the channels do."""
     tried = []
-    for rule in (name for name in CHOICES["method.between_scales"] if name.startswith("uint8")):
+    for rule in RULES if image.pixels.shape[-1] <= 3 else RULES[::-1]:
         changed = dataclasses.replace(config, method=dataclasses.replace(config.method, between_scales=rule))
         tried.append((changed, replay(found, changed, image, mesh)))
-        if len(found.scales) == 1 or _difference(found, tried[-1][1]) < TOLERANCE:
-            return tried[-1]
-    return tried[0]
+    return min(tried, key=lambda pair: misfit(found, pair[1])[0])
 
 
 def replay(found: PytorchRun, config: Config, image: SourceImage, mesh: Mesh) -> list[Replay]:
@@ -63,23 +64,40 @@ def replay(found: PytorchRun, config: Config, image: SourceImage, mesh: Mesh) ->
     return replays
 
 
-def disagreement(found: PytorchRun, replays: Sequence[Replay]) -> str:
-    """Returns a line that says so where the stored amplitudes are not those that follow from the images, else ''."""
-    if len(replays) == 1 or _difference(found, replays) < TOLERANCE:
+def misfit(found: PytorchRun, replays: Sequence[Replay]) -> tuple[float, int]:
+    """Returns by how much a replayed amplitude is off at worst, as a share of the stored one, and at which scale.
+
+    (0, 0) where scale 0 is the only one: its amplitude is always 1.
+    """
+    shares = [0.0]
+    for ours, scale in zip(replays[1:], found.scales[1:], strict=True):
+        share = abs(max(ours.amplitude, TINY) / max(float(scale.amplitude), TINY) - 1)
+        shares.append(share if math.isfinite(share) else math.inf)
+    worst = max(range(len(shares)), key=shares.__getitem__)
+    return shares[worst], worst
+
+
+def disagreement(found: PytorchRun, config: Config, replays: Sequence[Replay]) -> str:
+    """Returns a line that says so where the rule between scales does not explain the stored amplitudes, else ''."""
+    share, scale = misfit(found, replays)
+    if share <= TOLERANCE:
         return ""
-    ours, stored = (", ".join(f"{value.amplitude:.4f}" for value in values[1:]) for values in (replays, found.scales))
     return (
-        f"noise amplitudes of {ours} follow from the reconstructions here, but NoiseAmp.pth has {stored}: images passed"
-        " from scale to scale by another rule in this training, so samples will look somewhat different"
+        f"no known rule for what passes from scale to scale explains {found.folder / 'NoiseAmp.pth'}: the best one,"
+        f" {config.method.between_scales}, gives a noise amplitude of {replays[scale].amplitude:.4g} at scale {scale},"
+        f" where {found.scales[scale].amplitude:.4g} is stored ({share:.1%} off, {TOLERANCE:.0%} allowed)"
     )
 
 
-def _difference(found: PytorchRun, replays: Sequence[Replay]) -> float:
-    tiny = 1e-6
-    pairs = [
-        (max(r.amplitude, tiny), max(float(s.amplitude), tiny)) for r, s in zip(replays, found.scales, strict=True)
-    ]
-    return max((abs(math.log(ours / stored)) for ours, stored in pairs[1:]), default=0.0)
+def summary(found: PytorchRun, config: Config, replays: Sequence[Replay]) -> dict[str, Any]:
+    """Returns what run.json keeps of a replay: the rule, its misfit (None where nothing could tell) and amplitudes."""
+    share = misfit(found, replays)[0]
+    return {
+        "between_scales": config.method.between_scales,
+        "misfit": round(share, 6) if len(replays) > 1 and math.isfinite(share) else None,
+        "amplitudes": [float(scale.amplitude) for scale in found.scales],
+        "replayed_amplitudes": [one.amplitude if math.isfinite(one.amplitude) else None for one in replays],
+    }
 
 
 def _one_scale(spec: ScaleSpec):

@@ -3,6 +3,7 @@ DIR/0, DIR/1, ... with {netG,netD,z_opt}.pth. No code of these files is run (sin
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from singan.trained import weights_template
 
 MAX_CHANNELS = 16
 EIGHT_BIT = 1e-3  # how far, in steps of 8 bits, values may be from whole ones to have been read from such an image
+OVERSHOOT = -0.3  # below this no cubic resizing takes an image of values from 0 to 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,7 @@ class PytorchRun:
     reconstruction_noise: np.ndarray  # z* of scale 0, float32 [1, h, w, 1]
 
 
+@np.errstate(over="ignore")  # what is too large for float32 becomes infinite, and is refused
 def read_run(folder: Path) -> PytorchRun:
     """Returns the training that lies in a folder, as many scales of it as follow each other from 0 on.
 
@@ -130,13 +133,35 @@ def check_weights(run: PytorchRun, config: Config) -> None:
                     raise UserError(f"{path} holds values that are not finite: this training has failed")
 
 
-def image_of(run: PytorchRun, name: str, channels: tuple[str, ...], background: str) -> SourceImage:
+def is_unit(run: PytorchRun, between_scales: str) -> bool:
+    """Returns whether a training seems to have taken values from 0 to 1 as they are, and not brought them to [-1, 1].
+
+    The reference always brings them there, so that hardly an image has nothing dark. Forks that divide by the largest
+    value between scales (`between_scales`) give arrays to the network as they are.
+    """
+    lowest = min(float(real.min()) for real in run.reals)
+    if between_scales.startswith("uint8_rescaled"):
+        return lowest >= OVERSHOOT
+    return lowest >= 0 and not _is_eight_bit(run.reals[-1])
+
+
+def image_of(
+    run: PytorchRun,
+    name: str,
+    channels: tuple[str, ...],
+    background: str,
+    unit: bool = False,
+    replayed: Mapping[str, Any] | None = None,
+) -> SourceImage:
     """Returns the training image: the finest level of reals.pth.
 
     Args:
       name: its id; '' makes one of the folder's name.
       channels: their names; () makes some.
-      background: as config.data.background has it, in 8-bit values where the image was of such.
+      background: as config.data.background has it, in the values that samples are written in: 0 to 255 where the image
+        was of 8 bits, 0 to 1 for `unit`.
+      unit: the training took values from 0 to 1 as they are, and samples are of such.
+      replayed: what replaying the training has shown (pytorch_replay.summary), which data cards tell.
     """
     pixels = run.reals[-1]
     count = pixels.shape[-1]
@@ -147,17 +172,28 @@ def image_of(run: PytorchRun, name: str, channels: tuple[str, ...], background: 
     (image_id,) = unique_ids([name or default])
     if name and image_id != name:
         raise UserError(f"--name={name} must be letters, digits, '_' and '-', such as {image_id}")
-    levels = (pixels.astype(np.float64) + 1) * 127.5
     try:
-        if np.abs(levels - np.rint(levels)).max() < EIGHT_BIT:
-            mapped = value_map.fit(np.rint(levels).astype(np.uint8), "auto", background)
+        if unit:
+            mapped = value_map.fit(np.maximum(pixels, 0), (-1.0, 1.0), background)
+            mapped = dataclasses.replace(mapped, rules=("type",) * count, least=(0.0,) * count)
+        elif _is_eight_bit(pixels):
+            mapped = value_map.fit(np.rint(_levels(pixels)).astype(np.uint8), "auto", background)
         else:
             mapped = value_map.fit(pixels, (-1.0, 1.0), background)
     except UserError as error:
         text = str(error).replace("config.data.background", "--background")
         raise UserError(f"{run.folder / 'reals.pth'}: {text}") from None
+    told = {key: replayed[key] for key in ("between_scales", "misfit")} if replayed else {}
     names = channels or (COLOURS if count == 3 else tuple(f"channel_{i}" for i in range(count)))
-    return SourceImage(image_id, pixels, names, mapped, "reals.pth", {"imported": "PyTorch SinGAN"})
+    return SourceImage(image_id, pixels, names, mapped, "reals.pth", {"imported": "PyTorch SinGAN", **told})
+
+
+def _levels(pixels: np.ndarray) -> np.ndarray:
+    return (pixels.astype(np.float64) + 1) * 127.5
+
+
+def _is_eight_bit(pixels: np.ndarray) -> bool:
+    return bool(np.abs(_levels(pixels) - np.rint(_levels(pixels))).max() < EIGHT_BIT)
 
 
 def _pyramid_of(run: PytorchRun) -> PyramidConfig:
@@ -195,6 +231,8 @@ def _read_reals(path: Path) -> tuple[np.ndarray, ...]:
     found = read_pytorch(path)
     if not isinstance(found, list | tuple) or not found or not all(isinstance(real, np.ndarray) for real in found):
         raise UserError(f"{path} is not a list of images")
+    if not all(real.dtype.kind in "fiub" for real in found):
+        raise UserError(f"{path} holds complex numbers: not images of a training")
     shapes = [real.shape for real in found]
     if not all(len(shape) == 4 and shape[0] == 1 and shape[1] == shapes[0][1] for shape in shapes):
         raise UserError(f"{path} holds arrays of shapes {shapes}: images [1, C, H, W] of one C are expected")
@@ -208,24 +246,33 @@ def _read_reals(path: Path) -> tuple[np.ndarray, ...]:
 
 def _read_amplitudes(path: Path, count: int) -> list[np.float32]:
     found = read_pytorch(path)
-    if not isinstance(found, list | tuple) or not all(np.size(value) == 1 for value in found):
+    if not isinstance(found, list | tuple):
         raise UserError(f"{path} is not a list of numbers")
     if len(found) < count:
         raise UserError(f"{path} has {len(found)} noise amplitudes for {count} scales: copy all files of one training")
-    values = [_number(value) for value in found[:count]]
-    if not all(math.isfinite(value) and value >= 0 for value in values) or values[0] != 1:
-        raise UserError(f"{path} has noise amplitudes {values}: finite ones, the first of them 1, are expected")
-    return [np.float32(value) for value in values]
+    values = [np.float32(_number(value)) for value in found[:count]]
+    if not all(np.isfinite(value) and value >= 0 for value in values) or values[0] != 1:
+        shown = ", ".join(f"{value:g}" for value in values)
+        raise UserError(f"{path} has noise amplitudes {shown}: finite ones, the first of them 1, are expected")
+    return values
 
 
 def _number(value: Any) -> float:
-    array = np.asarray(value)
-    return float(array.reshape(())) if array.dtype.kind in "fiub" else math.nan
+    """Returns a number or an array of one as a float; nan for anything else: lists are not looked into."""
+    if isinstance(value, np.ndarray | np.generic):
+        return float(value.reshape(())) if value.size == 1 and value.dtype.kind in "fiub" else math.nan
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def _read_network(path: Path) -> PyTree:
     found = read_pytorch(path)
-    if not isinstance(found, dict) or not all(isinstance(value, np.ndarray) for value in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+        for name, value in found.items()
+    ):
         raise UserError(f"{path} is not a state dict")
     try:
         return from_state_dict(found)
@@ -236,7 +283,9 @@ def _read_network(path: Path) -> PyTree:
 def _read_noise(path: Path, size: tuple[int, ...], num_layers: int) -> np.ndarray:
     """Returns z*, float32 [1, h, w, 1]; the reference saves it surrounded by as many zeros as there are layers."""
     noise = read_pytorch(path)
-    if not isinstance(noise, np.ndarray) or noise.ndim != 4 or noise.shape[0] != 1 or noise.shape[1] == 0:
+    if not (isinstance(noise, np.ndarray) and noise.dtype.kind in "fiub" and noise.ndim == 4) or (
+        noise.shape[0] != 1 or noise.shape[1] == 0
+    ):
         raise UserError(f"{path} is not a noise map [1, C, H, W]")
     height, width = size
     border = num_layers if noise.shape[2:] == (height + 2 * num_layers, width + 2 * num_layers) else 0

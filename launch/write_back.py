@@ -112,7 +112,7 @@ class PictureWriter:
 
     def add(self, ids: Sequence[str], first: int, pixels: np.ndarray) -> None:
         jobs = [
-            (self._records[name], first + index, geometry.upright(sample, self._records[name].details))
+            (self._records[name], first + index, _picture(self._records[name], sample))
             for name, drawn in zip(ids, pixels, strict=True)
             for index, sample in enumerate(drawn)
         ]
@@ -132,6 +132,10 @@ class PictureWriter:
         rows = pictures.image_rows(record.id, shown, record.channels)
         picture = pictures.grid(rows, [f"sample {i}" for i in range(len(shown))])
         files.write_bytes(self._folder / f"{record.id}_grid.png", pictures.encode_png(picture))
+
+
+def _picture(record: ImageRecord, sample: np.ndarray) -> np.ndarray:
+    return geometry.upright(record.value_map.shown(sample), record.details)
 
 
 class NpyWriter:

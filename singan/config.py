@@ -74,8 +74,9 @@ class MethodConfig:
 
     reconstruction_noise: str | None = None  # fixed | redrawn: z* of scale 0, once per image or at every step
     resize_border: str | None = None  # mirror | reference: what lies outside the image when resizing
-    # clip | uint8 | uint8_rescaled: what happens to values that pass from scale to scale. The last is what forks of the
-    # reference do with more than three channels: cut to 8 bits, and then divided by the image's own largest value.
+    # clip | uint8 | uint8_rescaled | uint8_rescaled_before_crop: what happens to values that pass from scale to scale.
+    # The last is what forks of the reference do with more than three channels: cut to 8 bits, resized, divided by the
+    # image's own largest value and only then cropped. uint8_rescaled crops first: older imports hold it, by mistake.
     between_scales: str | None = None
     norm_statistics: str | None = None  # sample | running: the statistics that a frozen generator normalises with
     padding: str | None = None  # background | zero: what surrounds the previous image
@@ -111,7 +112,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.has_tumour": ("any", "yes", "no"),
     "method.reconstruction_noise": ("fixed", "redrawn"),
     "method.resize_border": ("mirror", "reference"),
-    "method.between_scales": ("clip", "uint8", "uint8_rescaled"),
+    "method.between_scales": ("clip", "uint8", "uint8_rescaled", "uint8_rescaled_before_crop"),
     "method.norm_statistics": ("sample", "running"),
     "method.padding": ("background", "zero"),
     "train.schedule": ("sequential", "concurrent"),

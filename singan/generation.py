@@ -39,20 +39,23 @@ def hop(spec: ScaleSpec, image: Float[Array, "b h w c"]) -> Float[Array, "b hh w
     """Returns an image of scale - 1 as the previous image of `spec.scale`, in [-1, 1].
 
     between_scales 'clip' resizes the clipped image; 'uint8' first cuts it down to 8 bits, as the reference does each
-    time an image passes through its host-side resizing; 'uint8_rescaled' also divides each image, in [0, 1], by its
-    own maximum, as forks of the reference for more than three channels do.
+    time an image passes through its host-side resizing; 'uint8_rescaled_before_crop' also divides each resized image,
+    in [0, 1], by its own maximum, as forks of the reference for more than three channels do. They crop the image after
+    that: the maximum may lie in the part that is cut off. 'uint8_rescaled' takes the maximum of the part that is kept.
     """
-    rows, columns = spec.pyramid.upsampling(spec.scale)
+    rule = spec.method.between_scales
+    rows, columns = spec.pyramid.upsampling(spec.scale, cropped=rule != "uint8_rescaled_before_crop")
     image = jnp.clip(image, -1, 1)
-    if spec.method.between_scales in ("uint8", "uint8_rescaled"):
+    if rule != "clip":
         image = jnp.floor((image + 1) * 127.5) / 127.5 - 1
     # At any train.precision: it costs little, and fewer bits would take grey levels from every scale.
     image = jnp.einsum("ph,bhwc->bpwc", rows, image, precision="highest")
     image = jnp.einsum("qw,bpwc->bpqc", columns, image, precision="highest")
-    if spec.method.between_scales == "uint8_rescaled":
+    if rule in ("uint8_rescaled", "uint8_rescaled_before_crop"):
         # From 0 to the largest value of all channels, instead of to 255; a black image stays one.
         image = 2 * (image + 1) / jnp.maximum(jnp.max(image + 1, (1, 2, 3), keepdims=True), 2 / 255) - 1
-    return jnp.clip(image, -1, 1)
+    height, width = spec.size
+    return jnp.clip(image[:, :height, :width], -1, 1)
 
 
 def run_trained(

@@ -1,25 +1,36 @@
 """Pickles read as plain data: no object of a pickle's choosing is ever made, and nothing of it runs.
 
 `pickletools.genops` splits the bytes into opcodes and checks their lengths; the small machine below interprets those
-that containers, numbers, text and calls of a given table need. Not a subclass of pickle.Unpickler: that one can be made
-to take any amount of memory or time by a few bytes (the index of a memo entry, a dict key of nested tuples).
+that containers, numbers, text and calls of a given table need. Not pickle.Unpickler with an allow-list in find_class:
+it hashes the keys of a dict before anyone is asked, so that 140 bytes of nested tuples take seconds and 200 KB of them
+end the process, and nothing bounds the memory that it takes (a memo of 2^32 entries in 5 bytes).
 """
 
 import pickletools
+import sys
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
-MARK = object()
-VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-MAKERS: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+# Bytes that an opcode takes besides the value that it makes: a place on the stack, an entry of the memo, a call.
+PLACE, MEMO, CALL = 16, 128, 256
+LARGEST_KEY = 2**60  # larger integers can be chosen to have equal hashes, which makes a dict of them slow
+
+# Of protocol 2 on, which torch.save needs.
 LITERALS = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 }
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-PUTS, GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
+VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+MAKERS: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
+PUTS, GETS = {"BINPUT", "LONG_BINPUT", "MEMOIZE"}, {"BINGET", "LONG_BINGET"}
+# How many values an opcode takes from the stack; None: all since the last mark.
+TAKES: dict[str, int | None] = {
+    **dict.fromkeys(("TUPLE", "APPENDS", "SETITEMS")),
+    **dict.fromkeys(("TUPLE1", "BUILD", "APPEND", "BINPERSID"), 1),
+    **dict.fromkeys(("TUPLE2", "SETITEM", "STACK_GLOBAL", "REDUCE", "NEWOBJ"), 2),
+    **dict.fromkeys(("TUPLE3",), 3),
+}
 
 
 class RefusedGlobalError(Exception):
@@ -40,83 +51,95 @@ class Buildable:
         """Takes the state; here it is dropped."""
 
 
-def read_pickle(stream: BytesIO, table: Mapping[str, Any], persistent: Callable[[tuple], Any]) -> Any:
+class Memory:
+    """The bytes that a pickle may take: a few of it can ask for any number."""
+
+    def __init__(self, limit: int):
+        self._left = limit
+
+    def check(self, size: int) -> None:
+        """Raises ValueError where less than `size` bytes are left."""
+        if size > self._left:
+            raise ValueError("it asks for far more memory than a file of its size needs")
+
+    def take(self, size: int) -> None:
+        """Counts `size` bytes as taken, or raises ValueError where they are not left."""
+        self.check(size)
+        self._left -= size
+
+
+def read_pickle(stream: BytesIO, table: Mapping[str, Any], persistent: Callable[[tuple], Any], memory: Memory) -> Any:
     """Returns the value of the pickle that starts at `stream`'s position, which is behind it afterwards.
 
     Args:
       table: 'module.name' -> what stands for it in the result; a `Call` may be called by the pickle.
       persistent: makes a value of a persistent id, which is a tuple.
+      memory: what all values together take is counted here, and the arguments of calls each time.
 
     Raises:
       RefusedGlobalError: the pickle names what `table` lacks.
       ValueError, IndexError, KeyError, TypeError, AttributeError: damaged, or no pickle of plain data.
     """
     stack: list[Any] = []
+    outer: list[list[Any]] = []  # the stacks below each mark
     memo: dict[int, Any] = {}
 
-    def pop_mark() -> list[Any]:
-        index = len(stack) - 1
-        while stack[index] is not MARK:
-            index -= 1
-            if index < 0:
-                raise ValueError("an opcode lacks its mark")
-        items = stack[index + 1 :]
-        del stack[index:]
-        return items
+    def push(value: Any) -> None:
+        memory.take(sys.getsizeof(value))
+        stack.append(value)
 
     arg: Any
     for opcode, arg, _ in pickletools.genops(stream):
         name = opcode.name
+        memory.take(PLACE)
         if name in LITERALS:
-            stack.append(arg)
+            push(arg)
         elif name in VALUES:
-            stack.append(VALUES[name])
+            push(VALUES[name])
         elif name in MAKERS:
-            stack.append(MAKERS[name]())
+            push(MAKERS[name]())
         elif name in PUTS:
-            memo[arg] = stack[-1]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
+            memory.take(MEMO)
+            memo[len(memo) if arg is None else arg] = stack[-1]
         elif name in GETS:
             stack.append(memo[arg])
-        elif name == "MARK":
-            stack.append(MARK)
-        elif name in TUPLES:
-            count = TUPLES[name]
-            if len(stack) < count:
-                raise ValueError("a tuple lacks its items")
-            stack[-count:] = [tuple(stack[-count:])]
-        elif name == "TUPLE":
-            stack.append(tuple(pop_mark()))
-        elif name == "LIST":
-            stack.append(pop_mark())
-        elif name == "DICT":
-            stack.append(set_items({}, pop_mark()))
-        elif name in ("APPEND", "APPENDS"):
-            items = pop_mark() if name == "APPENDS" else [stack.pop()]
-            _checked(stack[-1], list).extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            items = pop_mark() if name == "SETITEMS" else [stack.pop(), stack.pop()][::-1]
-            set_items(_checked(stack[-1], dict), items)
         elif name == "GLOBAL":
             stack.append(_named(table, *arg.split(" ", 1)))
-        elif name == "STACK_GLOBAL":
-            last = stack.pop()
-            stack.append(_named(table, stack.pop(), last))
-        elif name in ("REDUCE", "NEWOBJ"):
-            arguments = _checked(stack.pop(), tuple)
-            stack.append(_checked(stack.pop(), Call).function(*arguments))
-        elif name == "BUILD":
-            state = stack.pop()
-            _checked(stack[-1], Buildable).set_state(state)
-        elif name == "BINPERSID":
-            stack.append(persistent(_checked(stack.pop(), tuple)))
+        elif name == "MARK":
+            outer.append(stack)
+            stack = []
+            memory.take(sys.getsizeof(stack))
+        elif name in TAKES:
+            count = TAKES[name]
+            if count is None:
+                items, stack = stack, outer.pop()
+            elif count <= len(stack):
+                items = stack[-count:]
+                del stack[-count:]
+            else:
+                raise ValueError(f"opcode {name} lacks values")
+            if name.startswith("TUPLE"):
+                push(tuple(items))
+            elif name.startswith(("APPEND", "SETITEM")):
+                target, is_list = stack[-1], name.startswith("APPEND")
+                before = sys.getsizeof(_checked(target, list if is_list else dict))
+                target.extend(items) if is_list else set_items(target, items)
+                memory.take(max(sys.getsizeof(target) - before, 0))
+            elif name == "BUILD":
+                _checked(stack[-1], Buildable).set_state(*items)
+            elif name == "STACK_GLOBAL":
+                stack.append(_named(table, *items))
+            else:
+                arguments = _checked(items.pop(), tuple)
+                memory.take(CALL + sum(map(sys.getsizeof, (arguments, *arguments))))
+                push(_checked(items[0], Call).function(*arguments) if items else persistent(arguments))
         elif name == "STOP":
             break
         elif name not in ("PROTO", "FRAME"):
             raise ValueError(f"opcode {name} is not one of plain data")
-    (value,) = stack
-    return value
+    if outer or len(stack) != 1:
+        raise ValueError("it does not end with one value")
+    return stack[0]
 
 
 def set_items(target: dict, items: list[Any]) -> dict:
@@ -125,7 +148,7 @@ def set_items(target: dict, items: list[Any]) -> dict:
         raise ValueError("a key lacks its value")
     for key, value in zip(items[::2], items[1::2], strict=True):
         # No tuples: hashing nested ones can take for ever.
-        if key is not None and not isinstance(key, str | int | float | bytes):
+        if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < LARGEST_KEY):
             raise TypeError(f"a {type(key).__name__} as a key")
         target[key] = value
     return target

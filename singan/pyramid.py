@@ -84,12 +84,17 @@ class Pyramid:
             raise UserError(f"a size of {height:g} x {width:g} times the image's leaves {sizes[0]} pixels at scale 0")
         return dataclasses.replace(self, source=times(self.source), shrunk=times(self.shrunk), sizes=sizes)
 
-    def upsampling(self, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    def upsampling(self, scale: int, cropped: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Returns the float32 matrices (rows, columns) that take scale - 1 to scale: x -> rows @ x @ columns.T.
 
-        The reference resizes by 1/ratio to ceil(size / ratio) and crops top-left; here only the kept rows are made.
+        The reference resizes by 1/ratio to ceil(size / ratio) and keeps the top left part of it.
+
+        Args:
+          cropped: make the kept rows only; else all of them, of which the first ones are kept.
         """
         old, new, growth = self.sizes[scale - 1], self.sizes[scale], self.growth(scale)
+        if not cropped:
+            new = tuple(max(n, math.ceil(o * growth)) for o, n in zip(old, new, strict=True))
         rows, columns = (resize_matrix(o, n, growth, self.border) for o, n in zip(old, new, strict=True))
         return rows.astype(np.float32), columns.astype(np.float32)
 

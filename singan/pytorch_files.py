@@ -16,12 +16,13 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from singan.errors import UserError
-from singan.plain_pickles import Buildable, Call, RefusedGlobalError, read_pickle, set_items
+from singan.plain_pickles import Buildable, Call, Memory, RefusedGlobalError, read_pickle, set_items
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older format
-# Arrays may be larger than the file where a tensor was expanded (stride 0); all of them together at most by this
-# factor, or as many bytes.
-MAX_EXPANSION, MAX_EXPANDED_BYTES = 64, 2**26
+# What is read may take more memory than the file: a tensor may have been expanded (stride 0), and Python's objects are
+# larger than their opcodes. All of it together takes at most this many times the file, or as many bytes.
+MAX_EXPANSION, MAX_EXPANDED_BYTES = 16, 2**26
+MAX_AXES = 32
 
 _BFLOAT16 = "bfloat16"  # NumPy has none: its bits are read as uint16 and widened
 _STORAGES = {
@@ -80,11 +81,11 @@ class _Storage:
 class _Reader:
     """Makes arrays for one pickle: storages come from `load`, tensors are views of them that are then copied."""
 
-    def __init__(self, load: Callable[[str, str, int], np.ndarray], little_endian: bool, limit: int):
-        """Args: load: (key, type, count of elements) -> uint8 [bytes]; limit: of the bytes of all arrays."""
+    def __init__(self, load: Callable[[str, str, int], np.ndarray], little_endian: bool, memory: Memory):
+        """Args: load: (key, type, count of elements) -> uint8 [bytes]; memory: what the pickle may take."""
         self._load = load
         self._order: Literal["<", ">"] = "<" if little_endian else ">"
-        self._left = limit
+        self._memory = memory
         self._storages: dict[tuple[str, str], _Storage] = {}
 
     def table(self) -> dict[str, Any]:
@@ -133,20 +134,21 @@ class _Reader:
     def _view(self, content: np.ndarray, code: str, offset: Any, size: Any, stride: Any) -> np.ndarray:
         dtype = np.dtype("uint16" if code == _BFLOAT16 else code).newbyteorder(self._order)
         elements = content[: content.nbytes // dtype.itemsize * dtype.itemsize].view(dtype)
+        if len(size) > MAX_AXES:
+            raise ValueError(f"a tensor of {len(size)} axes")
         _check_sizes([offset, *size, *stride])
         count = math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if count and last >= elements.size:
             raise ValueError(f"a tensor reaches element {last} of a storage of {elements.size}")
-        self._left -= count * (4 if code == _BFLOAT16 else dtype.itemsize)
-        if self._left < 0:
-            raise ValueError("its tensors are far larger than the file")
+        self._memory.check(count * (4 if code == _BFLOAT16 else dtype.itemsize))  # counted once it is made
         strides = [step * dtype.itemsize for step in stride]
         view = np.lib.stride_tricks.as_strided(elements[offset:], size, strides) if count else np.empty(size, dtype)
         if code == _BFLOAT16:
-            wide = np.array(view, np.uint32, order="C")
-            wide <<= 16
-            return wide.view(np.float32)
+            wide = np.empty(view.shape, np.float32)
+            wide.view(np.uint32)[...] = view
+            wide.view(np.uint32)[...] <<= 16
+            return wide
         return np.array(view, dtype.newbyteorder("="), order="C")
 
 
@@ -176,7 +178,7 @@ def read_pytorch(path: str | os.PathLike) -> Any:
         ) from None
     except (
         *(ValueError, IndexError, KeyError, TypeError, AttributeError, EOFError, OverflowError),
-        *(zipfile.BadZipFile, NotImplementedError, RuntimeError),
+        *(zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError),
     ) as error:
         raise UserError(f"{path} is damaged or no file of torch.save ({_line(error)}): copy it again") from None
 
@@ -186,8 +188,8 @@ def _line(error: Exception) -> str:
     return str(error)[:150].encode("unicode_escape").decode("ascii") or type(error).__name__
 
 
-def _limit(data: bytes) -> int:
-    return max(MAX_EXPANSION * len(data), MAX_EXPANDED_BYTES)
+def _memory(data: bytes) -> Memory:
+    return Memory(max(MAX_EXPANSION * len(data), MAX_EXPANDED_BYTES))
 
 
 def _read_zip(data: bytes) -> Any:
@@ -217,14 +219,15 @@ def _read_zip(data: bytes) -> Any:
                 contents[key] = np.frombuffer(read(f"data/{key}"), np.uint8)
             return contents[key]
 
-        reader = _Reader(load, order == b"little", _limit(data))
-        return read_pickle(io.BytesIO(read("data.pkl")), reader.table(), reader.persistent)
+        memory = _memory(data)
+        reader = _Reader(load, order == b"little", memory)
+        return read_pickle(io.BytesIO(read("data.pkl")), reader.table(), reader.persistent, memory)
 
 
 def _read_sequence(data: bytes) -> Any:
     stream = io.BytesIO(data)
-    plain = [read_pickle(stream, {}, lambda _: None) for _ in range(3)]
-    magic, _, system = plain
+    memory = _memory(data)
+    magic, _, system = (read_pickle(stream, {}, lambda _: None, memory) for _ in range(3))
     if magic != MAGIC:
         raise ValueError("it does not begin as such a file does")
     little_endian = bool(system["little_endian"])
@@ -241,9 +244,9 @@ def _read_sequence(data: bytes) -> Any:
         return np.zeros(count * item_sizes[key], np.uint8)
 
     # The storages come behind the pickle that names them: once through it to learn their types, once for the tensors.
-    reader = _Reader(note, little_endian, _limit(data))
-    read_pickle(stream, reader.table(), reader.persistent)
-    keys = read_pickle(stream, {}, lambda _: None)
+    reader = _Reader(note, little_endian, memory)
+    read_pickle(stream, reader.table(), reader.persistent, memory)
+    keys = read_pickle(stream, {}, lambda _: None, memory)
     contents: dict[str, np.ndarray] = {}
     for key in map(_text, keys):
         count = int.from_bytes(stream.read(8), "little" if little_endian else "big", signed=True)
@@ -252,8 +255,9 @@ def _read_sequence(data: bytes) -> Any:
             raise ValueError(f"storage {key} is cut off")
         contents[key] = np.frombuffer(stream.read(size), np.uint8)
     stream.seek(start)
-    reader = _Reader(lambda key, code, count: contents[key], little_endian, _limit(data))
-    return read_pickle(stream, reader.table(), reader.persistent)
+    memory = _memory(data)
+    reader = _Reader(lambda key, code, count: contents[key], little_endian, memory)
+    return read_pickle(stream, reader.table(), reader.persistent, memory)
 
 
 def _check_sizes(numbers: list[Any]) -> None:

@@ -74,6 +74,11 @@ def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None
     height, width, channels = images[0].shape
     pyramid = plan(height, width, config.pyramid, str(config.method.resize_border))
     spec = make_spec(config, pyramid, channels, form or form_for(jax.default_backend()))
+    if _imported_wrongly(config, images[0]):
+        warn(
+            f"{workdir.path} was imported by an older version, which mistook what passes from scale to scale: its"
+            " samples are not those of the model; import it again with launch.import_pytorch"
+        )
     scales: list[FinishedScale] = []
     while len(scales) < len(pyramid):
         below = scales[-1].fingerprint if scales else ""
@@ -86,3 +91,10 @@ def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None
     if not scales:
         raise UserError(f"{workdir.path} has no finished scale yet: train it further with launch.train")
     return Run(workdir, config, images, spec, tuple(scales))
+
+
+def _imported_wrongly(config: Config, image: ImageRecord) -> bool:
+    """Returns whether a run was imported from PyTorch when the rule between scales of more than three channels was
+    understood wrongly, and where none fitted, the reference's own was taken."""
+    rule, unchecked = config.method.between_scales, "misfit" not in image.details and image.shape[2] > 3
+    return "imported" in image.details and (rule == "uint8_rescaled" or unchecked)

@@ -39,6 +39,8 @@ class ValueMap:
       dtype: NumPy's name of the type the source stores, for example 'uint8'.
       rules: by which of RULES each channel's low and high were found; () where that was not noted. A note for people:
         maps that differ in it alone are equal.
+      least: the least source value that there is, per channel, where it is above `low`: an imported model may have been
+        trained on [0, 1] as it is, and never have seen -1. () where it is `low`.
     """
 
     low: tuple[float, ...]
@@ -46,6 +48,7 @@ class ValueMap:
     background: tuple[float | None, ...]
     dtype: str
     rules: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    least: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.low) == len(self.high) == len(self.background) == len(self.rules or self.low):
@@ -54,6 +57,9 @@ class ValueMap:
             raise UserError(f"a value map is fitted by one of {', '.join(RULES)}, not by {', '.join(sorted(unknown))}")
         if not all(np.isfinite([*self.low, *self.high])) or not all(np.less(self.low, self.high)):
             raise UserError(f"a value map needs finite values with low below high, not {self}")
+        least = self.least or self.low
+        if len(least) != len(self.low) or not (np.less_equal(self.low, least) & np.less(least, self.high)).all():
+            raise UserError(f"a value map's least values lie from low to below high, not as in {self}")
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Returns `image` [..., C], in source units, as float32 [..., C]; values beyond [low, high] become -1 or 1."""
@@ -62,7 +68,7 @@ class ValueMap:
         return np.clip(2.0 * unit - 1.0, -1.0, 1.0).astype(np.float32)
 
     def invert(self, image: np.ndarray, as_stored: bool = False) -> np.ndarray:
-        """Returns `image` [..., C], in [-1, 1], in source units; values beyond [-1, 1] become low or high.
+        """Returns `image` [..., C], in [-1, 1], in source units; what lies beyond them becomes least (or low) or high.
 
         Args:
           image: [..., C].
@@ -71,7 +77,7 @@ class ValueMap:
         """
         low, high = np.asarray(self.low), np.asarray(self.high)
         values = low + (np.asarray(image, np.float64) + 1.0) / 2.0 * (high - low)
-        values = np.clip(values, low, high)
+        values = np.clip(values, self.least or low, high)
         if not as_stored:
             return values.astype(np.float32)
         dtype = np.dtype(self.dtype)
@@ -80,6 +86,20 @@ class ValueMap:
         if dtype.kind in "iu":
             values = np.clip(np.rint(values), *_float_limits(dtype))
         return values.astype(dtype)
+
+    def shown(self, image: np.ndarray) -> np.ndarray:
+        """Returns `image` [..., C] in [-1, 1] as pictures show it: the least source value is -1, which is black."""
+        if not self.least:
+            return image
+        black = self.apply(np.asarray(self.least))
+        return np.clip((image - black) / (1 - black) * 2 - 1, -1, 1).astype(np.float32)
+
+    def from_shown(self, image: np.ndarray) -> np.ndarray:
+        """Returns the image [..., C] in [-1, 1] that `shown` made a picture of; what is below least is lost."""
+        if not self.least:
+            return image
+        black = self.apply(np.asarray(self.least))
+        return (black + (image + 1) / 2 * (1 - black)).astype(np.float32)
 
     @property
     def padding(self) -> np.ndarray:
@@ -96,6 +116,7 @@ class ValueMap:
             "background": list(self.background),
             "dtype": self.dtype,
             "rules": list(self.rules),
+            **({"least": list(self.least)} if self.least else {}),
         }
 
     @classmethod
@@ -112,6 +133,7 @@ class ValueMap:
                 background=tuple(None if value is None else float(value) for value in mapping["background"]),
                 dtype=np.dtype(mapping["dtype"]).name,
                 rules=tuple(mapping.get("rules", ())),
+                least=tuple(float(value) for value in mapping.get("least", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"not a value map: {mapping!r}") from error

@@ -107,12 +107,27 @@ def card_of(
             "size": list(run.images[0].shape[:2]),
             "size_of_samples": list(run.spec.pyramid.sizes[len(run.scales) - 1]),
             "channels": list(run.images[0].channels),
+            **_imported(run),
         },
         "settings": dict(settings),
         **measured,
         "intended_use": list(INTENDED),
         "limits": [*warnings(measured), *LIMITS, *([MASKS] if has_masks else [])],
         "definitions": measuring.DEFINITIONS,
+    }
+
+
+def _imported(run: Run) -> dict[str, Any]:
+    """Returns where weights were imported from, and how well they were understood; {} for those trained here."""
+    details = run.images[0].details
+    if not details.get("imported"):
+        return {}
+    return {
+        "imported": {
+            "from": str(details["imported"]),
+            "between_scales": str(run.config.method.between_scales),
+            "misfit": details.get("misfit", NOT_RECORDED),
+        }
     }
 
 
@@ -167,6 +182,7 @@ def page(card: Mapping[str, Any]) -> str:
         f"| training set | {training['images']} image(s), one for each model, of"
         f" {'x'.join(map(str, training['size']))} pixels, trained at {height}x{width}; channels"
         f" {', '.join(training['channels'])} |",
+        *_imported_row(training.get("imported")),
         *(f"| {key.replace('_', ' ')} | {_shown(value)} |" for key, value in card["settings"].items()),
         "",
         "## How good, how various, how new",
@@ -213,6 +229,15 @@ def in_short(card: Mapping[str, Any]) -> str:
     numbers = [f"{name} {value:.3f}" for name, value in (("SWD", swd), ("diversity", varied)) if value is not None]
     near = f"near-copies: {_near(card['distance'])}"
     return f"{', '.join([*numbers, near])} ({NAMES[0]})"
+
+
+def _imported_row(imported: Mapping[str, Any] | None) -> list[str]:
+    if imported is None:
+        return []
+    row, misfit = f"{imported['from']}; between scales {imported['between_scales']}", imported["misfit"]
+    if isinstance(misfit, float):
+        row += f", which replays the stored noise amplitudes within {max(misfit, 1e-4):.2%}"
+    return [f"| imported from | {row} |"]
 
 
 def _row(name: str, entry: Mapping[str, Any], hint: str) -> str:

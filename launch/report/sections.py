@@ -270,7 +270,7 @@ def _size(image: ImageRecord) -> str:
 
 def _value_map(image: ImageRecord) -> Sequence[str]:
     of = image.value_map
-    limits = zip(image.channels, of.low, of.high, strict=True)
+    limits = zip(image.channels, of.least or of.low, of.high, strict=True)
     ranges = [f"{name}: {number(low)} to {number(high)}" for name, low, high in limits]
     background = [ABSENT if value is None else number(value) for value in of.background]
     return [
@@ -288,7 +288,7 @@ def _thumbnails(run: RunFacts, image: ImageRecord) -> list[tuple[str, bytes]]:
         return []
     every = max(1, max(pixels.shape[:2]) // (2 * THUMBNAIL))
     kept = np.clip(np.nan_to_num(pixels[::every, ::every]), -1, 1)  # a damaged file may hold any values
-    small = geometry.upright(kept, image.details)
+    small = geometry.upright(image.value_map.shown(kept), image.details)
     found = []
     for name, numbers in list(pictures.channel_groups(image.channels).items())[:MOST_CHANNELS]:
         panel = pictures.to_uint8(small[..., numbers])

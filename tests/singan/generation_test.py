@@ -7,6 +7,7 @@ import pytest
 
 from singan.generation import generator_inputs, hop, random_previous, run_trained, surround
 from singan.noise import Purpose, image_key_data, noise_map, scale_key
+from singan.pyramid import resize_matrix
 from singan.trained import image_padding
 from singan.value_map import ValueMap, fit
 
@@ -80,6 +81,31 @@ def test_hop_resizes_what_is_clipped_or_cut_to_8_bits(tiny_spec, between_scales)
     out = hop(spec, x)
     assert out.shape == (1, *spec.size, 2)
     np.testing.assert_allclose(out, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("rule", ["uint8_rescaled", "uint8_rescaled_before_crop"])
+def test_the_rescaling_hop_divides_by_the_largest_value_before_or_after_the_crop(tiny_spec, rule):
+    spec = next(spec for spec in map(tiny_spec, (1, 2, 3)) if _enlarged(spec) != spec.size)
+    spec = dataclasses.replace(spec, method=dataclasses.replace(spec.method, between_scales=rule))
+    x = 0.3 * image(6, spec.pyramid.sizes[spec.scale - 1])
+    x[:, -1], x[:, :, -1] = 0.9, 0.9  # what overshoots at the end is cut off
+    rows, columns = (
+        resize_matrix(old, new, spec.pyramid.growth(spec.scale), spec.pyramid.border)
+        for old, new in zip(spec.pyramid.sizes[spec.scale - 1], _enlarged(spec), strict=True)
+    )
+    levels = np.floor((np.clip(x.astype(np.float64), -1, 1) + 1) * 127.5)
+    whole = np.einsum("ph,bhwc,qw->bpqc", rows, levels, columns)
+    kept = whole[:, : spec.size[0], : spec.size[1]]
+    assert whole.max() > 1.001 * kept.max()
+    largest = whole.max() if rule == "uint8_rescaled_before_crop" else kept.max()
+    np.testing.assert_allclose(hop(spec, x), np.clip(2 * kept / largest - 1, -1, 1), atol=2e-6)
+
+
+def _enlarged(spec):
+    """The size of what the reference's resizing makes, before it is cropped."""
+    growth = spec.pyramid.growth(spec.scale)
+    height, width = (int(np.ceil(side * growth)) for side in spec.pyramid.sizes[spec.scale - 1])
+    return height, width
 
 
 def test_hop_keeps_a_constant_image_and_the_presets_differ_by_less_than_a_grey_level(tiny_spec):

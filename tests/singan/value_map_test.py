@@ -294,3 +294,19 @@ def test_a_damaged_map_is_refused(change):
     good = ValueMap((0.0, 0.0), (1.0, 1.0), (None, 0.0), "uint8").to_json()
     with pytest.raises(UserError, match="value map"):
         ValueMap.from_json({**good, **change})
+
+
+def test_a_map_of_a_part_of_the_range_gives_that_part_back_and_shows_its_least_value_as_black():
+    whole = ValueMap((-1.0,), (1.0,), (None,), "float32")
+    unit = ValueMap((-1.0,), (1.0,), (None,), "float32", least=(0.0,))
+    image = np.float32([[[-1], [-0.2]], [[0], [0.25]], [[1], [1.5]]])
+    np.testing.assert_allclose(unit.invert(image).ravel(), [0, 0, 0, 0.25, 1, 1])
+    np.testing.assert_allclose(unit.shown(image).ravel(), [-1, -1, -1, -0.5, 1, 1])
+    np.testing.assert_allclose(unit.from_shown(unit.shown(image)).ravel(), [0, 0, 0, 0.25, 1, 1])
+    np.testing.assert_array_equal(unit.apply(image), whole.apply(image))
+    assert whole.shown(image) is image
+    assert ValueMap.from_json(json.loads(json.dumps(unit.to_json()))) == unit != whole
+    assert "least" not in whole.to_json()
+    for least in ((1.0,), (-2.0,), (0.0, 0.0), (float("nan"),)):
+        with pytest.raises(UserError, match="least"):
+            ValueMap((-1.0,), (1.0,), (None,), "float32", least=least)
