@@ -6,6 +6,7 @@ it hashes the keys of a dict before anyone is asked, so that 140 bytes of nested
 end the process, and nothing bounds the memory that it takes (a memo of 2^32 entries in 5 bytes).
 """
 
+import dataclasses
 import pickletools
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 # Bytes that an opcode takes besides the value that it makes: a place on the stack, an entry of the memo, a call.
 PLACE, MEMO, CALL = 16, 128, 256
+MAX_ARGUMENTS = 16
 LARGEST_KEY = 2**60  # larger integers can be chosen to have equal hashes, which makes a dict of them slow
 
 # Of protocol 2 on, which torch.save needs.
@@ -29,8 +31,9 @@ TAKES: dict[str, int | None] = {
     **dict.fromkeys(("TUPLE", "APPENDS", "SETITEMS")),
     **dict.fromkeys(("TUPLE1", "BUILD", "APPEND", "BINPERSID"), 1),
     **dict.fromkeys(("TUPLE2", "SETITEM", "STACK_GLOBAL", "REDUCE", "NEWOBJ"), 2),
-    **dict.fromkeys(("TUPLE3",), 3),
+    "TUPLE3": 3,
 }
+FILLS: dict[str, type] = {"APPEND": list, "APPENDS": list, "SETITEM": dict, "SETITEMS": dict}
 
 
 class RefusedGlobalError(Exception):
@@ -51,21 +54,16 @@ class Buildable:
         """Takes the state; here it is dropped."""
 
 
+@dataclasses.dataclass
 class Memory:
-    """The bytes that a pickle may take: a few of it can ask for any number."""
+    """How many bytes a pickle may still take: a few of its own can ask for any number."""
 
-    def __init__(self, limit: int):
-        self._left = limit
+    left: int
 
-    def check(self, size: int) -> None:
+    def check(self, size: int = 0) -> None:
         """Raises ValueError where less than `size` bytes are left."""
-        if size > self._left:
+        if size > self.left:
             raise ValueError("it asks for far more memory than a file of its size needs")
-
-    def take(self, size: int) -> None:
-        """Counts `size` bytes as taken, or raises ValueError where they are not left."""
-        self.check(size)
-        self._left -= size
 
 
 def read_pickle(stream: BytesIO, table: Mapping[str, Any], persistent: Callable[[tuple], Any], memory: Memory) -> Any:
@@ -74,7 +72,7 @@ def read_pickle(stream: BytesIO, table: Mapping[str, Any], persistent: Callable[
     Args:
       table: 'module.name' -> what stands for it in the result; a `Call` may be called by the pickle.
       persistent: makes a value of a persistent id, which is a tuple.
-      memory: what all values together take is counted here, and the arguments of calls each time.
+      memory: what all values take together is taken off it, and the arguments of calls each time.
 
     Raises:
       RefusedGlobalError: the pickle names what `table` lacks.
@@ -83,32 +81,31 @@ def read_pickle(stream: BytesIO, table: Mapping[str, Any], persistent: Callable[
     stack: list[Any] = []
     outer: list[list[Any]] = []  # the stacks below each mark
     memo: dict[int, Any] = {}
-
-    def push(value: Any) -> None:
-        memory.take(sys.getsizeof(value))
-        stack.append(value)
-
     arg: Any
     for opcode, arg, _ in pickletools.genops(stream):
         name = opcode.name
-        memory.take(PLACE)
+        memory.left -= PLACE
+        memory.check()
         if name in LITERALS:
-            push(arg)
+            value = arg
         elif name in VALUES:
-            push(VALUES[name])
+            value = VALUES[name]
         elif name in MAKERS:
-            push(MAKERS[name]())
+            value = MAKERS[name]()
         elif name in PUTS:
-            memory.take(MEMO)
             memo[len(memo) if arg is None else arg] = stack[-1]
+            memory.left -= MEMO
+            continue
         elif name in GETS:
             stack.append(memo[arg])
+            continue
         elif name == "GLOBAL":
-            stack.append(_named(table, *arg.split(" ", 1)))
+            value = _named(table, *arg.split(" ", 1))
         elif name == "MARK":
             outer.append(stack)
             stack = []
-            memory.take(sys.getsizeof(stack))
+            memory.left -= sys.getsizeof(stack)
+            continue
         elif name in TAKES:
             count = TAKES[name]
             if count is None:
@@ -118,25 +115,34 @@ def read_pickle(stream: BytesIO, table: Mapping[str, Any], persistent: Callable[
                 del stack[-count:]
             else:
                 raise ValueError(f"opcode {name} lacks values")
-            if name.startswith("TUPLE"):
-                push(tuple(items))
-            elif name.startswith(("APPEND", "SETITEM")):
-                target, is_list = stack[-1], name.startswith("APPEND")
-                before = sys.getsizeof(_checked(target, list if is_list else dict))
-                target.extend(items) if is_list else set_items(target, items)
-                memory.take(max(sys.getsizeof(target) - before, 0))
-            elif name == "BUILD":
+            if name in FILLS:
+                target = _checked(stack[-1], FILLS[name])
+                memory.left += sys.getsizeof(target)
+                target.extend(items) if isinstance(target, list) else set_items(target, items)
+                memory.left -= sys.getsizeof(target)
+                continue
+            if name == "BUILD":
                 _checked(stack[-1], Buildable).set_state(*items)
+                continue
+            if name.startswith("TUPLE"):
+                value = tuple(items)
             elif name == "STACK_GLOBAL":
-                stack.append(_named(table, *items))
+                value = _named(table, *items)
             else:
                 arguments = _checked(items.pop(), tuple)
-                memory.take(CALL + sum(map(sys.getsizeof, (arguments, *arguments))))
-                push(_checked(items[0], Call).function(*arguments) if items else persistent(arguments))
+                if len(arguments) > MAX_ARGUMENTS:
+                    raise ValueError(f"a call with {len(arguments)} arguments")
+                memory.left -= CALL + sum(map(sys.getsizeof, (arguments, *arguments)))
+                memory.check()
+                value = _checked(items[0], Call).function(*arguments) if items else persistent(arguments)
         elif name == "STOP":
             break
-        elif name not in ("PROTO", "FRAME"):
+        elif name in ("PROTO", "FRAME"):
+            continue
+        else:
             raise ValueError(f"opcode {name} is not one of plain data")
+        stack.append(value)
+        memory.left -= sys.getsizeof(value)
     if outer or len(stack) != 1:
         raise ValueError("it does not end with one value")
     return stack[0]

@@ -128,6 +128,35 @@ def opcodes(draw) -> bytes:
     return b"".join(parts) + draw(st.sampled_from([b".", b"", b"0."]))
 
 
+@st.composite
+def growth(draw) -> bytes:
+    """A pickle of some 100 KB that asks for much: a value, and thousands of times what makes more of it."""
+    size = draw(st.sampled_from([10, 1000, 50_000]))
+    value = draw(
+        st.sampled_from(
+            [
+                b"X" + struct.pack("<I", size) + b"a" * size,
+                b"B" + struct.pack("<I", size) + b"a" * size,
+                b"](" + b"N" * size + b"e",
+                b"](" + b"K\1K\2\x86" * (size // 5) + b"e",
+                b"(" + b"K\1" * size + b"t",
+                b"(" + b"K\0" * 30 + b"t",
+            ]
+        )
+    )
+    name = draw(NAMES).replace(" ", "\n").encode()
+    more = draw(
+        st.sampled_from(
+            [
+                *(b"h\1h\0\x85R", b"h\1h\0R", b"h\1)R", b"h\0Q", b"h\0", b"h\0\x85", b"](h\0h\0e", b"}h\0h\0s"),
+                *(b"h\1h\0\x85R}b", b"\x94", b"r\xff\xff\xff\xff", b"(h\0t", b"]", b"}K\1Ns", b"h\1K\2h\0\x86R"),
+            ]
+        )
+    )
+    count = (10**5) // len(more)
+    return b"\x80\x02](" + value + b"q\0c" + name + b"\nq\1" + more * count + b"e."
+
+
 def archive(content: bytes, storage: bytes = bytes(64), name: str = "archive/data.pkl") -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
@@ -166,6 +195,7 @@ def files(draw) -> bytes:
             ),
             opcodes(),
             opcodes(),
+            growth(),
             strategies.damage(tensor()),
             st.just(tensor()),
         )

@@ -6,6 +6,8 @@ import io
 import os
 import pickle
 import struct
+import time
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -261,6 +263,10 @@ def pair(*values):
         "key_that_takes_for_ever": b"}K\1" + b"q\0h\0\x86" * 60 + b"K\1s.",
         "pairs_that_take_for_ever": b"ccollections\nOrderedDict\n(](K\1" + b"q\0h\0\x86" * 60 + b"K\1taetR.",
         "name_that_takes_for_ever": b"K\1" + b"q\0h\0\x86" * 60 + b"K\1\x93.",
+        "integers_of_one_hash": b"}("
+        + b"".join(b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"N" for k in range(1, 20000))
+        + b"u.",
+        "tensor_of_1000_axes": tensor(number(4), number(0), pair(*[1] * 1000), pair(*[0] * 1000)),
         "object_array": b"cnumpy\ndtype\n(X\2\0\0\0O8tR.",
         "no_mark": b"K\1t.",
         "empty_stack": b"0.",
@@ -278,6 +284,70 @@ def test_bombs_and_nonsense_are_one_error(tmp_path, content):
         read_pytorch(pickled(content[1], tmp_path / "file.pth"))
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+TEXT = b"X" + struct.pack("<I", 50_000) + b"a" * 50_000 + b"q\0"
+LIST = b"](" + b"N" * 50_000 + b"eq\0"
+ITEMS = b"](" + b"K\1K\2\x86q\1" + b"h\1" * 25_000 + b"eq\0"
+CALL = {name: b"c" + name.replace(b" ", b"\n") + b"\nq\2" for name in (b"_codecs encode", b"torch Size")}
+AGAIN = b"h\2h\0\x85R"  # another call with the same text or list
+
+
+@pytest.mark.parametrize(
+    "content",
+    {
+        "text_encoded_again_and_again": TEXT + CALL[b"_codecs encode"] + b"](" + AGAIN * 12_000 + b"e",
+        "list_copied_again_and_again": LIST + CALL[b"torch Size"] + b"](" + AGAIN * 12_000 + b"e",
+        "pairs_again_and_again": ITEMS + b"ccollections\nOrderedDict\nq\2](" + AGAIN * 12_000 + b"e",
+        "arguments_again_and_again": b"(" + b"N" * 50_000 + b"tq\0ctorch._utils\n_rebuild_parameter\nq\2]("
+        + b"h\2h\0R" * 12_000 + b"e",
+        "ids_again_and_again": b"ctorch\nFloatStorage\nq\3(X\7\0\0\0storageh\3X\1\0\0\0" + b"0NK\1"
+        + b"N" * 50_000 + b"tq\0](" + b"h\0Q" * 12_000 + b"e",
+        "dicts": b"](" + b"}K\1Ns" * 22_000 + b"e",
+        "dicts_of_one_name": b"K\1q\0](" + b"}h\0Ns" * 22_000 + b"e",
+        "ordered_dicts": b"ccollections\nOrderedDict\nq\2](" + b"h\2)R" * 27_000 + b"e",
+        "lists": b"](" + b"]" * 110_000 + b"e",
+        "lists_in_lists": b"]" * 55_000 + b"a" * 54_999,
+        "marks": b"(" * 55_000 + b"t" * 55_000,
+        "tuples_in_tuples": b")" + b"\x85" * 110_000,
+        "memo": b"N" + b"\x94" * 110_000,
+        "memo_of_large_numbers": b"N" + b"".join(b"r" + struct.pack("<I", 2**32 - n) for n in range(1, 22_000)),
+        "wide_text": b"X" + struct.pack("<I", 110_000) + "😀".encode() + b"a" * 109_996,
+        "types": b"cnumpy\ndtype\nq\2](" + b"h\2X\2\0\0\0f8\x85R" * 10_000 + b"e",
+        "empty_tensors": b"](" + tensor(number(4), number(0), pair(0), pair(1)).replace(b"tR.", b"tq\1R")
+        + b"ctorch._utils\n_rebuild_tensor_v2\nq\2" + b"h\2h\1R" * 22_000 + b"e",
+    }.items(),
+    ids=lambda item: item[0],
+)  # fmt: skip
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_small_file_takes_little_memory_and_time(tmp_path, content, form):
+    path = tmp_path / "file.pth"
+    if FORMATS[form]:
+        pickled(content[1] + b".", path)
+    else:
+        head = b"".join(pickle.dumps(item, 2) for item in (MAGIC, 1001, {"little_endian": True}))
+        path.write_bytes(
+            head + b"\x80\2" + content[1] + b"." + pickle.dumps(["0"], 2) + struct.pack("<q", 4) + bytes(16)
+        )
+    assert path.stat().st_size < 180_000
+    before = time.process_time()
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(UserError):  # what takes little may also be read
+            read_pytorch(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.25 * MAX_EXPANDED_BYTES
+    assert time.process_time() - before < 10
+
+
+def test_large_text_files_of_numbers_are_read(tmp_path):
+    numbers = [float(n) for n in range(300_000)]
+    content = pickle.dumps({"losses": numbers, "names": [f"layer{n}" for n in range(20_000)]}, 2)
+    found = read_pytorch(pickled(content[2:], tmp_path / "file.pth"))
+    assert found["losses"] == numbers
+    assert found["names"][-1] == "layer19999"
 
 
 def test_expansion_within_reason_is_read(tmp_path):
