@@ -218,7 +218,7 @@ def _white(plane: np.ndarray) -> float:
 
 def _window(record: ImageRecord, numbers: Sequence[int], white: Sequence[float]) -> Callable[[np.ndarray], np.ndarray]:
     def panel(image: np.ndarray) -> np.ndarray:
-        unit = (image[..., list(numbers)] + 1) / (np.array(white, np.float32) + 1) * 2 - 1
+        unit = (record.value_map.shown(image)[..., list(numbers)] + 1) / (np.array(white, np.float32) + 1) * 2 - 1
         return _colours(pictures.to_uint8(geometry.upright(unit, record.details)))
 
     return panel
