@@ -94,7 +94,9 @@ def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None
 
 
 def _imported_wrongly(config: Config, image: ImageRecord) -> bool:
-    """Returns whether a run was imported from PyTorch when the rule between scales of more than three channels was
-    understood wrongly, and where none fitted, the reference's own was taken."""
+    """Returns whether an older version imported a run from PyTorch under a rule between scales that may be wrong.
+
+    It had the rule for more than three channels wrong, and took the reference's where no rule fitted.
+    """
     rule, unchecked = config.method.between_scales, "misfit" not in image.details and image.shape[2] > 3
     return "imported" in image.details and (rule == "uint8_rescaled" or unchecked)
