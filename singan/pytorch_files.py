@@ -124,14 +124,17 @@ class _Reader:
         return self._storages[key, kind.code]
 
     def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
-        return self._view(storage.content, storage.code, offset, size, stride)
+        return self._view(storage, "", offset, size, stride)
 
     def _typed_tensor(self, storage: Any, offset: Any, size: Any, stride: Any, _: Any, __: Any, kind: _Type, *___: Any):
         if not isinstance(kind, _Type):
             raise TypeError("a tensor lacks its type")
-        return self._view(storage.content, str(kind), offset, size, stride)
+        return self._view(storage, str(kind), offset, size, stride)
 
-    def _view(self, content: np.ndarray, code: str, offset: Any, size: Any, stride: Any) -> np.ndarray:
+    def _view(self, storage: Any, code: str, offset: Any, size: Any, stride: Any) -> np.ndarray:
+        if not (isinstance(storage, _Storage) and isinstance(size, tuple) and isinstance(stride, tuple)):
+            raise TypeError("a tensor lacks its storage, size or stride")
+        content, code = storage.content, code or storage.code
         dtype = np.dtype("uint16" if code == _BFLOAT16 else code).newbyteorder(self._order)
         elements = content[: content.nbytes // dtype.itemsize * dtype.itemsize].view(dtype)
         if len(size) > MAX_AXES:
@@ -287,4 +290,6 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 
 def _numpy_scalar(kind: Any, content: Any) -> Any:
+    if not isinstance(kind, _NumpyType):
+        raise TypeError("a number lacks its type")
     return np.frombuffer(content, kind.dtype, 1)[0].astype(kind.dtype.newbyteorder("="))[()]

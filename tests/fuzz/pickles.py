@@ -128,6 +128,13 @@ def opcodes(draw) -> bytes:
     return b"".join(parts) + draw(st.sampled_from([b".", b"", b"0."]))
 
 
+class Large(bytes):
+    """Bytes of which reports show the beginning."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} bytes: {bytes(self[:300])!r} ..."
+
+
 @st.composite
 def growth(draw) -> bytes:
     """A pickle of some 100 KB that asks for much: a value, and thousands of times what makes more of it."""
@@ -154,7 +161,7 @@ def growth(draw) -> bytes:
         )
     )
     count = (10**5) // len(more)
-    return b"\x80\x02](" + value + b"q\0c" + name + b"\nq\1" + more * count + b"e."
+    return Large(b"\x80\x02](" + value + b"q\0c" + name + b"\nq\1" + more * count + b"e.")
 
 
 def archive(content: bytes, storage: bytes = bytes(64), name: str = "archive/data.pkl") -> bytes:
@@ -202,7 +209,7 @@ def files(draw) -> bytes:
     )
     wrap = draw(st.sampled_from([archive, sequence, bytes]))
     data = wrap(content)
-    return draw(strategies.damage(data)) if draw(st.integers(0, 3)) == 0 else data
+    return Large(draw(strategies.damage(data)) if draw(st.integers(0, 3)) == 0 else data)
 
 
 def use(data: bytes, folder: Path) -> None:
