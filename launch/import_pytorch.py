@@ -109,10 +109,10 @@ def _write(
             "reconstruction_noise": found.reconstruction_noise if scale == 0 else None,
         }
         tree = cohort.stack([tree], 1)
-        extra = {"kind": "weights", "diverged": {}, "below": below}
+        extra = {"kind": "weights", "diverged": {}, "below": below, "trained_from": record.origin.digest}
         with ScaleCheckpoints(workdir.checkpoints(scale), lambda text: print(text, file=sys.stderr)) as checkpoints:
             digests = checkpoints.save(step, tree, (image.id,), extra)
-        records.write_done(workdir, scale, digests, {})
+        records.write_done(workdir, scale, digests, {}, record.origin.digest)
         below = FinishedScale((image.id,), {}, tree, digests).fingerprint
     whole = len(found.scales) == len(found.reals)
     record.update(workdir, status="finished" if whole else "imported", diverged={}, imported=dict(replayed))

@@ -8,20 +8,25 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jax.sharding import Mesh
 
 from launch.secrets import hidden_arguments
 from launch.sources import SourceImage
+from launch.wandb_runs import print_warning
 from singan import files
 from singan import workdir as records
 from singan.config import Config, resume_differences, to_mapping
 from singan.errors import UserError
+from singan.files import AnyPath
+from singan.origin import Origin, check_origin, origin_of
 from singan.processes import Processes
-from singan.workdir import ImageRecord, Workdir
+from singan.workdir import DamagedRecord, ImageRecord, Workdir
+
+T = TypeVar("T")
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "wandb")
 
@@ -32,6 +37,7 @@ class RunRecord:
 
     id: str
     content: dict[str, Any]
+    origin: Origin  # of the run's weights
     writes: bool = True  # whether this process is the one that keeps it
 
     def update(self, workdir: Workdir, **changes: Any) -> None:
@@ -62,22 +68,25 @@ def claim_workdir(
       rows: of the images of all processes.
 
     Raises:
-      UserError: the workdir holds a run with another training configuration (the keys are named) or other images.
+      UserError: the workdir holds a run with another training configuration (the keys are named) or other images, or
+        one that cannot be told to be the same.
     """
     all_processes = processes or Processes()
     rows = rows or [record_of(image) for image in images]
+    origin = origin_of(config, {row.id: row.digest for row in rows})
 
     def check() -> None:
-        if workdir.config.exists():
-            old = records.read_config(workdir)
-            if different := resume_differences(to_mapping(old), to_mapping(config)):
-                raise UserError(
-                    f"{workdir.path} holds a run with another configuration ({'; '.join(different)}): choose another"
-                    " --workdir, or give the old values to go on with it"
-                )
-        if workdir.config.exists() and workdir.images.exists():
-            _check_images(workdir, records.read_images(workdir), rows)
-        else:
+        old, no_config = _kept(workdir.config, lambda: records.read_config(workdir))
+        if old and (different := resume_differences(to_mapping(old), to_mapping(config))):
+            raise UserError(
+                f"{workdir.path} holds a run with another configuration ({'; '.join(different)}): choose another"
+                " --workdir, or give the old values to go on with it"
+            )
+        before, no_images = _kept(workdir.images, lambda: records.read_images(workdir))
+        if before:
+            _check_images(workdir, before, rows)
+        _check_weights(workdir, origin, [why for why in (no_config, no_images) if why])
+        if not before:
             # images.json before config.json: whoever finds config.json finds both.
             records.write_images(workdir, rows)
 
@@ -108,7 +117,37 @@ def claim_workdir(
     del hosts
     all_processes.only_first(write_run)
     content = all_processes.share(content)
-    return RunRecord(content["id"], content, writes=all_processes.first)
+    return RunRecord(content["id"], content, origin, writes=all_processes.first)
+
+
+def _kept(path: AnyPath, read: Callable[[], T]) -> tuple[T | None, str]:
+    """Returns what a record of the workdir says and '', or None and why it says nothing, in one line."""
+    if not files.exists(path):
+        return None, f"{path} is missing"
+    try:
+        return read(), ""
+    except DamagedRecord as error:
+        return None, str(error).partition(";")[0]
+
+
+def _check_weights(workdir: Workdir, origin: Origin, lost: Sequence[str]) -> None:
+    """Returns if what was trained here was trained from `origin`, as it says itself or as the records have said.
+
+    Args:
+      lost: why config.json or images.json says nothing, a line each; warned of.
+
+    Raises:
+      UserError: it was not, or nothing says it.
+    """
+    silent = check_origin(workdir, origin)
+    if lost and silent:
+        raise UserError(
+            f"{lost[0]}, and {silent[0]}, of an earlier version, does not say what it was trained from: bring the file"
+            " back from a copy, or choose another --workdir"
+        )
+    if lost and (workdir.path / "scales").exists():
+        for why in lost:
+            print_warning(f"{why}: written anew, as all that is trained here is of this configuration and these images")
 
 
 def _new_run() -> dict[str, Any]:

@@ -43,7 +43,7 @@ def train_cohort(
         processes.only_first(lambda: stack.enter_context(lock))
         record = claim_workdir(workdir, config, cohort.images, mesh, processes, cohort.rows)
         team = make_team(processes, mesh, cohort.by_process)
-        if processes.share(record.is_finished(workdir, scales)) and _is_whole(config, cohort, team):
+        if processes.share(record.is_finished(workdir, scales)) and _is_whole(config, cohort, team, record):
             print(f"the run in {workdir.path} is finished\n{_where(workdir, scales)}")
             return DONE
         if peers is not None and processes.first:
@@ -60,11 +60,12 @@ def train_cohort(
     return code
 
 
-def _is_whole(config: Config, cohort: Cohort, team: Team) -> bool:
+def _is_whole(config: Config, cohort: Cohort, team: Team, record: RunRecord) -> bool:
     """Returns whether a finished run's weights are whole; all processes read them together."""
     form = form_for(team.mesh.devices.flat[0].platform)
     first = make_spec(config, cohort.pyramid, len(cohort.channels), form)
-    return all_whole(first, cohort.workdir, print_warning if team.processes.first else lambda _: None, team)
+    warn = print_warning if team.processes.first else lambda _: None
+    return all_whole(first, cohort.workdir, record.origin, warn, team)
 
 
 def _train(config: Config, cohort: Cohort, team: Team, record: RunRecord, stop: StopRequest) -> int:

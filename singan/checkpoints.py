@@ -1,18 +1,13 @@
-"""Checkpoints of one scale (the only file that imports Orbax), each with a digest of every image's arrays.
+"""Checkpoints of one scale as the training writes them, each with digests of every image's arrays and of its files.
 
-Orbax keeps no checksum of array data: a flipped bit would come back as if nothing were wrong. So every checkpoint
-carries one digest per image, checked when it is read; a damaged one is named and the one before it is used.
+Orbax (which this file and singan/stored_checkpoints.py alone import) keeps no checksum of array data: a flipped bit
+would come back as if nothing were wrong. So every checkpoint carries digests, checked when it is read; a damaged one is
+named and set aside, and the one before it is used.
 """
 
-import asyncio
-import contextlib
-import gc
-import hashlib
-import logging
 import re
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,10 +15,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from singan import files
+from singan.checkpoint_files import is_checkpoint, names, seal
 from singan.cohort import own_rows
 from singan.errors import UserError
 from singan.processes import Homes, Processes
 from singan.shapes import PyTree
+from singan.stored_checkpoints import Expected, check_name, digests, leaves_of, newest_whole, steps
 
 KEPT = 2  # checkpoints of one scale: the newest, and the one before it in case the newest is damaged
 SPARE_BYTES = 2**20  # that must be free besides the arrays, which Orbax writes twice before it removes one copy
@@ -35,12 +32,7 @@ def flatten(tree: PyTree) -> dict[str, np.ndarray]:
 
     Of arrays that are spread over several processes, the rows of this one.
     """
-    return {path: own_rows(leaf) for path, leaf in _leaves(tree).items()}
-
-
-def _leaves(tree: PyTree) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {path: own_rows(leaf) for path, leaf in leaves_of(tree).items()}
 
 
 def unflatten(template: PyTree, flat: Mapping[str, np.ndarray]) -> PyTree:
@@ -60,17 +52,17 @@ def unflatten(template: PyTree, flat: Mapping[str, np.ndarray]) -> PyTree:
     return jax.tree_util.tree_unflatten(structure, [flat[name] for name in names])
 
 
-def digests(flat: Mapping[str, np.ndarray], ids: tuple[str, ...]) -> dict[str, str]:
-    """Returns a BLAKE2b digest (32 hex digits) per image of all its arrays: names, types, shapes and bytes."""
-    result = {}
-    for index, name in enumerate(ids):
-        hasher = hashlib.blake2b(digest_size=16)
-        for path in sorted(flat):
-            row = np.ascontiguousarray(flat[path][index])
-            hasher.update(f"{path} {row.dtype} {row.shape}\n".encode())
-            hasher.update(row.tobytes())
-        result[name] = hasher.hexdigest()
-    return result
+class _Newest:
+    """Which checkpoints Orbax keeps as it saves one: the newest ones, and whatever is no checkpoint of this project."""
+
+    def __init__(self, directory: files.AnyPath):
+        self._directory = directory
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        folders = [self._directory / str(one.step) for one in checkpoints]
+        ours = [is_checkpoint(folder) or not folder.exists() for folder in folders]  # the new one has no name yet
+        return [not own or sum(ours[place:]) <= KEPT for place, own in enumerate(ours)]
 
 
 class ScaleCheckpoints:
@@ -85,18 +77,29 @@ class ScaleCheckpoints:
         self._directory = files.absolute(directory)
         self._warn = warn
         self._processes = processes or Processes()
+        self._saving = 0  # the step that is written
         self._manager = self._guarded(self._open)
 
     def _open(self) -> ocp.CheckpointManager:
-        if self._processes.count == 1:
-            options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True)
-            return ocp.CheckpointManager(self._directory, options=options)
+        check_name(self._directory)
         self._processes.only_first(lambda: files.make_directory(self._directory))
-        # Named processes wait for each other by messages; without, it would be by a program on their devices, sent
-        # from the thread that writes, and so in another order on each process than the training's own.
-        everyone = ocp.options.MultiprocessingOptions(active_processes=set(range(self._processes.count)))
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=False, multiprocessing_options=everyone)
-        return ocp.CheckpointManager(self._directory, options=options)
+        options: dict[str, Any] = {
+            "create": False,
+            "preservation_policy": _Newest(self._directory),
+            "async_options": ocp.AsyncOptions(post_finalization_callback=self._seal),
+        }
+        if self._processes.count > 1:
+            # Named processes wait for each other by messages; without, it would be by a program on their devices, sent
+            # from the thread that writes, and so in another order on each process than the training's own.
+            everyone = ocp.options.MultiprocessingOptions(active_processes=set(range(self._processes.count)))
+            options["multiprocessing_options"] = everyone
+        return ocp.CheckpointManager(self._directory, options=ocp.CheckpointManagerOptions(**options))
+
+    def _seal(self) -> None:
+        """Called by Orbax, in the first process, when all files are written and before it gives the folder its name."""
+        final = self._directory / str(self._saving)
+        written = final if files.is_bucket(final) else next(self._directory.glob(f"{final.name}.orbax-checkpoint-tmp*"))
+        seal(written)
 
     def __enter__(self) -> "ScaleCheckpoints":
         return self
@@ -126,10 +129,13 @@ class ScaleCheckpoints:
         about, arrays = {"images": list(sums), "digests": sums, **extra}, own
         if self._processes.count > 1:  # Orbax writes what lies on the devices, so what only fills the cohort up too
             homes = Homes(tuple(tuple(part) for part in parts))
-            about, arrays = {**about, "rows": homes.rows(len(next(iter(rows.values()))))}, _leaves(tree)
+            about, arrays = {**about, "rows": homes.rows(len(next(iter(rows.values()))))}, leaves_of(tree)
         about = files.plain(about)
         about["sum"] = files.digest(about)
         arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
+        self._saving, place = step, self._directory / str(step)
+        if place.exists() and not is_checkpoint(place):
+            raise UserError(f"{place} is no checkpoint and lies where one is to be written: move it elsewhere")
         self._guarded(lambda: self._manager.save(step, args=arguments, force=True))
         return sums
 
@@ -143,68 +149,48 @@ class ScaleCheckpoints:
         """Returns when the last save is complete on disk."""
         self._guarded(self._manager.wait_until_finished)
 
-    def latest(self, own: Sequence[str] | None = None) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
-        """Returns (step, {path: array}, about) of the newest checkpoint that is whole, or None where there is none.
+    def latest(
+        self, own: Sequence[str] | None = None, expected: Expected | None = None
+    ) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
+        """Returns the newest checkpoint that is whole, as `newest_whole`; damaged ones are renamed to STEP.damaged."""
+        return newest_whole(self._directory, self._warn, own, expected, self._processes, self._set_aside)
 
-        Damaged ones are named to `warn` and removed, so that they are neither counted nor written over later.
+    def _set_aside(self, step: int) -> str:
+        """Renames a damaged checkpoint, so that it is neither counted nor written over; returns its new name.
 
-        Args:
-          own: the images whose rows are wanted, in their order, and checked; those that the checkpoint does not have
-            are left out. None: all, in the order of about["images"].
+        The scale's one that was set aside before is removed.
         """
-        for step in self._processes.share(sorted(self._manager.all_steps(), reverse=True)):
-            found, error = None, ""
-            with _silent_leftovers():
-                try:
-                    found = self._read(step, own)
-                except Exception as raised:  # whatever a damaged file makes of the reader
-                    error = _first_line(raised) or "unknown"
-                if error:
-                    gc.collect()  # after the except: until then the error holds what is to be collected in silence
-            errors = list(filter(None, self._processes.gather(error)))
-            if found and not errors:
-                return step, *found
-            self._warn(f"checkpoint {self._directory / str(step)} is damaged and passed over: {errors[0]}")
-            self._manager.delete(step)
-        return None
+        source, target = self._directory / str(step), self._directory / f"{step}.damaged"
 
-    def _read(self, step: int, own: Sequence[str] | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Returns ({path: array}, about). This process reads by itself: one that fails must not keep the others."""
-        folder: Any = self._directory / str(step)
-        about: Any = ocp.JsonCheckpointHandler().restore(folder / "about", args=ocp.args.JsonRestore())
-        place = dict(zip(about["images"], about.get("rows", range(len(about["images"]))), strict=True))
-        names = tuple(place) if own is None else tuple(name for name in own if name in place)
-        whole = self._read_arrays(folder / "arrays")
-        flat = {path: leaf[[place[name] for name in names]] for path, leaf in whole.items()}
-        if digests(flat, names) != {name: about["digests"][name] for name in names}:
-            raise ValueError("the digest of its arrays does not hold")
-        if about.pop("sum", None) not in (None, files.digest(about)):  # older versions wrote none
-            raise ValueError("the digest of what is said about it does not hold")
-        return flat, about
+        def move() -> None:
+            for before in self._directory.iterdir():
+                if re.fullmatch(r"\d+\.damaged", before.name) and is_checkpoint(before):
+                    _remove(before)
+            if files.is_bucket(source):
+                for name in names(source):
+                    (target / name).write_bytes((source / name).read_bytes())
+                _remove(source)
+            else:
+                source.rename(target)
 
-    def _read_arrays(self, folder: Any) -> dict[str, np.ndarray]:
-        """Returns whole NumPy arrays, whatever number of devices and processes wrote them."""
-        index = self._processes.index
-        alone = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
-        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-        names = handler.metadata(folder).tree
-        wanted = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names)
-        restored = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=wanted))
-        return {path: np.array(leaf) for path, leaf in restored.items()}
+        self._processes.only_first(lambda: self._guarded(move))
+        self._guarded(self._manager.reload)
+        return target.name
 
     def delete(self, step: int) -> None:
         """Removes one checkpoint."""
         self._guarded(lambda: self._manager.delete(step))
 
     def keep_only(self, step: int) -> None:
-        """Removes all checkpoints but one, and what saves that were killed have left."""
-        for other in self._manager.all_steps():
-            if other != step:
+        """Removes all checkpoints but one, and what saves that were killed have left; nothing else."""
+        for other in self._processes.share(self._processes.together(lambda: steps(self._directory))):
+            if other != step and other in self._manager.all_steps():
                 self._manager.delete(other)
         if not files.is_bucket(self._directory) and self._processes.first:
             # What Orbax knows nothing of: its own temporary folders, and steps that were cut off as they were removed.
             for left in self._directory.iterdir():
-                if re.match(r"\d+(\.orbax-checkpoint-tmp.*)?$", left.name) and left.name != str(step):
+                named = re.match(r"\d+(\.orbax-checkpoint-tmp.*)?$", left.name) and left.name != str(step)
+                if named and is_checkpoint(left) and not left.is_symlink():
                     shutil.rmtree(left, ignore_errors=True)
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
@@ -221,36 +207,11 @@ class ScaleCheckpoints:
             raise UserError(f"{self._directory}: {advice}") from error
 
 
-@contextlib.contextmanager
-def _silent_leftovers() -> Iterator[None]:
-    """Context for reading what may be damaged: Orbax leaves at the first array that fails, with others being read. Its
-    coroutines and tasks are never closed, and Python would print a traceback for each of them when it collects it."""
-    hook, logger, policy = sys.unraisablehook, logging.getLogger("asyncio"), asyncio.get_event_loop_policy()
-    disabled = logger.disabled
-    sys.unraisablehook, logger.disabled = lambda _: None, True
-    asyncio.set_event_loop_policy(_PatientPolicy())
-    try:
-        yield
-    finally:
-        asyncio.set_event_loop_policy(policy)
-        sys.unraisablehook, logger.disabled = hook, disabled
-
-
-class _PatientLoop(asyncio.SelectorEventLoop):
-    """A loop that TensorStore's threads may still report to when it is closed: else each of them, whenever its read
-    ends, prints a traceback that nothing in Python can catch."""
-
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        try:
-            return super().call_soon_threadsafe(callback, *args, context=context)
-        except RuntimeError:
-            if not self.is_closed():
-                raise
-
-
-class _PatientPolicy(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        return _PatientLoop()
+def _remove(folder: files.AnyPath) -> None:
+    if files.is_bucket(folder):
+        folder.rmtree()  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        shutil.rmtree(folder)
 
 
 def _first_line(error: BaseException) -> str:

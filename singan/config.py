@@ -14,6 +14,7 @@ from typing import Any
 
 from singan.config_checks import check_ranges
 from singan.errors import UserError
+from singan.legacy_defaults import LEGACY_DEFAULTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +186,7 @@ class Config:
 
 # The keys that may differ when a run is resumed: they change what is seen and when, never a weight.
 # (train.group_size changes how images share the device: the same training within rounding.)
+# A new key, of these or not, also has its entry in singan/legacy_defaults.py: what runs without it were trained with.
 RESUMABLE_KEYS = ("tracking.*", "train.checkpoint_every", "train.group_size", "train.compile_ahead", "data.path")
 
 
@@ -241,19 +243,43 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     return config
 
 
+def with_legacy_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a stored nested mapping with the keys that it lacks at the values they had before they existed.
+
+    Whatever reads a stored configuration goes through this before `parse`, which fills in today's defaults.
+    """
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in stored.items()}
+    for key, value in LEGACY_DEFAULTS.items():
+        group, _, leaf = key.rpartition(".")
+        place = result.setdefault(group, {}) if group else result
+        if isinstance(place, dict):  # else it is damaged, which `parse` says
+            place.setdefault(leaf, value)
+    return result
+
+
 def resume_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns the keys, as 'key: old -> new', whose change would change the training of a run that exists.
+
+    A key that one side lacks has its legacy default there.
 
     Args:
       old: the mapping of the run's config.json.
       new: the mapping now asked for.
     """
     old_flat, new_flat = flatten(old), flatten(new)
-    return [
-        f"{key}: {old_flat.get(key)!r} -> {new_flat.get(key)!r}"
-        for key in sorted({*old_flat, *new_flat})
-        if old_flat.get(key) != new_flat.get(key) and not _resumable(key)
-    ]
+    result = []
+    for key in sorted({*old_flat, *new_flat}):
+        before, now = (flat.get(key, LEGACY_DEFAULTS.get(key)) for flat in (old_flat, new_flat))
+        if before != now and not _resumable(key):
+            result.append(f"{key}: {before!r} -> {now!r}")
+    return result
+
+
+def training_values(config: Config) -> dict[str, Any]:
+    """Returns what of a configuration decides on the weights, flat: the keys that may not change on resuming, where
+    they differ from their legacy defaults. A key that is added later does not change it for runs without it."""
+    flat = flatten(to_mapping(config))
+    return {k: value for k, value in flat.items() if value != LEGACY_DEFAULTS.get(k) and not _resumable(k)}
 
 
 def _resumable(key: str) -> bool:

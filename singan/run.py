@@ -12,6 +12,7 @@ from singan import workdir as records
 from singan.config import Config
 from singan.convolution import form_for
 from singan.errors import UserError
+from singan.origin import origin_of
 from singan.pyramid import plan
 from singan.spec import ScaleSpec, make_spec
 from singan.state import TrainedScale
@@ -66,7 +67,8 @@ def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None
       warn: told, in one line, of damaged files that are passed over.
 
     Raises:
-      UserError: there is no run, it is damaged, or no scale is finished yet.
+      UserError: there is no run, it is damaged or cannot be read, its records are not those it was trained with, or
+        no scale is finished yet.
     """
     workdir = Workdir(files.as_path(path))
     config = records.read_config(workdir)
@@ -79,15 +81,14 @@ def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None
             f"{workdir.path} was imported by an older version, which mistook what passes from scale to scale: its"
             " samples are not those of the model; import it again with launch.import_pytorch"
         )
+    origin = origin_of(config, {image.id: image.digest for image in images})
     scales: list[FinishedScale] = []
     while len(scales) < len(pyramid):
         below = scales[-1].fingerprint if scales else ""
-        finished = read_finished(spec.at(len(scales)), workdir, below, warn)
+        finished = read_finished(spec.at(len(scales)), workdir, origin, below, warn)
         if finished is None:
             break
         scales.append(finished)
-    if gone := sorted({name for scale in scales for name in scale.ids} - {image.id for image in images}):
-        raise UserError(f"{workdir.images} lacks {gone[0]}, which was trained: start the training command again")
     if not scales:
         raise UserError(f"{workdir.path} has no finished scale yet: train it further with launch.train")
     return Run(workdir, config, images, spec, tuple(scales))

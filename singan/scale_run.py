@@ -15,10 +15,12 @@ from singan.config import Config
 from singan.errors import UserError
 from singan.observer import ChunkResult, Observer, ScaleStart
 from singan.opening import Opening, TrainingImage
+from singan.origin import Origin
 from singan.processes import Team
 from singan.scale_programs import ScalePrograms
 from singan.shapes import PyTree
 from singan.state import ScaleInputs, ScaleState
+from singan.stored_checkpoints import Expected
 from singan.trained import FinishedScale
 from singan.workdir import Workdir
 
@@ -43,6 +45,7 @@ class ScaleRun:
         workdir: Workdir,
         observer: Observer,
         team: Team,
+        origin: Origin,
     ):
         """Args: images: those of this process, in the order of team.homes.own."""
         self.config, self.spec, self.programs = config, programs.spec, programs
@@ -51,6 +54,7 @@ class ScaleRun:
         self.ids = self.homes.ids
         self.opening = Opening(config, self.spec, images, finished, team.own_mesh)
         self.below = finished[-1].fingerprint if finished else ""
+        self.origin = origin
 
     def train(self, should_stop: Callable[[], bool], started: Callable[[int], None]) -> FinishedScale:
         """Trains the scale, or goes on with it.
@@ -80,10 +84,11 @@ class ScaleRun:
             return self._finish(checkpoints, placed, state, group)
 
     def _restore(self, checkpoints: ScaleCheckpoints) -> tuple[int, list[ScaleState]] | None:
-        found = checkpoints.latest(self.homes.own)
+        expected = Expected(self.origin.ids, {"state": self.programs.example[1]}, self.origin.digest)
+        found = checkpoints.latest(self.homes.own, expected)
         while found and (found[2].get("kind") != "state" or found[2].get("below") != self.below):
             checkpoints.delete(found[0])  # of another training than the one that is now below
-            found = checkpoints.latest(self.homes.own)
+            found = checkpoints.latest(self.homes.own, expected)
         if found is None:
             return None
         step, flat, about = found
@@ -94,6 +99,10 @@ class ScaleRun:
             )
         stacked = unflatten(self.programs.example[1], flat)
         return step, [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(self.homes.own))]
+
+    def _from(self) -> dict[str, str]:
+        """Returns what a checkpoint says of what it was trained from."""
+        return {"below": self.below, "trained_from": self.origin.digest}
 
     def _place(self, trees: Sequence[PyTree], group: int, idle: bool = False) -> PyTree:
         filling = trees or [self.programs.example[1] if idle else self.programs.example[0]]
@@ -151,7 +160,7 @@ class ScaleRun:
                 if step < train.steps_per_scale and (stop or step % every == 0):
                     stop = tell() or stop
                     self.observer.checkpointing()
-                    checkpoints.save(step, state, self.homes.own, {"kind": "state", "below": self.below})
+                    checkpoints.save(step, state, self.homes.own, {"kind": "state", **self._from()})
                     if stop:
                         checkpoints.wait()
                         raise Stopped(f"stopped at scale {self.spec.scale}, step {step}")
@@ -190,7 +199,7 @@ class ScaleRun:
         diverged = _diverged(self.ids, diverged_at[self.homes.rows(self.programs.rows(group))])
         self.observer.checkpointing()
         step = self.config.train.steps_per_scale
-        extra = {"kind": "weights", "diverged": diverged, "below": self.below}
+        extra = {"kind": "weights", "diverged": diverged, **self._from()}
         digests = checkpoints.save(step, weights, self.homes.own, extra)
         checkpoints.wait()
         checkpoints.keep_only(step)

@@ -3,18 +3,21 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
+from singan import files
 from singan.checkpoints import ScaleCheckpoints, unflatten
 from singan.config import Config
-from singan.errors import UserError
 from singan.networks import initial_variables
+from singan.origin import Origin
 from singan.processes import Processes, Team
 from singan.shapes import PyTree
 from singan.spec import ScaleSpec
 from singan.state import TrainedScale
+from singan.stored_checkpoints import Expected, newest_whole
 from singan.value_map import ValueMap
 from singan.workdir import Workdir, read_done
 
@@ -88,51 +91,59 @@ def weights_template(spec: ScaleSpec) -> PyTree:
 def read_finished(
     spec: ScaleSpec,
     workdir: Workdir,
+    origin: Origin,
     below: str,
     warn: Callable[[str], None],
     team: Team | None = None,
-    tidy: bool = False,
+    training: bool = False,
 ) -> FinishedScale | None:
-    """Returns a scale whose final weights are there and whole, or None; what is damaged is warned of and removed.
+    """Returns a scale whose final weights are there and whole, or None; what is damaged is warned of.
 
     Args:
+      origin: of the run; weights of another one are refused.
       below: the fingerprint of the scale below (`FinishedScale.fingerprint`, '' at scale 0); weights that were trained
         on other ones do not count.
       team: of a training over several processes, all of which read: each gets the arrays of its own images.
-      tidy: whether older checkpoints of the scale, which a kill at its end has left, are removed; for the training.
+      training: whether the caller holds the workdir: what is damaged is then set aside, and older checkpoints of the
+        scale, which a kill at its end has left, are removed. Otherwise nothing is changed on disk.
     """
-    directory = workdir.checkpoints(spec.scale)
+    directory = files.absolute(workdir.checkpoints(spec.scale))
     processes = team.processes if team else Processes()
     if not processes.share(directory.is_dir()):
         return None
     own = team.homes.own if team else None
-    with ScaleCheckpoints(directory, warn, processes) as checkpoints:
-        found = checkpoints.latest(own)
-        if found is None or found[2].get("kind") != "weights" or found[2].get("below") != below:
-            return None
-        if tidy:
-            checkpoints.keep_only(found[0])
+    template = weights_template(spec)
+    expected = Expected(origin.ids, {"weights": template}, origin.digest)
+
+    def is_final(found: tuple[int, dict[str, np.ndarray], dict[str, Any]] | None) -> bool:
+        return found is not None and found[2].get("kind") == "weights" and found[2].get("below") == below
+
+    if training:
+        with ScaleCheckpoints(directory, warn, processes) as checkpoints:
+            found = checkpoints.latest(own, expected)
+            if found is not None and is_final(found):
+                checkpoints.keep_only(found[0])
+    else:
+        found = newest_whole(directory, warn, own, expected, processes)
+    if found is None or not is_final(found):
+        return None
     _, flat, about = found
-    try:
-        weights = unflatten(weights_template(spec), flat)
-    except ValueError as error:
-        raise UserError(
-            f"{directory} holds the weights of other networks than {workdir.config} describes: bring back the run's own"
-        ) from error
     ids = tuple(about["images"])
     held = None if own is None else tuple(name for name in own if name in ids)
-    return FinishedScale(ids, dict(about["diverged"]), weights, dict(about["digests"]), held)
+    return FinishedScale(ids, dict(about["diverged"]), unflatten(template, flat), dict(about["digests"]), held)
 
 
-def all_whole(first: ScaleSpec, workdir: Workdir, warn: Callable[[str], None], team: Team) -> bool:
-    """Returns whether the weights of every scale are there, whole, and those that DONE names. All processes call it.
+def all_whole(first: ScaleSpec, workdir: Workdir, origin: Origin, warn: Callable[[str], None], team: Team) -> bool:
+    """Returns whether the weights of every scale are there, whole, and those that DONE names.
+
+    All processes call it, and hold the workdir: what is damaged is set aside.
 
     Args:
       first: the spec of scale 0.
     """
     below, here = "", team
     for scale in range(len(first.pyramid)):
-        finished = read_finished(first.at(scale), workdir, below, warn, here)
+        finished = read_finished(first.at(scale), workdir, origin, below, warn, here, training=True)
         if finished is None or team.processes.share(read_done(workdir, scale) != finished.digests):
             return False
         below, here = finished.fingerprint, team.of(finished.surviving)

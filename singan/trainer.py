@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from singan import workdir as records
 from singan.config import Config
 from singan.observer import Observer, Repair
+from singan.origin import Origin, origin_of
 from singan.processes import Processes, Team, make_team
 from singan.pyramid import Pyramid
 from singan.scale_programs import Compiler
@@ -56,6 +57,7 @@ def train(
     channels = max(tell.gather(images[0].pixels.shape[-1] if images else 0))
     first = make_spec(config, pyramid, channels, form)
     steps = config.train.steps_per_scale
+    origin = _origin(config, images, tell)
     last = tell.share(max((s for s in range(len(pyramid)) if workdir.checkpoints(s).is_dir()), default=0))
     finished: list[FinishedScale] = []
     with Compiler(config, team.own_mesh.devices.flat[0]) as compiler:
@@ -63,7 +65,7 @@ def train(
             spec = first.at(scale)
             here = team.of(finished[-1].surviving) if finished else team
             below = finished[-1].fingerprint if finished else ""
-            done = read_finished(spec, workdir, below, observer.warn, here, tidy=True)
+            done = read_finished(spec, workdir, origin, below, observer.warn, here, training=True)
             repairing = scale < last
             if done is None:
                 if repairing:
@@ -75,9 +77,9 @@ def train(
                 programs = compiler.programs(spec, here)
                 # What lies on disk above may be whole, and then is not trained.
                 above = first.at(scale + 1) if last <= scale < len(pyramid) - 1 else None
-                run = ScaleRun(config, programs, own, finished, workdir, told, here)
+                run = ScaleRun(config, programs, own, finished, workdir, told, here, origin)
                 done = run.train(should_stop, functools.partial(compiler.go_on, programs, above, here))
-                if repairing and not _is_whole_above(first.at(scale + 1), workdir, done, observer, here):
+                if repairing and not _is_whole_above(first.at(scale + 1), workdir, origin, done, observer, here):
                     last = scale  # what follows was trained on other weights, or is in progress: it is told of again
             elif scale == last:
                 observer.restored((scale + 1) * steps)
@@ -86,7 +88,8 @@ def train(
                 if not repairing:
                     levels = {name: pyramid.level(by_id[name].pixels, scale) for name in here.homes.own}
                     observer.scale_finished(spec, finished, levels)
-                tell.only_first(lambda s=scale, d=done: records.write_done(workdir, s, d.digests, d.diverged))
+                mark = functools.partial(records.write_done, workdir, scale, done.digests, done.diverged, origin.digest)
+                tell.only_first(mark)
             if not done.surviving:
                 raise Diverged(
                     f"every image has diverged by scale {scale}: lower the learning rates or check the images"
@@ -94,5 +97,13 @@ def train(
     return tuple(finished)
 
 
-def _is_whole_above(spec: ScaleSpec, workdir: Workdir, done: FinishedScale, observer: Observer, team: Team) -> bool:
-    return read_finished(spec, workdir, done.fingerprint, observer.warn, team.of(done.surviving)) is not None
+def _origin(config: Config, images: Sequence[TrainingImage], processes: Processes) -> Origin:
+    parts = processes.gather({image.id: records.pixel_digest(image.pixels) for image in images})
+    return origin_of(config, {name: digest for part in parts for name, digest in part.items()})
+
+
+def _is_whole_above(
+    spec: ScaleSpec, workdir: Workdir, origin: Origin, done: FinishedScale, observer: Observer, team: Team
+) -> bool:
+    here = team.of(done.surviving)
+    return read_finished(spec, workdir, origin, done.fingerprint, observer.warn, here, training=True) is not None

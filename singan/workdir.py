@@ -1,6 +1,7 @@
 """Where things lie in a run's working directory, and the records that are read back: one place for names and formats.
 
-config.json  run.json  images.json  images/<id>.npy  metrics.jsonl  scales/03/{checkpoints,samples,DONE}  samples/
+config.json  run.json  images.json  images/<id>.npy  metrics.jsonl  samples/
+scales/03/{checkpoints,samples,DONE,trained_from.json}
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from singan import files
-from singan.config import Config, parse, to_mapping
+from singan.config import Config, parse, to_mapping, with_legacy_defaults
 from singan.errors import UserError
 from singan.files import AnyPath
 from singan.value_map import ValueMap
@@ -35,6 +36,10 @@ class ImageRecord:
     digest: str  # of the pixels as they are trained on
     # What else the source says of it, in JSON's own types: patient, slice, affine, tissue, how masks became channels.
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class DamagedRecord(UserError):
+    """A record can be read, and is not what was written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +79,9 @@ class Workdir:
     def done(self, scale: int) -> AnyPath:
         return self.scale(scale) / "DONE"
 
+    def trained_from(self, scale: int) -> AnyPath:
+        return self.scale(scale) / "trained_from.json"
+
     def folders(self) -> list[AnyPath]:
         """Returns the folders that there are and that files are written to, the checkpoints' own left out."""
         inner = [
@@ -97,12 +105,13 @@ def write_config(workdir: Workdir, config: Config) -> None:
 
 
 def read_config(workdir: Workdir) -> Config:
-    """Returns the configuration of a run.
+    """Returns the configuration of a run; keys that did not exist when it was written have their legacy defaults.
 
     Raises:
-      UserError: there is no run here, it is damaged, or a newer version wrote it.
+      DamagedRecord: it is not what was written.
+      UserError: there is no run here, it cannot be read, or a newer version wrote it.
     """
-    return parse(_read(workdir.config))
+    return parse(with_legacy_defaults(_read(workdir.config)))
 
 
 def write_run(workdir: Workdir, content: Mapping[str, Any]) -> None:
@@ -114,7 +123,7 @@ def read_run(workdir: Workdir) -> dict[str, Any]:
     """Returns what run.json says. Raises UserError where it is missing, damaged, or of a newer version."""
     content = _read(workdir.run)
     if not isinstance(content.get("id"), str) or not isinstance(content.setdefault("starts", []), list):
-        raise UserError(_damaged(workdir.run, "it lacks the run's id or starts"))
+        raise DamagedRecord(_damaged(workdir.run, "it lacks the run's id or starts"))
     return content
 
 
@@ -150,7 +159,7 @@ def read_images(workdir: Workdir) -> list[ImageRecord]:
     except (KeyError, TypeError, AttributeError) as error:
         wrong = f"{type(error).__name__} {error}"
     if wrong:
-        raise UserError(_damaged(workdir.images, wrong))
+        raise DamagedRecord(_damaged(workdir.images, wrong))
     return rows
 
 
@@ -189,7 +198,7 @@ def read_image(workdir: Workdir, record: ImageRecord) -> np.ndarray:
             f"{path} cannot be read ({error}): start the training command again, which writes it anew"
         ) from None
     if pixel_digest(pixels) != record.digest:
-        raise UserError(f"{path} is damaged: delete it and start the training command again, which writes it anew")
+        raise DamagedRecord(f"{path} is damaged: start the training command again, which writes it anew")
     return pixels
 
 
@@ -202,13 +211,32 @@ def has_image(workdir: Workdir, record: ImageRecord) -> bool:
     return True
 
 
-def write_done(workdir: Workdir, scale: int, digests: Mapping[str, str], diverged: Mapping[str, int]) -> None:
-    """Marks a scale as finished: one line per image with the digest of its weights, so that `cat` compares two runs."""
+def write_done(
+    workdir: Workdir, scale: int, digests: Mapping[str, str], diverged: Mapping[str, int], trained_from: str = ""
+) -> None:
+    """Marks a scale as finished: one line per image with the digest of its weights, so that `cat` compares two runs.
+
+    Args:
+      trained_from: the digest of the run's origin, which is kept beside it.
+    """
     lines = [
         f"{name} {digest}" + (f" diverged at step {diverged[name]}" if name in diverged else "")
         for name, digest in sorted(digests.items())
     ]
+    if trained_from:
+        _write(workdir.trained_from(scale), {"trained_from": trained_from})
     files.write_text(workdir.done(scale), "\n".join(lines) + "\n")
+
+
+def read_trained_from(workdir: Workdir, scale: int) -> str | None:
+    """Returns the digest of what a finished scale was trained from; None where it is missing or damaged."""
+    if not files.exists(workdir.trained_from(scale)):
+        return None
+    try:
+        found = _read(workdir.trained_from(scale)).get("trained_from")
+    except DamagedRecord:
+        return None
+    return found if isinstance(found, str) else None
 
 
 def read_done(workdir: Workdir, scale: int) -> dict[str, str] | None:
@@ -237,12 +265,12 @@ def _read(path: AnyPath) -> dict[str, Any]:
     except UserError as error:
         if str(error).startswith("cannot"):
             raise
-        raise UserError(_damaged(path, str(error).partition(": ")[2])) from error
+        raise DamagedRecord(_damaged(path, str(error).partition(": ")[2])) from error
     if not isinstance(content, dict):
-        raise UserError(_damaged(path, "it holds no JSON object"))
+        raise DamagedRecord(_damaged(path, "it holds no JSON object"))
     written, digest = content.pop("format", 1 if path.name == "run.json" else None), content.pop("digest", None)
     if type(written) is not int or written < 1:
-        raise UserError(_damaged(path, f"its format is {written!r}"))
+        raise DamagedRecord(_damaged(path, f"its format is {written!r}"))
     if written > FORMAT:
         raise UserError(
             f"{path} has format {written}, this version reads up to {FORMAT}: use the version of this project that"
@@ -251,9 +279,13 @@ def _read(path: AnyPath) -> dict[str, Any]:
     if digest != files.digest(content) and (
         digest is not None or (written >= DIGESTS_SINCE and path.name != "run.json")
     ):
-        raise UserError(_damaged(path, "its digest does not hold"))
+        raise DamagedRecord(_damaged(path, "its digest does not hold"))
     return content
 
 
 def _damaged(path: AnyPath, why: str) -> str:
-    return f"{path} is damaged: {why}; delete it and start the same training command again, which writes it anew"
+    advice = "bring it back from a copy"
+    if path.name in ("config.json", "images.json"):
+        advice += ", or start the run's own training command again: it writes the file anew where the weights tell"
+        advice += " that they are of the same configuration and images"
+    return f"{path} is damaged: {why}; {advice}"

@@ -13,6 +13,7 @@ from singan import files
 from singan import workdir as records
 from singan.config import Config
 from singan.errors import UserError
+from singan.origin import OtherOrigin, check_origin, origin_of
 from singan.pyramid import plan
 from singan.workdir import ImageRecord, Workdir
 
@@ -68,7 +69,7 @@ def read_facts(path: Path) -> RunFacts:
     """Returns the facts of a workdir.
 
     Raises:
-      UserError: there is no run here, or its configuration cannot be read.
+      UserError: there is no run here, its configuration cannot be read, or its weights are of another run.
     """
     workdir, problems = Workdir(path), []
     config = records.read_config(workdir)
@@ -76,6 +77,8 @@ def read_facts(path: Path) -> RunFacts:
     def attempt(read: Callable[[], T], otherwise: T) -> T:
         try:
             return read()
+        except OtherOrigin:
+            raise
         except UserError as error:
             problems.append(str(error))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -83,6 +86,9 @@ def read_facts(path: Path) -> RunFacts:
         return otherwise
 
     images = attempt(lambda: tuple(records.read_images(workdir)), ())
+    attempt(
+        lambda: check_origin(workdir, origin_of(config, {row.id: row.digest for row in images})) if images else [], []
+    )
     record = attempt(lambda: _record(workdir), {})
     sizes = attempt(lambda: plan(*images[0].shape[:2], config.pyramid).sizes, ()) if images else ()
     starts = [start for start in map(_seconds, record.get("starts", [])) if start is not None]

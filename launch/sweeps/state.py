@@ -12,7 +12,7 @@ from launch.holders import may_be_alive
 from launch.row_files import last_rows
 from launch.sweeps.plan import PlannedRun, Sweep
 from singan import files
-from singan.config import parse, resume_differences, to_mapping
+from singan.config import parse, resume_differences, to_mapping, with_legacy_defaults
 from singan.errors import UserError
 from singan.files import is_bucket
 
@@ -96,7 +96,7 @@ def _check_same(workdir: Path, run: PlannedRun) -> None:
     old = _json(workdir / "config.json")
     old.pop("format", None)
     old.pop("digest", None)
-    if old and (different := resume_differences(to_mapping(parse(old)), to_mapping(run.config))):
+    if old and (different := resume_differences(to_mapping(parse(with_legacy_defaults(old))), to_mapping(run.config))):
         raise UserError(
             f"{workdir} holds a run with another configuration ({'; '.join(different[:3])}): choose another --workdir,"
             " or plan this sweep with the old values"

@@ -223,8 +223,8 @@ def test_the_resumable_keys_exist():
         assert key in flat or any(name.startswith(key[:-1]) for name in flat)
 
 
-def test_a_key_that_one_side_lacks_is_a_difference_and_lists_equal_tuples():
-    old, new = to_mapping(parse({})), to_mapping(parse({}))
+def test_a_key_that_one_side_lacks_has_its_legacy_default_and_lists_equal_tuples():
+    old, new = to_mapping(parse({})), to_mapping(parse({"train": {"chunk": 7}}))
     del old["train"]["chunk"]
-    assert resume_differences(old, new) == ["train.chunk: None -> 100"]
+    assert resume_differences(old, new) == ["train.chunk: 100 -> 7"]
     assert resume_differences({"data": {"channels": ["a"]}}, {"data": {"channels": ("a",)}}) == []
