@@ -39,13 +39,15 @@ def test_files_of_a_killed_writer_are_removed(world):
 
 
 @pytest.mark.processes
-def test_damaged_records_are_refused_by_name_and_damaged_images_made_again(world):
+def test_damaged_records_and_images_are_named_and_made_again(world):
     damages = Damages(world, seed=0)
     kinds = dict(damages.cases(finished=False))
     assert {"config.json", "run.json", "images.json", "images/ID.npy", "metrics.jsonl", "metrics.sum"} <= set(kinds)
     for way in ("flipped bit", "emptied"):
         outcome = damages.train("config.json", "config.json", way)
-        assert (outcome.survived, outcome.identical, outcome.named) == (True, False, True), outcome
+        assert (outcome.survived, outcome.identical, outcome.named) == (True, True, True), outcome
+    outcome = damages.train("run.json", "run.json", "emptied")  # of what it says, nothing else knows it
+    assert (outcome.survived, outcome.identical, outcome.named) == (True, False, True), outcome
     outcome = damages.train("images/ID.npy", kinds["images/ID.npy"], "flipped bit")
     assert (outcome.survived, outcome.identical, outcome.note) == (True, True, "")
 

@@ -64,8 +64,9 @@ def template() -> Path:
     for scale in range(2):
         tree = cohort.stack([weights_template(spec.at(scale))] * 2, 2)
         with ScaleCheckpoints(workdir.checkpoints(scale), lambda text: None) as checkpoints:
-            digests = checkpoints.save(2, tree, ids, {"kind": "weights", "diverged": {}, "below": below})
-        write_done(workdir, scale, digests, {})
+            origin = {"below": below, "trained_from": record.origin.digest}
+            digests = checkpoints.save(2, tree, ids, {"kind": "weights", "diverged": {}, **origin})
+        write_done(workdir, scale, digests, {}, record.origin.digest)
         below = FinishedScale(ids, {}, tree, digests).fingerprint
         row = {"global_step": 2 * scale + 2, "scale": scale, "scale_step": 2}
         lines.scalars({**row, "critic/real": 0.5, "images_alive": 2, "steps_per_second": 3.0})

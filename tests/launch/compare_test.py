@@ -40,6 +40,9 @@ def copies(commands, tmp_path) -> Callable[..., Path]:
 
     def make(name: str, changes: dict[str, dict[str, Any]], shift: float | None = 0.0) -> Path:
         path = Path(shutil.copytree(commands.finished_run(), tmp_path / name))
+        for scale in path.glob("scales/*"):  # which would say that they are of another configuration
+            shutil.rmtree(scale / "checkpoints")
+            (scale / "trained_from.json").unlink()
         config = to_mapping(records.read_config(Workdir(path)))
         for group, values in changes.items():
             config[group] |= values

@@ -87,7 +87,8 @@ def whole(tmp_path_factory, compiled_quickly_and_once):
     told = train(path)
     assert told.started == [(scale, 0) for scale in range(SCALES)]
     value_map = ValueMap((-1.0, -1.0), (1.0, 1.0), (-1.0, None), "float32")
-    images = [ImageRecord(name, "", (*SIZE, 2), ("x", "y"), value_map, "") for name in IMAGES]
+    digests = {name: records.pixel_digest(image.pixels) for name, image in IMAGES.items()}
+    images = [ImageRecord(n, "", (*SIZE, 2), ("x", "y"), value_map, digest) for n, digest in digests.items()]
     records.write_config(Workdir(path), config())
     records.write_images(Workdir(path), images)
     return path, told.finished
