@@ -97,9 +97,8 @@ class ScaleCheckpoints:
 
     def _seal(self) -> None:
         """Called by Orbax, in the first process, when all files are written and before it gives the folder its name."""
-        final = self._directory / str(self._saving)
-        written = final if files.is_bucket(final) else next(self._directory.glob(f"{final.name}.orbax-checkpoint-tmp*"))
-        seal(written)
+        final = self._directory / str(self._saving)  # in gs:// it has its name from the start
+        seal(next(self._directory.glob(f"{final.name}.orbax-checkpoint-tmp*"), final))
 
     def __enter__(self) -> "ScaleCheckpoints":
         return self
@@ -123,7 +122,7 @@ class ScaleCheckpoints:
         rows = flatten(tree)
         own = {path: leaf[: len(ids)] for path, leaf in rows.items()}
         self.wait()
-        self._processes.together(lambda: self._check_space(own))
+        self._processes.together(lambda: self._check_place(self._directory / str(step), own))
         parts = self._processes.gather(digests(own, ids))
         sums = {name: digest for part in parts for name, digest in part.items()}
         about, arrays = {"images": list(sums), "digests": sums, **extra}, own
@@ -133,14 +132,15 @@ class ScaleCheckpoints:
         about = files.plain(about)
         about["sum"] = files.digest(about)
         arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
-        self._saving, place = step, self._directory / str(step)
-        if place.exists() and not is_checkpoint(place):
-            raise UserError(f"{place} is no checkpoint and lies where one is to be written: move it elsewhere")
+        self._saving = step
         self._guarded(lambda: self._manager.save(step, args=arguments, force=True))
         return sums
 
-    def _check_space(self, flat: Mapping[str, np.ndarray]) -> None:
-        """Asked first, because Orbax answers a disk that fills up while it writes with a flood of tracebacks."""
+    def _check_place(self, place: files.AnyPath, flat: Mapping[str, np.ndarray]) -> None:
+        """Asked first, because Orbax writes over what is there, and answers a disk that fills up while it writes with a
+        flood of tracebacks."""
+        if place.exists() and not is_checkpoint(place):
+            raise UserError(f"{place} is no checkpoint and lies where one is to be written: move it elsewhere")
         wanted = 2 * self._processes.count * sum(leaf.nbytes for leaf in flat.values()) + SPARE_BYTES
         if not files.is_bucket(self._directory) and shutil.disk_usage(self._directory).free < wanted:
             raise UserError(f"{self._directory}: {DISK_FULL}")
