@@ -85,7 +85,15 @@ def claim_workdir(
         before, no_images = _kept(workdir.images, lambda: records.read_images(workdir))
         if before:
             _check_images(workdir, before, rows)
-        _check_weights(workdir, origin, [why for why in (no_config, no_images) if why])
+        silent = check_origin(workdir, origin)
+        # Of an earlier version, config.json and the training images that are kept with the run tell what it is.
+        if silent and (no_config or (no_images and not all(records.has_image(workdir, row) for row in rows))):
+            raise UserError(
+                f"{no_config or no_images}, and {silent[0]}, of an earlier version, does not say what it was trained"
+                " from: bring the file back from a copy, or choose another --workdir"
+            )
+        for why in filter(None, (no_config, no_images)) if (workdir.path / "scales").exists() else ():
+            print_warning(f"{why}: written anew, as all that is trained here is of this configuration and these images")
         if not before:
             # images.json before config.json: whoever finds config.json finds both.
             records.write_images(workdir, rows)
@@ -128,26 +136,6 @@ def _kept(path: AnyPath, read: Callable[[], T]) -> tuple[T | None, str]:
         return read(), ""
     except DamagedRecord as error:
         return None, str(error).partition(";")[0]
-
-
-def _check_weights(workdir: Workdir, origin: Origin, lost: Sequence[str]) -> None:
-    """Returns if what was trained here was trained from `origin`, as it says itself or as the records have said.
-
-    Args:
-      lost: why config.json or images.json says nothing, a line each; warned of.
-
-    Raises:
-      UserError: it was not, or nothing says it.
-    """
-    silent = check_origin(workdir, origin)
-    if lost and silent:
-        raise UserError(
-            f"{lost[0]}, and {silent[0]}, of an earlier version, does not say what it was trained from: bring the file"
-            " back from a copy, or choose another --workdir"
-        )
-    if lost and (workdir.path / "scales").exists():
-        for why in lost:
-            print_warning(f"{why}: written anew, as all that is trained here is of this configuration and these images")
 
 
 def _new_run() -> dict[str, Any]:

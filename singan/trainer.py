@@ -84,10 +84,11 @@ def train(
             elif scale == last:
                 observer.restored((scale + 1) * steps)
             finished.append(done)
-            if tell.share(records.read_done(workdir, scale) != done.digests):
-                if not repairing:
-                    levels = {name: pyramid.level(by_id[name].pixels, scale) for name in here.homes.own}
-                    observer.scale_finished(spec, finished, levels)
+            is_marked = tell.share(records.read_done(workdir, scale) == done.digests)
+            if not is_marked and not repairing:
+                levels = {name: pyramid.level(by_id[name].pixels, scale) for name in here.homes.own}
+                observer.scale_finished(spec, finished, levels)
+            if not is_marked or tell.share(records.read_trained_from(workdir, scale) != origin.digest):
                 mark = functools.partial(records.write_done, workdir, scale, done.digests, done.diverged, origin.digest)
                 tell.only_first(mark)
             if not done.surviving:

@@ -1,5 +1,6 @@
 """A run whose records are lost, damaged or replaced is known by its weights: mended where they agree, else refused."""
 
+import dataclasses
 import inspect
 import json
 import shutil
@@ -120,6 +121,21 @@ def test_an_earlier_versions_weights_need_the_configuration(tmp_path, way):
     with pytest.raises(UserError, match=r"config\.json is .*of an earlier version, does not say .*from a copy"):
         claim(tmp_path)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("way", ["missing", "emptied"])
+def test_an_earlier_versions_images_are_known_by_their_pixels(tmp_path, way):
+    trained(tmp_path, says=False)
+    before = (tmp_path / "images.json").read_bytes()
+    lose(tmp_path / "images.json", way)
+    claim(tmp_path)
+    assert (tmp_path / "images.json").read_bytes() == before
+    lose(tmp_path / "images.json", way)
+    kept = contents(tmp_path)
+    other = [dataclasses.replace(image, pixels=-image.pixels) for image in load_images(make_config().data)]
+    with pytest.raises(UserError, match=r"images\.json is .*of an earlier version, does not say"):
+        claim(tmp_path, images=other)
+    assert contents(tmp_path) == kept
 
 
 @pytest.mark.parametrize("way", ["missing", "emptied"])
