@@ -31,7 +31,7 @@ from singan import files
 from singan.config import TrackingConfig
 from singan.errors import UserError
 from tests.bucket import buckets, server
-from tests.launch.train_test import CHUNK, SCALES, STEPS, Commands, rows, wait_for
+from tests.launch.train_test import CHUNK, SCALES, STEPS, Commands, contents, rows, wait_for
 
 HAS_GCSFS = importlib.util.find_spec("gcsfs") is not None
 OFF = TrackingConfig(wandb="off")
@@ -326,3 +326,23 @@ def test_a_run_in_a_bucket_is_killed_resumes_and_is_sampled(client, tmp_path_fac
             assert (here / "evaluation.json").exists()
             result = commands.run("compare", "gs://bucket/run", str(whole), f"--out={tmp_path / 'compared'}")
             assert result.returncode == 0, result.stderr
+            assert_damage_is_set_aside(commands, here, whole)
+
+
+def assert_damage_is_set_aside(commands, here, whole):
+    """A bucket renames nothing: what is damaged is copied aside and removed, by the training alone."""
+    step = here / f"scales/01/checkpoints/{STEPS}"
+    for file in [path for path in step.glob("arrays/**/d/*") if path.is_file()]:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 0x10
+        file.write_bytes(data)
+    damaged, before = contents(step), contents(here)
+    said = f"warning: checkpoint gs://bucket/run/scales/01/checkpoints/{STEPS} is damaged and passed over: "
+    result = commands.run("sample", "--workdir=gs://bucket/run", "--out=gs://bucket/out2", "--num_samples=1")
+    assert said in result.stderr, result.stderr
+    assert contents(here) == before
+    flags = commands.train_flags("gs://bucket/run", f"--config.train.checkpoint_every={4 * CHUNK}")
+    result = commands.run("train", *flags)
+    assert (result.returncode, said in result.stderr) == (0, True), result.stderr
+    assert contents(step.with_name(f"{STEPS}.damaged")) == damaged
+    assert (here / "scales/01/DONE").read_bytes() == (whole / "scales/01/DONE").read_bytes()
