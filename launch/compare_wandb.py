@@ -9,7 +9,7 @@ from typing import Any
 from launch.compare_runs import AT_END, Compared
 from launch.report.quality import Evaluation, Measured
 from launch.wandb_runs import one_line
-from singan.config import flatten, with_legacy_defaults
+from singan.config import flatten
 from singan.errors import UserError
 
 TIMEOUT = 20  # seconds, of a request
@@ -52,8 +52,7 @@ def of_run(place: str, run: Any) -> Compared:
                 ends.setdefault(scale, {})[name] = Measured(number, number, number, 1)
             elif name == "samples" and isinstance(value, Mapping) and "path" in value:
                 pictures[scale] = str(value["path"])
-    stored = {key: value for key, value in dict(run.config).items() if not key.startswith("_")}
-    config = flatten(with_legacy_defaults(stored) if "train" in stored else stored)
+    config = flatten({key: value for key, value in dict(run.config).items() if not key.startswith("_")})
     settings = {key: summary[f"evaluation/{key}"] for key in ("num_samples", "seed") if f"evaluation/{key}" in summary}
     return Compared(
         str(run.name or place),
