@@ -207,4 +207,7 @@ def _fail(message: str, code: int = 2) -> int:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the locale's encoding lacks
     sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from launch import streams
 from launch.text import described, one_line
 from singan import config as singan_config
 from singan.ahead import at_work
@@ -40,12 +41,14 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
     """Parses the flags, calls `main` and exits with the code that it returns (None means 0).
 
     What the user can put right (flags, the config, UserError) is one line on stderr and exit code 2; the traceback is
-    shown with --debug only. Any other exception keeps its traceback and exits with 1.
+    shown with --debug only. Any other exception keeps its traceback and exits with 1. Output that cannot be written
+    ends no command (launch/streams.py); results that a full disk did not take are told by exit code 1.
 
     Args:
       main: takes the command line without its flags, [program, arguments...].
       positional: whether the command takes arguments besides flags.
     """
+    streams.install()
     if "debug" not in FLAGS:
         flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
 
@@ -74,10 +77,12 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
             return _user_error(str(error))
         except KeyboardInterrupt:
             return _interrupted()
-        except BrokenPipeError:
-            # Whoever read the output, such as `head`, has seen enough; Python's own flush at exit would complain again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+        except UnicodeEncodeError as error:
+            if error.encoding != sys.getfilesystemencoding():
+                raise
+            return _user_error(
+                f"{error.object!r} cannot be the name of a file in this locale ({error.encoding}): set LC_ALL=C.UTF-8"
+            )
         except OSError as error:
             if text := _unreadable_config(error):
                 return _user_error(text)
@@ -86,6 +91,9 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
     try:
         app.run(call_main, flags_parser=parse_flags)
     except SystemExit as end:
+        if (why := streams.lost()) and not end.code:
+            end.code = FAILED
+            print(f"error: what was printed is not whole: {why}", file=sys.stderr, flush=True)
         _leave(end.code)
         raise
     except BaseException:

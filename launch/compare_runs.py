@@ -1,6 +1,7 @@
 """What launch.compare compares: workdirs, folders of generated images that were evaluated, and runs in wandb."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,9 +10,10 @@ from launch.report.facts import RunFacts, read_facts
 from launch.report.history import ScaleHistory
 from launch.report.quality import AT_SCALES, Evaluation, Measured, of_scale, read_evaluation
 from launch.report.sections import STATUS
-from singan import files
+from singan import files, links
 from singan.config import flatten, to_mapping
 from singan.errors import UserError
+from singan.files import AnyPath
 
 WANDB_PATH = re.compile(r"[\w.-]+/[\w.-]+/[\w.-]+")
 AT_END = ("reconstruction_rmse", "noise_amplitude", *AT_SCALES)
@@ -76,16 +78,21 @@ def load(places: Sequence[str]) -> list[Compared]:
 
 def _inside(place: str) -> list[str]:
     place = place.rstrip("/") or place
-    if any((files.as_path(place) / name).is_file() for name in ("config.json", "evaluation.json")):
+    if any(_holds(files.as_path(place), name) for name in ("config.json", "evaluation.json")):
         return [place]
     return sorted(str(path.parent) for path in files.as_path(place).glob("*/config.json")) or [place]
 
 
+def _holds(path: AnyPath, name: str) -> bool:
+    """Returns whether a folder has an entry of that name: whether it can be read, its reader says."""
+    return (path / name).is_file() if files.is_bucket(path) else os.path.lexists(path / name)
+
+
 def _load(place: str) -> Compared:
     path = files.as_path(place)
-    if (path / "config.json").is_file():
+    if _holds(path, "config.json"):
         return of_workdir(place, read_facts(path))
-    if (path / "evaluation.json").is_file():
+    if _holds(path, "evaluation.json"):
         return of_folder(place)
     if path.is_dir():
         raise UserError(f"{place} holds no run (config.json), no sweep of runs and no evaluation.json")
@@ -120,7 +127,7 @@ def of_workdir(place: str, run: RunFacts) -> Compared:
         run.seconds,
         len(run.diverged),
         run.evaluation,
-        (f"scale {grid}", picture.read_bytes()) if picture else None,
+        (f"scale {grid}", files.read_bytes(picture)) if picture else None,
         run.problems,
         run.history,
         str(run.record.get("id", "")),
@@ -135,7 +142,8 @@ def of_folder(place: str) -> Compared:
     """
     path = files.as_path(place)
     grids = path.glob("*/*grid.png" if files.is_bucket(path) else "**/*grid.png")
-    picture = next((p for p in (path / "grid.png", *sorted(grids)) if p.is_file()), None)
+    drawn = [p for p in (path / "grid.png", *sorted(grids)) if p.is_file()]
+    picture = next((p for p in drawn if files.is_bucket(path) or not links.leads_out(p, path)), None)
     return Compared(
         path.resolve().name,
         place,

@@ -12,6 +12,7 @@ from pathlib import Path
 from launch import foreign_formats, readers
 from launch.picture import MAX_CHANNELS
 from launch.text import printable, tell
+from singan import links
 from singan.errors import UserError
 
 SHOWN = 3  # files that a note names; the others are counted
@@ -99,7 +100,6 @@ def _walk(folder: Path) -> tuple[list[Path], list[Path], int]:
     def refuse(error: OSError) -> None:
         raise error
 
-    inside = folder.resolve()
     paths, others, left_out = [], [], 0
     for parent, folders, files in os.walk(folder, onerror=refuse):  # does not follow links to folders
         folders[:] = [name for name in folders if not name.startswith(".") and not _of_system([name])]
@@ -108,8 +108,7 @@ def _walk(folder: Path) -> tuple[list[Path], list[Path], int]:
             path = Path(parent) / name
             if name.startswith("."):
                 continue
-            # realpath, because resolve() raises on links that go round in a circle.
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
+            if path.is_symlink() and links.leads_out(path, folder):
                 left_out += readers.is_image(path)
             elif path.is_file():
                 (paths if readers.is_image(path) else others).append(path)

@@ -10,7 +10,10 @@ from typing import Any
 
 import psutil
 
-LEASE_SECONDS = 120.0  # a lock in a bucket that was not refreshed for so long may be that of a process that is gone
+from launch.text import printable
+
+REFRESH_SECONDS = 20.0  # from one time that a holder refreshes its lock to the next
+LEASE_SECONDS = 120.0  # a lock that was not refreshed for so long may be that of a process that is gone
 
 
 def this_process() -> dict[str, Any]:
@@ -20,7 +23,7 @@ def this_process() -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "start_time": process.create_time(),
-        **({"boot": boot, "ticks": _ticks(os.getpid())} if (boot := _boot()) else {}),
+        **({"boot": boot, "ticks": _ticks(os.getpid())} if (boot := boot_id()) else {}),
     }
 
 
@@ -28,33 +31,34 @@ def parse_holder(data: bytes) -> dict[str, Any] | None:
     """Returns the holder that a lock's content names, or None where it is empty or damaged."""
     try:
         holder = json.loads(data)
-        return {
+        known = {
             **holder,
-            "host": str(holder["host"]),
+            "host": printable(str(holder["host"])),
             "pid": int(holder["pid"]),
             "start_time": float(holder["start_time"]),
         }
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return {**known, "heartbeat": float(holder["heartbeat"])} if "heartbeat" in holder else known
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None  # empty or half-written: its writer died between making and filling it
 
 
 def may_be_alive(holder: Mapping[str, Any]) -> bool:
     """Returns whether the process that a lock names may be alive.
 
-    On this machine that is known; elsewhere a lock in a bucket tells by its heartbeat, by this machine's clock, and one
-    in a directory does not tell.
+    On this machine that is known; elsewhere a lock tells by its heartbeat, by this machine's clock, and one of an older
+    version, in a directory, does not tell.
 
     Args:
       holder: the lock's content; an empty or damaged one is nobody's.
     """
     try:
         host, pid, started = holder["host"], int(holder["pid"]), float(holder["start_time"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return False
     if host != socket.gethostname():
-        beat = holder.get("heartbeat")
-        return not isinstance(beat, int | float) or time.time() - beat < LEASE_SECONDS
-    if holder.get("boot") and (boot := _boot()):  # no clock that is set anew changes these
+        since = age(holder)
+        return since is None or since < LEASE_SECONDS
+    if holder.get("boot") and (boot := boot_id()):  # no clock that is set anew changes these
         return holder["boot"] == boot and _ticks(pid) == holder.get("ticks")
     try:
         # psutil derives the start from the boot time, which clock corrections move a little.
@@ -63,6 +67,12 @@ def may_be_alive(holder: Mapping[str, Any]) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def age(holder: Mapping[str, Any]) -> float | None:
+    """Returns for how many seconds a lock was not refreshed, by this machine's clock; None where it never is."""
+    beat = holder.get("heartbeat")
+    return time.time() - beat if isinstance(beat, int | float) else None
 
 
 def refusal(path: Path, holder: Mapping[str, Any] | None) -> str:
@@ -79,7 +89,7 @@ def refusal(path: Path, holder: Mapping[str, Any] | None) -> str:
     return text
 
 
-def _boot() -> str:
+def boot_id() -> str:
     """Returns what names this boot of the machine, '' where the system does not say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from launch.streams import Printed
+
 # Of the coordination service and client, and the alarm of a slow compilation; the rest is passed on.
 _NOISE = re.compile(
     rb"\[Gloo\]|Additional GRPC error|:UNKNOWN:Error|RPC: /xla\.coordination|"
@@ -35,7 +37,7 @@ class NativeOutput:
         sys.stdout.flush()
         sys.stderr.flush()
         self._saved = {number: os.dup(number) for number in (1, 2)}
-        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+        sys.stderr = Printed(os.dup(2), "utf-8", bars=True)
         self._threads = [self._filter(number) for number in (1, 2)]
         self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._aborted)
         libc = ctypes.CDLL(None)

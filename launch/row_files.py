@@ -52,11 +52,11 @@ def read_lines(path: Path) -> Iterator[bytes]:
     Raises:
       OSError: they cannot be read.
     """
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+    with contextlib.suppress(FileNotFoundError), files.open_plain(path) as file:
         for line in file:
             yield line.rstrip(b"\n")
     for part in parts(path):
-        yield from part.read_bytes().splitlines()
+        yield from files.read_bytes(part).splitlines()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -102,14 +102,17 @@ class AppendedFile:
     def __init__(self, path: Path):
         self.path, self._sum = path, path.with_suffix(".sum")
         self._hasher, self._length = hashlib.blake2b(digest_size=16), 0
+        with files.named_os_errors(path):
+            before = files.read_bytes(path) if path.exists() else b""
+            if before and path.stat().st_nlink > 1:
+                files.write_bytes(path, before)  # a file of its own: a copy of the run by hard links stays as it is
         self._open()
-        if path.is_file():
-            self._hash(path.read_bytes())
+        self._hash(before)
 
     def _open(self) -> None:
         with files.named_os_errors(self.path):
             # Unbuffered: what a full disk refused must not be written again, or raise again, when the file is closed.
-            self._file = self.path.open("ab", buffering=0)
+            self._file = files.open_plain(self.path, "ab", buffering=0)
 
     def append(self, line: bytes) -> None:
         with files.named_os_errors(self.path):
@@ -152,7 +155,7 @@ class AppendedFile:
             copied = parts(self.path)
             lines = dict.fromkeys(read_lines(self.path)) if copied else read_lines(self.path)
             data = b"".join(kept for line in lines if (kept := wanted(line)) is not None)
-            before = self.path.read_bytes()
+            before = files.read_bytes(self.path)
             damage = self._damage(before)
             if copied or data != before:
                 # Not the old sum beside the new rows, whenever this is ended.
@@ -185,7 +188,7 @@ class RowParts:
         """Goes on with the last part, or begins the next one where it is large enough."""
         there = parts(self.path)
         self._number = int(there[-1].stem) if there else 0
-        self._lines = bytearray(there[-1].read_bytes() if there else b"")
+        self._lines = bytearray(files.read_bytes(there[-1]) if there else b"")
         self._flushed, self._flushed_at = len(self._lines), time.monotonic()
         self._turn()
 
@@ -210,7 +213,7 @@ class RowParts:
         # From the newest on, each whole: a stop in between leaves what the next start drops just the same.
         with files.named_os_errors(self.path):
             for part in (*reversed(parts(self.path)), *([self.path] if self.path.exists() else [])):
-                before = part.read_bytes()
+                before = files.read_bytes(part)
                 after = b"".join(kept for line in before.splitlines() if (kept := wanted(line)) is not None)
                 if not after and part != self.path:
                     part.unlink()
@@ -224,6 +227,6 @@ class RowParts:
 
 
 def _tail(path: Path, size: int) -> bytes:
-    with path.open("rb") as file:
+    with files.open_plain(path) as file:
         file.seek(max(0, file.seek(0, io.SEEK_END) - size))
         return file.read()

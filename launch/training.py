@@ -18,7 +18,7 @@ from launch.reporting import Follower, Report
 from launch.runtime import StopRequest
 from launch.tracking import open_writer
 from launch.wandb_runs import print_warning
-from singan import trainer
+from singan import links, trainer
 from singan.config import Config, to_mapping
 from singan.convolution import form_for
 from singan.errors import UserError
@@ -41,6 +41,7 @@ def train_cohort(
     with contextlib.ExitStack() as stack:
         lock = WorkdirLock(workdir.path)
         processes.only_first(lambda: stack.enter_context(lock))
+        processes.only_first(lambda: links.check_workdir(workdir.path))
         record = claim_workdir(workdir, config, cohort.images, mesh, processes, cohort.rows)
         team = make_team(processes, mesh, cohort.by_process)
         if processes.share(record.is_finished(workdir, scales)) and _is_whole(config, cohort, team, record):

@@ -140,7 +140,7 @@ def _statistics(values: list) -> dict[str, float]:
 def _pixels(path: Path) -> np.ndarray:
     from PIL import Image
 
-    with Image.open(io.BytesIO(files.as_path(path).read_bytes())) as image:
+    with Image.open(io.BytesIO(files.read_bytes(path))) as image:
         return np.asarray(image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB"), dtype=np.uint8)
 
 
@@ -153,7 +153,7 @@ def open_wandb(
     online_timeout: float,
 ) -> Wandb:
     home = local_home(workdir, run_id)
-    earlier = [path for path in (home / "wandb").glob(f"*run-*-{run_id}") if path.is_dir()]
+    earlier = [path for path in (home / "wandb").glob(f"*run-*-{run_id}") if path.is_dir() and not path.is_symlink()]
     uploaded = [path for path in earlier if path.name.startswith("run-") or any(path.glob("*.wandb.synced"))]
     run, logged_through = None, -1
     _keep_inside(home)
@@ -207,6 +207,8 @@ def _last_step(folder: Path) -> int:
     """Returns the largest global_step in a wandb folder, as wandb's own command reads it; -1 where there is none."""
     last = -1
     for path in folder.glob("*.wandb"):
+        if path.is_symlink() or not path.is_file():
+            continue
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
         done = subprocess.run(
             command, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=120, check=False

@@ -13,6 +13,7 @@ import math
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -183,6 +184,36 @@ def write_npy(path: str | os.PathLike, array: np.ndarray) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def open_plain(path: str | os.PathLike, mode: str = "rb", buffering: int = -1) -> Any:
+    """Returns a plain file or a bucket's object, opened: no link in its place is followed, and no FIFO waited for.
+
+    Raises:
+      OSError: it cannot be opened, or is no plain file.
+    """
+    if is_bucket(path):
+        return as_path(path).open(mode)
+    try:
+        file = open(path, mode, buffering, opener=_open_itself)  # noqa: SIM115
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a symbolic link, which is not followed here", os.fspath(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "no plain file", os.fspath(path))
+    return file
+
+
+def _open_itself(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Returns what a plain file or a bucket's object holds; raises as `open_plain`."""
+    with open_plain(path) as file:
+        return file.read()
+
+
 def exists(path: str | os.PathLike) -> bool:
     """Returns whether there is a file. Raises UserError where a bucket cannot be asked."""
     place = as_path(path)
@@ -200,7 +231,7 @@ def read_npy(path: str | os.PathLike) -> np.ndarray:
     Raises:
       OSError, ValueError, EOFError: it cannot be read, or holds Python objects, which are never loaded.
     """
-    data = as_path(path).read_bytes()
+    data = read_bytes(path)
     return npy.read_npy(io.BytesIO(data), len(data)).copy()
 
 
@@ -215,9 +246,8 @@ def read_json(path: str | os.PathLike) -> Any:
     Raises:
       UserError: the file is missing, cannot be read, or is not JSON; the text names the path.
     """
-    place = as_path(path)
     try:
-        return json.loads(place.read_bytes())
+        return json.loads(read_bytes(path))
     except FileNotFoundError as error:
         raise UserError(f"{os.fspath(path)} is missing") from error
     except OSError as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from singan import files
+from singan import files, links
 from singan import workdir as records
 from singan.config import Config
 from singan.convolution import form_for
@@ -67,10 +67,11 @@ def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None
       warn: told, in one line, of damaged files that are passed over.
 
     Raises:
-      UserError: there is no run, it is damaged or cannot be read, its records are not those it was trained with, or
-        no scale is finished yet.
+      UserError: there is no run, it is damaged, cannot be read or holds links, its records are not those it was
+        trained with, or no scale is finished yet.
     """
     workdir = Workdir(files.as_path(path))
+    links.check_workdir(workdir.path)
     config = records.read_config(workdir)
     images = tuple(records.read_images(workdir))
     height, width, channels = images[0].shape

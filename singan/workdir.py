@@ -242,7 +242,7 @@ def read_trained_from(workdir: Workdir, scale: int) -> str | None:
 def read_done(workdir: Workdir, scale: int) -> dict[str, str] | None:
     """Returns the digests by image id of a finished scale, or None where it is not finished or DONE is damaged."""
     try:
-        lines = workdir.done(scale).read_text(encoding="utf-8").splitlines()
+        lines = files.read_bytes(workdir.done(scale)).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return None
     rows = [re.fullmatch(r"(\S+) ([0-9a-f]{32})(?: diverged at step \d+)?", line) for line in lines]

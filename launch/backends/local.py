@@ -104,7 +104,7 @@ class Local:
         command, path = self._command(run), Path(self._sweep.log(run))
         begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         environment = {key: value for key, value in os.environ.items() if key not in _AGENTS}
-        with path.open("ab", buffering=0) as log:
+        with files.open_plain(path, "ab", buffering=0) as log:
             log.write(f"{state.START_LINE}{begun} {shlex.join(command)}\n".encode())
             process = subprocess.Popen(
                 command,
@@ -122,7 +122,7 @@ class Local:
 
     def _finish(self, active: _Active, waiting: int) -> None:
         code, seconds = active.process.returncode, time.monotonic() - active.started
-        with open(self._sweep.log(active.run), "ab") as log:
+        with files.open_plain(self._sweep.log(active.run), "ab") as log:
             log.write(f"{state.EXIT_LINE}{code} after {seconds:.0f} s\n".encode())
         self._take_id_back(active.run)
         now = state.read_state(self._sweep, active.run)

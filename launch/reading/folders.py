@@ -7,6 +7,7 @@ launch.sample writes (start_00/, start_01/ ...) the folder says at which scale a
 import dataclasses
 import hashlib
 import re
+import sys
 import tokenize
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from launch import foreign_formats, geometry, pictures, readers
 from launch.text import printable
+from singan import links
 from singan.errors import UserError
 
 START_FOLDER = re.compile(r"start_(\d+)")
@@ -60,6 +62,8 @@ class StudyImage:
 def find(given: str, flag: str, words: Sequence[str] = ()) -> list[Entry]:
     """Returns what a folder (or a file) holds, sorted by name; hidden names and sample grids are passed over.
 
+    So are links that lead out of the folder, as with training images, which is said on stderr.
+
     Args:
       given: the folder or file.
       flag: the flag that gave it, for errors.
@@ -73,12 +77,16 @@ def find(given: str, flag: str, words: Sequence[str] = ()) -> list[Entry]:
     if not root.exists():
         raise UserError(f"--{flag}={printable(given)} does not exist: give a folder of images")
     inside = root if root.is_dir() else root.parent
-    paths = _image_files(root) if root.is_dir() else [root] if readers.is_image(root) else []
+    paths, left_out = _image_files(root) if root.is_dir() else ([root] if readers.is_image(root) else [], 0)
+    left = f"{left_out} symbolic link{'s' * (left_out > 1)} to elsewhere left out"
     if not paths:
+        why = f" ({left})" if left_out else ""
         others = [path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file()]
         advice = foreign_formats.advice(others)
         what = f", but {advice}" if advice else f": files end in {' '.join(readers.SUFFIXES)}"
-        raise UserError(f"--{flag}={printable(given)} holds no image{what}")
+        raise UserError(f"--{flag}={printable(given)} holds no image{why}{what}")
+    if left_out:
+        print(f"note: --{flag}={printable(given)}: {left}", file=sys.stderr, flush=True)
     images: dict[tuple[str, str], dict[str, Path]] = {}
     for path in paths:
         stem, word = _channel_word(path, inside, words)
@@ -143,12 +151,18 @@ def digest(entries: Iterable[Entry]) -> bytes:
     return result.digest()
 
 
-def _image_files(root: Path) -> list[Path]:
-    paths = []
+def _image_files(root: Path) -> tuple[list[Path], int]:
+    """Returns the image files below a folder, and how many links out of it were not followed."""
+    paths, left_out = [], 0
     for path in sorted(root.rglob("*")):
         below = path.relative_to(root).parts
         in_fold = any(FOLD_FOLDER.fullmatch(part) for part in path.parts)
-        if any(part.startswith(".") for part in below) or not readers.is_image(path) or not path.is_file():
+        if any(part.startswith(".") for part in below):
+            continue
+        if path.is_symlink() and (path.is_dir() or (readers.is_image(path) and links.leads_out(path, root))):
+            left_out += 1
+            continue
+        if not readers.is_image(path) or not path.is_file():
             continue
         if in_fold and path.name != "images.npy":
             continue
@@ -161,7 +175,7 @@ def _image_files(root: Path) -> list[Path]:
         if path.name.endswith("_grid.png")
         and any(p == path.parent and n.startswith(path.name.removesuffix("grid.png") + "0000") for p, n in names)
     }
-    return [path for path in paths if path not in grids]
+    return [path for path in paths if path not in grids], left_out
 
 
 def _stem(path: Path) -> str:

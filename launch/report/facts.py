@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from launch.report.history import ScaleHistory, read_history, values
 from launch.report.quality import Evaluation, read_evaluation
-from singan import files
+from singan import files, links
 from singan import workdir as records
 from singan.config import Config
 from singan.errors import UserError
@@ -69,9 +69,11 @@ def read_facts(path: Path) -> RunFacts:
     """Returns the facts of a workdir.
 
     Raises:
-      UserError: there is no run here, its configuration cannot be read, or its weights are of another run.
+      UserError: there is no run here, it holds links, its configuration cannot be read, or its weights are of another
+        run.
     """
     workdir, problems = Workdir(path), []
+    links.check_workdir(path)
     config = records.read_config(workdir)
 
     def attempt(read: Callable[[], T], otherwise: T) -> T:
@@ -147,7 +149,7 @@ def _diverged(
 ) -> dict[str, str]:
     found: dict[str, str] = {}
     for scale in done:
-        text = workdir.done(scale).read_text(encoding="utf-8")
+        text = files.read_bytes(workdir.done(scale)).decode("utf-8")
         for match in re.finditer(r"^(\S+) \S+ diverged at step (\d+)$", text, re.MULTILINE):
             found[match[1]] = f"scale {scale}, step {match[2]}"
     for row in table:

@@ -134,7 +134,7 @@ def sample_grids(run: RunFacts) -> list[Html]:
     for scale in sorted(run.finished, reverse=True):
         if (path := run.grid(scale)) is None:
             continue
-        png = path.read_bytes()
+        png = files.read_bytes(path)
         left -= len(png)
         size = run.sizes[scale] if scale < len(run.sizes) else None
         name = f"Scale {scale}" + (f", {size[0]}×{size[1]} pixels" if size else "")

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.holders import may_be_alive
+from launch.holders import may_be_alive, parse_holder
 from launch.row_files import last_rows
 from launch.sweeps.plan import PlannedRun, Sweep
-from singan import files
+from singan import files, links
 from singan.config import parse, resume_differences, to_mapping, with_legacy_defaults
 from singan.errors import UserError
 from singan.files import is_bucket
@@ -45,6 +45,7 @@ def read_state(sweep: Sweep, run: PlannedRun) -> RunState:
         root = files.as_path(run.workdir)
         parts = [root] if not run.config.data.group_by_shape else _cohorts(root)
         for part in parts:
+            links.check_workdir(part)
             _check_same(part, run)
         states = [_read(part) for part in parts] or [RunState(WAITING)]
         log = files.as_path(sweep.log(run))
@@ -104,7 +105,7 @@ def _check_same(workdir: Path, run: PlannedRun) -> None:
 
 
 def _read(workdir: Path) -> RunState:
-    record, holder = _json(workdir / "run.json"), _json(workdir / ".lock")
+    record, holder = _json(workdir / "run.json"), parse_holder(_bytes(workdir / ".lock")) or {}
     state, note = WAITING, ""
     if may_be_alive(holder):
         state, note = RUNNING, f"process {holder.get('pid')} on {holder.get('host')}"
@@ -167,17 +168,29 @@ def _last(rows: Sequence[dict[str, Any]], *keys: str) -> float | None:
 def _tail(path: Path) -> list[str]:
     """Returns the last lines of a text file, none where there is no file; the first one may be a part of one."""
     try:
-        with path.open("rb") as file:
+        with files.open_plain(path) as file:
             size = file.seek(0, io.SEEK_END)
             file.seek(max(0, size - TAIL))
             return file.read().decode(errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _bytes(path: Path) -> bytes:
+    """Returns what a file holds, b'' where there is none."""
+    try:
+        return files.read_bytes(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        content = json.loads(_bytes(path))
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
