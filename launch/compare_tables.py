@@ -1,7 +1,5 @@
 """Runs side by side: what is put into the tables of the terminal, of compare.csv and of compare.html."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,6 +8,7 @@ from launch.report import quality
 from launch.report.markup import ABSENT, counted, duration, number
 from launch.report.quality import NOT_MEASURED, Measured
 from launch.report.sections import shown
+from launch.spreadsheet import csv_lines
 from singan.config import flatten
 
 CSV_COLUMNS = ("run", "part", "scale", "name", "value", "p10", "p90", "count", "note")
@@ -97,9 +96,7 @@ def definitions(runs: Sequence[Compared]) -> dict[str, str]:
 
 def to_csv(runs: Sequence[Compared], tables: Iterable[Part]) -> str:
     """Returns one line for each run and quantity (CSV_COLUMNS), with all parts."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    lines = []
     for part in tables:
         for row in part.rows:
             for one, cell in zip(runs, row.cells, strict=True):
@@ -109,8 +106,8 @@ def to_csv(runs: Sequence[Compared], tables: Iterable[Part]) -> str:
                     values = (cell.mean, cell.low, cell.high, cell.count, cell.note)
                 else:
                     values = ("", "", "", "", cell.reason)
-                writer.writerow([one.name, part.key, part.scale, row.name, *values])
-    return buffer.getvalue()
+                lines.append((one.name, part.key, part.scale, row.name, *values))
+    return csv_lines(CSV_COLUMNS, lines)
 
 
 def _about(runs: Sequence[Compared]) -> Part:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from launch.compare_runs import Compared
 from launch.compare_tables import Part, remarks, summary
 from launch.report.quality import Measured
+from launch.text import printable
 
 WIDTH = 100  # columns
 SIDE_BY_SIDE = 4  # more runs than this become rows
@@ -18,8 +19,10 @@ def terminal(runs: Sequence[Compared], tables: Sequence[Part]) -> str:
     shown = [part for part in tables if part.headline]
     # Words stay whole, so that a command can be copied.
     whole = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "  "}
-    said = [textwrap.fill(line, WIDTH, **whole) for line in (summary(runs), *remarks(runs))]
-    drawn = [f"{part.title}\n" + "\n".join(_block(rows)) for part in shown for rows in _blocks(cells(runs, part))]
+    said = [textwrap.fill(line, WIDTH, **whole) for line in _said(runs)]
+    drawn = [
+        f"{printable(part.title)}\n" + "\n".join(_block(rows)) for part in shown for rows in _blocks(cells(runs, part))
+    ]
     return "\n\n".join([*drawn, "\n".join(said)])
 
 
@@ -29,20 +32,35 @@ def markdown(runs: Sequence[Compared], tables: Sequence[Part]) -> str:
     for part in tables:
         if part.headline:
             head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in cells(runs, part)]
-            lines += [f"### {part.title}", "", _joined(head), _joined(["---"] * len(head)), *map(_joined, rows), ""]
-    return "\n".join([*lines, *(f"- {line}" for line in (summary(runs), *remarks(runs)))])
+            lines += [
+                f"### {printable(part.title)}",
+                "",
+                _joined(head),
+                _joined(["---"] * len(head)),
+                *map(_joined, rows),
+                "",
+            ]
+    return "\n".join([*lines, *(f"- {line}" for line in _said(runs))])
 
 
 def cells(runs: Sequence[Compared], part: Part) -> list[list[str]]:
-    """Returns a table's text, head first: runs are columns, or rows where they are many."""
+    """Returns a table's text, head first: runs are columns, or rows where they are many.
+
+    Names and values are of files that anybody may have made: each cell is one printable line.
+    """
     names = [one.name for one in runs]
-    rows = [["", *names], *([row.label, *map(text_of, row.cells)] for row in part.rows)]
+    table = [["", *names], *([row.label, *map(text_of, row.cells)] for row in part.rows)]
+    rows = [list(map(printable, row)) for row in table]
     return rows if len(runs) <= SIDE_BY_SIDE else [list(column) for column in zip(*rows, strict=True)]
 
 
 def text_of(cell: str | Measured) -> str:
     """Returns a cell as text."""
     return cell.text() if isinstance(cell, Measured) else cell
+
+
+def _said(runs: Sequence[Compared]) -> list[str]:
+    return list(map(printable, (summary(runs), *remarks(runs))))
 
 
 def _blocks(rows: list[list[str]]) -> list[list[list[str]]]:

@@ -1,7 +1,5 @@
 """The study's result: study.md, study.csv, comparisons.csv, study.json and study.png, and the text for the terminal."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from experiments.augmentation_study.statistics import (
     headline,
     sentence,
 )
+from launch.spreadsheet import csv_lines
 from singan import files
 
 Cell = tuple[str, int, str]  # condition, number of real patches, metric
@@ -180,22 +179,18 @@ def _numbers(found: Estimate, patient: str) -> dict[str, float]:
 
 
 def _csv(found: Mapping[Cell, Values], patient: str) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["condition", "n", "metric", "seed", patient, "value"])
+    rows = []
     for (condition, size, metric), values in found.items():
         for seed, patients in sorted(values.items()):
-            writer.writerows([condition, size, metric, seed, name, value] for name, value in sorted(patients.items()))
-    return buffer.getvalue()
+            rows += [(condition, size, metric, seed, name, value) for name, value in sorted(patients.items())]
+    return csv_lines(["condition", "n", "metric", "seed", patient, "value"], rows)
 
 
 def _comparisons_csv(compared: Sequence[Comparison], patient: str) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     numbers = ["difference", "low", "high", "seeds", f"{patient}s"]
-    writer.writerow(["first", "second", "n", "metric", *numbers, "verdict"])
+    columns, rows = ["first", "second", "n", "metric", *numbers, "verdict"], []
     for one in compared:
         found = one.found
         numbers = [found.mean, found.low, found.high, found.seeds, found.patients]
-        writer.writerow([one.first, one.second, one.size, one.metric, *numbers, found.verdict])
-    return buffer.getvalue()
+        rows.append([one.first, one.second, one.size, one.metric, *numbers, found.verdict])
+    return csv_lines(columns, rows)

@@ -1,8 +1,6 @@
 """Cases -> guesses and translations, many at once on the device, with their scores; and as files and pictures."""
 
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from experiments.modality_translation import cases as given
 from experiments.modality_translation.cases import Case
 from experiments.modality_translation.scores import DEFINITIONS, score
 from launch import pictures, write_back
+from launch.spreadsheet import csv_lines
 from singan import files
 from singan.manipulation import Input
 from singan.metrics.values import Undefined
@@ -116,11 +115,7 @@ def write_files(one: Translated, out: Path, form: str) -> None:
 
 def write_csv(path: Path, rows: Sequence[Mapping]) -> None:
     """Writes rows of FIELDS as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write_text(path, text.getvalue())
+    files.write_text(path, csv_lines(FIELDS, [[row.get(name, "") for name in FIELDS] for row in rows]))
 
 
 def comparison(run: Run, some: Sequence[Translated]) -> np.ndarray:

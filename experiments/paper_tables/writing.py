@@ -1,7 +1,5 @@
 """The quality table as text for the terminal, Markdown, CSV and JSON."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +8,7 @@ from experiments.paper_tables.results import METRICS, SECONDS, Quality, Training
 from experiments.paper_tables.sentences import RULE, Answer
 from experiments.paper_tables.variants import ABOUT
 from launch.report.markup import ABSENT, interval, number
+from launch.spreadsheet import csv_lines
 
 TITLES = {
     "swd": "SWD",
@@ -126,21 +125,19 @@ def csv_text(
     sizes: Mapping[str, Sequence[tuple[int, int]]],
 ) -> str:
     """Returns table.csv: a line for each variant, start scale and metric; training's lines have no start scale."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    rows: list[list[Any]] = []
     for name, of in qualities.items():
         for scale in start_scales:
             for metric in METRICS:
                 entry = of.summary(scale, metric)
                 cells = [entry.get(key, "") for key in ("mean", "p10", "p90", "images")]
                 note = entry.get("undefined", entry.get("note", ""))
-                writer.writerow([name, scale, pixels_of(sizes, name, scale), metric, *cells, note])
+                rows.append([name, scale, pixels_of(sizes, name, scale), metric, *cells, note])
         if training := trainings[name]:
             ends = {SECONDS: training.seconds_per_image, "reconstruction_rmse": training.rmse}
             lines = [[name, "", "", metric, value] for metric, value in ends.items() if math.isfinite(value)]
-            writer.writerows([*line, *[""] * (len(CSV_COLUMNS) - len(line))] for line in lines)
-    return buffer.getvalue()
+            rows += [[*line, *[""] * (len(CSV_COLUMNS) - len(line))] for line in lines]
+    return csv_lines(CSV_COLUMNS, rows)
 
 
 def _cell(entry: Mapping[str, Any]) -> str:

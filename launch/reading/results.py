@@ -1,7 +1,5 @@
 """From answers and key to what is reported: per reader, pooled, by start scale and by modality."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,6 +9,7 @@ import numpy as np
 from launch.reading import scoring
 from launch.reading.answers import Key, Reader
 from launch.reading.scoring import Ratings
+from launch.spreadsheet import csv_lines
 
 POSITIVE = {"single": "generated", "pairs": "left"}  # what a high score means
 CSV_COLUMNS = (
@@ -86,17 +85,15 @@ def summarise(key: Key, readers: Sequence[Reader], seed: int = 0) -> dict[str, A
 
 def csv_text(scores: Mapping[str, Any]) -> str:
     """Returns the rows of all parts as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    lines = []
     for row in _all_rows(scores):
         spread = dict(row)
         for name in ("wilson", "accuracy_bootstrap", "auc_bootstrap"):
             spread[f"{name}_low"], spread[f"{name}_high"] = row.get(name) or (None, None)
         quarters = row["seconds"] or (None, None, None)
         spread |= dict(zip(CSV_COLUMNS[-3:], quarters, strict=True))
-        writer.writerow({name: _cell(spread.get(name)) for name in CSV_COLUMNS})
-    return text.getvalue()
+        lines.append([_cell(spread.get(name)) for name in CSV_COLUMNS])
+    return csv_lines(CSV_COLUMNS, lines)
 
 
 def table(scores: Mapping[str, Any]) -> str:
