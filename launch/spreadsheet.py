@@ -1,11 +1,11 @@
-"""Tables as CSV, whose text of others a spreadsheet takes as text and a terminal as one line."""
+"""Tables as CSV, whose text of others a spreadsheet takes as text, and a terminal too."""
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from launch.text import printable
+from launch.text import without_controls
 
 FORMULA = tuple("=+-@＝＋－＠")  # what a cell begins with that spreadsheets calculate; the wide ones in some languages
 
@@ -26,7 +26,7 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    text = printable(value)
+    text = without_controls(value)
     return f"'{text}" if text.lstrip().startswith(FORMULA) and not _is_number(text) else text
 
 

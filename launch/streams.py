@@ -8,10 +8,7 @@ import select
 import sys
 from typing import Any
 
-# What moves the cursor, changes colours or turns the direction of writing. New lines and tabs are the project's own, as
-# is on stderr the carriage return that a progress bar begins with.
-_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-_ESCAPED = {code: chr(code).encode("unicode_escape").decode("ascii") for code in _CONTROLS if chr(code) not in "\n\t"}
+from launch.text import without_controls
 
 
 class _Descriptor(io.RawIOBase):
@@ -54,11 +51,12 @@ class Printed(io.TextIOWrapper):
     """A text stream to a file descriptor, for sys.stdout and sys.stderr.
 
     What it cannot write is dropped: a pipe that nobody reads any more, or a full disk, ends no training. Characters
-    that the locale's encoding lacks, and those that would move a terminal's cursor, are written as escapes.
+    that the locale's encoding lacks, and those that would move a terminal's cursor, are written as escapes, but for
+    the carriage return that a progress bar begins with.
     """
 
     def __init__(self, number: int, encoding: str | None = None, bars: bool = False):
-        """Args: bars: whether progress bars are drawn here, which begin their line anew."""
+        """Args: bars: whether progress bars are drawn here."""
         self._descriptor = _Descriptor(number)
         self._bars, lines = bars, bars or self._descriptor.isatty()
         super().__init__(io.BufferedWriter(self._descriptor), encoding, "backslashreplace", line_buffering=lines)
@@ -71,7 +69,7 @@ class Printed(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         begun = "\r" if self._bars and text.startswith("\r") else ""
-        super().write(begun + text[len(begun) :].translate(_ESCAPED))
+        super().write(begun + without_controls(text[len(begun) :]))
         return len(text)
 
 
@@ -81,7 +79,8 @@ def install() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: no file that is written later gets it
+            # The lowest number that is free: no file that is written later gets it. Child processes have it, too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name, number, bars in (("stdout", 1, False), ("stderr", 2, True)):
         stream = getattr(sys, name)
         if stream is not None and stream is not getattr(sys, f"__{name}__"):

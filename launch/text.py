@@ -4,6 +4,15 @@ import sys
 
 LONGEST_LINE = 1000  # characters of an error: what a file or a flag holds may be of any length
 
+# What moves a terminal's cursor, changes colours or turns the direction of writing.
+_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_ESCAPED = {code: chr(code).encode("unicode_escape").decode("ascii") for code in _CONTROLS if chr(code) not in "\n\t"}
+
+
+def without_controls(text: str) -> str:
+    """Returns text of any number of lines whose control characters, but for new lines and tabs, are escapes."""
+    return text.translate(_ESCAPED)
+
 
 def printable(name: str) -> str:
     """Returns a file name as text of one line: control characters and bytes that are no text are written as escapes."""

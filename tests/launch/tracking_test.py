@@ -137,8 +137,9 @@ def test_pictures_tables_and_summary_are_files_of_the_workdir(tmp_path):
 
 
 def test_a_full_disk_is_said(tmp_path):
-    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     lines = JsonLines(tmp_path / "metrics.jsonl")
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), lines._file._file.fileno())
     with pytest.raises(UserError, match=r"metrics\.jsonl: disk full: free space and run the same command again"):
         lines.scalars(row(1))
     lines.close()
