@@ -87,7 +87,8 @@ class WorkdirLock:
             self._heartbeat = None
         if self._fd >= 0:
             with contextlib.suppress(OSError):
-                os.unlink(self.path)  # before the flock ends: whoever opened this file sees that it is gone
+                if self._is_own():
+                    os.unlink(self.path)  # before the flock ends: whoever opened this file sees that it is gone
             os.close(self._fd)
             self._fd = -1
 

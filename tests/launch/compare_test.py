@@ -17,7 +17,8 @@ import pytest
 from launch import compare_page, compare_runs, compare_tables, compare_text
 from launch.compare_runs import Compared
 from launch.compare_wandb import of_run
-from launch.report.quality import HEADLINE, Measured
+from launch.report.quality import HEADLINE, Evaluation, Measured
+from launch.spreadsheet import csv_lines
 from singan import workdir as records
 from singan.config import parse, to_mapping
 from singan.errors import UserError
@@ -172,6 +173,42 @@ def test_markdown_keeps_its_columns_whatever_a_value_holds():
     lines = compare_text.markdown(runs, compare_tables.parts(runs)).splitlines()
     assert "|  | a | b\\|c |" in lines
     assert "| x | 1\\|2 | 3 |" in lines
+
+
+HOSTILE = "\x1b[2J\x9b31m\u202e=cmd|' /C calc'!A0\rforged"
+
+
+def test_no_text_of_a_run_moves_the_cursor_or_is_calculated():
+    reason = Measured(reason=f"={HOSTILE}")
+    evaluated = Evaluation({}, {}, {f"0{HOSTILE}": {f"+{HOSTILE}": reason, "swd": Measured(-0.5, -1.0, 0.1, 2)}}, {})
+    ugly = {"about": {"status": f"={HOSTILE}", "commit": f"@{HOSTILE}"}, "problems": (f"a\n{HOSTILE}",)}
+    runs = [
+        made("a", config={"tracking.name": f"={HOSTILE}", "seed": 0, "shift": "-0.5"}, evaluation=evaluated),
+        dataclasses.replace(made(f"-{HOSTILE}", config={"tracking.name": "b", "seed": -1, "shift": "1"}), **ugly),
+    ]
+    tables = compare_tables.parts(runs)
+    lines = compare_tables.to_csv(runs, tables)
+    for text in (compare_text.terminal(runs, tables), compare_text.markdown(runs, tables), lines):
+        assert "\\x1b[2J" in text
+        assert all(character.isprintable() or character == "\n" for character in text)
+    assert not any(line.startswith("forged") for line in compare_text.markdown(runs, tables).splitlines())
+    rows = list(csv.reader(io.StringIO(lines)))
+    formulas = [cell for row in rows for cell in row if cell.startswith(tuple("=+-@"))]
+    assert sorted(set(formulas)) == ["-0.5", "-1", "-1.0"]
+    assert {"'=\\x1b", "'-\\x1b", "'+\\x1b", "'@\\x1b"} <= {cell[:6] for row in rows for cell in row}
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        *(("=1+1", "'=1+1"), ("+49 30 1", "'+49 30 1"), ("-2+3", "'-2+3"), ("@SUM(A1)", "'@SUM(A1)"), ("-", "'-")),
+        *((" =1", "' =1"), ("\t=1", "'\t=1"), ("\r=1", "\\r=1"), ("＝1", "'＝1"), ("-inf", "-inf"), ("-0.5", "-0.5")),
+        *(("+1e-3", "+1e-3"), (-0.5, "-0.5"), (None, ""), (True, "True"), ("a=b", "a=b"), ("a\nb", "a\nb")),
+    ],
+)
+def test_a_cell_is_a_number_or_text_and_no_formula(value, cell):
+    ((found, last),) = list(csv.reader(io.StringIO(csv_lines(("x", "y"), [(value, "end")]), newline="")))[1:]
+    assert (found, last) == (cell, "end")
 
 
 def test_csv_holds_what_a_value_holds():
