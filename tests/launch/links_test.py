@@ -171,7 +171,8 @@ def test_every_command_refuses_a_link_and_a_fifo_in_one_line_and_harms_nothing(t
         "compare": lambda run: ("compare", run, whole, f"--out={tmp_path / 'out'}"),
     }
     for number, (name, flags_of) in enumerate(work.items()):
-        for place, link in (("scales/00/checkpoints", precious), ("run.json", None)):
+        both = [("scales/00/checkpoints", precious), ("run.json", None)]
+        for place, link in both if name == "train" else both[number % 2 :][:1]:
             run = Path(shutil.copytree(whole, tmp_path / f"{number}{place.replace('/', '-')}"))
             replaced(run / place, link)
             result = commands.run(*flags_of(run))
