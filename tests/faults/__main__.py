@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.faults import surroundings
+from tests.faults import others, surroundings
 from tests.faults.damage import SHOWN, WAYS, Damages
 from tests.faults.kills import Kills
 from tests.faults.world import Outcome, World, table
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="faults at the same time")
-    parser.add_argument("--only", default="", help="kills, damage or surroundings")
+    parser.add_argument("--only", default="", help="kills, damage, surroundings or others")
     parser.add_argument("--out", type=Path, help="a JSON file for the outcomes")
     given = parser.parse_args()
     began = time.monotonic()
@@ -42,8 +42,8 @@ def main() -> int:
         kills = Kills(world, given.seed)
         jobs = cases(world, kills, given.kills, given.seed, given.only)
         print(f"{len(jobs)} faults, {given.jobs} at a time, seed {given.seed}", flush=True)
-        # What waits for servers that do not answer costs no processor: it has threads of its own.
-        waiting = [job for job in jobs if "wandb" in job[0]]
+        # What waits for servers that do not answer, or for locks, costs no processor: it has threads of its own.
+        waiting = [job for job in jobs if "wandb" in job[0] or "other host" in job[0]]
         with ThreadPoolExecutor(given.jobs) as pool, ThreadPoolExecutor(max(1, len(waiting))) as idle:
             futures = [(idle if job in waiting else pool).submit(one, *job) for job in jobs]
             outcomes = [outcome for future in futures if (outcome := future.result())]
@@ -67,6 +67,8 @@ def cases(world: World, kills: Kills, count: int, seed: int, only: str) -> list[
     if only in ("", "surroundings"):
         _ = world.evaluated
         found += surroundings.all_cases(world)
+    if only in ("", "others"):
+        found += others.all_cases(world)
     if only in ("", "kills"):
         _ = world.evaluated
         found += [(f"kill {number}", lambda number=number: kills.one(number)) for number in range(count)]

@@ -6,6 +6,7 @@ import pytest
 
 from tests.faults.damage import Damages, kind_of, names
 from tests.faults.kills import Kills
+from tests.faults.others import escapes, link, pipe
 from tests.faults.surroundings import clock, leftovers
 from tests.faults.world import Outcome, World, table
 from tests.launch.train_test import Commands
@@ -30,6 +31,12 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(world, phase, number):
 def test_a_clock_that_is_set_back_changes_nothing(world):
     outcome = clock(world, 400 * 86400.0)
     assert (outcome.survived, outcome.identical, outcome.note) == (True, True, "")
+
+
+@pytest.mark.processes
+def test_what_others_do_to_a_run_harms_nothing(world):
+    for outcome in (pipe(world, "second scale"), link(world, "scales/00/checkpoints", "link"), escapes(world)):
+        assert (outcome.good, outcome.survived, outcome.note) == (True, True, ""), outcome
 
 
 @pytest.mark.processes
