@@ -100,7 +100,7 @@ def boot_id() -> str:
 def _ticks(pid: int) -> int | None:
     """Returns when a process started, in clock ticks since the boot; None where there is no such process."""
     try:
-        # The second field, a name in brackets, may hold spaces and brackets itself.
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        # The second field, a name in brackets, may hold any bytes, brackets as well.
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return None

@@ -40,7 +40,7 @@ def joined() -> Iterator[tuple[Processes, Peers | None]]:
     output = NativeOutput(peers.on_fatal)
     if index:  # what happens is told by process 0; of the others one hears only what is wrong
         sys.stderr = Prefixed(sys.stderr, peers.prefix)
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
     try:
         peers.meet()
         yield Processes(count, index), peers

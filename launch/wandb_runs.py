@@ -211,7 +211,7 @@ def _last_step(folder: Path) -> int:
             continue
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
         done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=120, check=False
+            command, capture_output=True, stdin=subprocess.DEVNULL, encoding="utf-8", timeout=120, check=False
         )
         for line in done.stdout.splitlines():
             step = json.loads(line).get("history", {}).get("item", {}).get("global_step", -1)

@@ -33,7 +33,9 @@ class Runner:
         Raises:
           UserError: it failed; the text has its last line.
         """
-        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, text=True, check=False)
+        done = subprocess.run(
+            command, capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace", check=False
+        )
         if done.returncode == 0:
             return done.stdout
         if not check:

@@ -111,9 +111,10 @@ def _read(workdir: Path) -> RunState:
         state, note = RUNNING, f"process {holder.get('pid')} on {holder.get('host')}"
     elif "status" in record:
         by_status = {"finished": DONE, "failed": FAILED, "diverged": FAILED, "stopped": STOPPED, "running": STOPPED}
-        state = by_status.get(record["status"], STOPPED)
+        status = str(record["status"])
+        state = by_status.get(status, STOPPED)
         note = {"running": "ended without a word; resumes", "stopped": "resumes", "diverged": "diverged"}.get(
-            record["status"], ""
+            status, ""
         )
         if state == DONE and record.get("diverged"):
             note = f"{len(record['diverged'])} image(s) diverged"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.holders import parse_holder, this_process
+from launch.holders import may_be_alive, parse_holder, this_process
 from launch.lock import WorkdirLock
 from singan.errors import UserError
 
@@ -125,6 +125,15 @@ def test_a_killed_holder_of_this_host_is_taken_over_at_once(workdir):
     assert first.stdout.readline() == "held\n"
     killed(first)
     assert taken(workdir) < 1
+
+
+@pytest.mark.processes
+def test_a_process_of_any_name_is_alive(workdir):
+    name = f"open('/proc/self/comm', 'wb').write(b'a) \\xff (b')\n{textwrap.dedent(HOLD)}"
+    first = start(workdir, code=name)
+    assert first.stdout.readline() == "held\n"
+    assert may_be_alive(parse_holder((workdir / ".lock").read_bytes()))
+    ended(first)
 
 
 def test_an_old_heartbeat_of_another_host_is_taken_over_at_once_and_said(workdir, capfd):
