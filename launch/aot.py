@@ -12,18 +12,18 @@ import jax
 from absl import flags
 from jax.sharding import Mesh
 
-from launch import cli, records, runtime
+from launch import cli, run_record, runtime
 from launch.configs import load_config
 from singan import files
-from singan.cohort import image_mesh
 from singan.config import to_mapping
-from singan.convolution import FORMS, form_for
 from singan.errors import UserError
-from singan.planning import ScaleCost, scale_cost
-from singan.processes import Processes
-from singan.pyramid import plan
-from singan.spec import make_spec
-from singan.topologies import devices_of, find_topology
+from singan.model.convolution import FORMS, form_for
+from singan.model.pyramid import plan
+from singan.model.spec import make_spec
+from singan.parallel.cohort import image_mesh
+from singan.parallel.planning import ScaleCost, scale_cost
+from singan.parallel.processes import Processes
+from singan.parallel.tpu_topologies import devices_of, find_topology
 
 CONFIG = cli.config_flag()
 TOPOLOGY = flags.DEFINE_string("topology", "v5e-8", "Such as v5e-8, v6e-16 or v4-32; here: this machine's devices.")
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
             "config": to_mapping(config),
         }
         rows = [dataclasses.asdict(cost) for cost in costs]
-        files.write_json(OUT.value, {**records.start_entry(mesh, Processes()), **asked, "scales": rows})
+        files.write_json(OUT.value, {**run_record.start_entry(mesh, Processes()), **asked, "scales": rows})
         print(f"wrote {OUT.value}")
     if talking := [cost.scale for cost in costs if cost.collectives]:
         print(f"error: devices talk to each other at scales {talking}, and images never should", file=sys.stderr)

@@ -17,8 +17,8 @@ from ml_collections import config_flags
 from launch import streams
 from launch.text import described, one_line
 from singan import config as singan_config
-from singan.ahead import at_work
 from singan.errors import UserError
+from singan.training.ahead import at_work
 
 # Flags defined here belong to the command that asks for them, so that its --help lists them.
 flags.disclaim_key_flags()

@@ -9,8 +9,8 @@ from types import FrameType
 import jax
 from jax.sharding import Mesh
 
-from singan.cohort import image_mesh
 from singan.files import is_bucket
+from singan.parallel.cohort import image_mesh
 
 TRUSTED_CHANNELS = 32  # up to which several CPU devices of a process have been seen to train as one does
 
@@ -18,7 +18,7 @@ TRUSTED_CHANNELS = 32  # up to which several CPU devices of a process have been 
 def start_jax(images: int, channels: int | None = None) -> Mesh:
     """Returns the mesh that a cohort of `images` images is trained on: all devices, at most one for each image.
 
-    Of several processes (launch/joining.py) `images` counts those of the process that has the most; every process has
+    Of several processes (launch/multihost/join.py) `images` counts those of the process that has the most; every process has
     as many devices in the mesh, next to each other.
 
     A CPU is one device, whose cores share each image's operations. Making every core a device of its own would be up

@@ -8,11 +8,13 @@ import sys
 import numpy as np
 from absl import flags
 
-from launch import cli, runtime, selection, styling, write_back
-from launch.cards import measuring, writing
-from singan import files, sampling
-from singan.planning import Memory
-from singan.run import load_run
+from launch import cli, runtime, selection
+from launch.data_card import measure, write
+from launch.samples import texture, writers
+from singan import files
+from singan.parallel.planning import Memory
+from singan.sampling import samples as sampling
+from singan.storage.run import load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=DIR, the directory of a trained run.", required=True)
 OUT = flags.DEFINE_string("out", None, "give --out=DIR, where the samples are written.", required=True)
@@ -29,7 +31,7 @@ STYLE = flags.DEFINE_float(
 CARD = flags.DEFINE_boolean("card", True, "Write DATA_CARD.md and data_card.json beside the samples.")
 LICENCE = flags.DEFINE_string("licence", "", "Licence of the training images, where the source tells none.")
 FORMAT = flags.DEFINE_enum(
-    "format", "png", list(write_back.FORMATS), "; ".join(f"{name}: {text}" for name, text in write_back.FORMATS.items())
+    "format", "png", list(writers.FORMATS), "; ".join(f"{name}: {text}" for name, text in writers.FORMATS.items())
 )
 
 
@@ -41,26 +43,26 @@ def main(argv: list[str]) -> int:
     scales = selection.chosen_scales(run, START_SCALES.value)
     size = selection.chosen_size(SIZE.value)
     records = [run.record(name) for name in ids]
-    write_back.check_format(FORMAT.value, records, size)  # before anything is drawn
+    writers.check_format(FORMAT.value, records, size)  # before anything is drawn
     height, width = sampling.resized_spec(run.spec.at(len(run.scales) - 1), size).size
     out = files.make_directory(OUT.value)
     for scale in scales:
         folder = files.make_directory(out / f"start_{scale:02d}")
-        measured = measuring.Collector(ids if CARD.value else ())
-        with write_back.open_writer(FORMAT.value, folder, records, NUM_SAMPLES.value, scale) as writer:
+        measured = measure.Collector(ids if CARD.value else ())
+        with writers.open_writer(FORMAT.value, folder, records, NUM_SAMPLES.value, scale) as writer:
             batches = sampling.draw(
                 run, ids, NUM_SAMPLES.value, scale, size, SEED.value, BATCH.value, mesh, _tell_memory(scale)
             )
             for batch in batches:
                 pairs = zip(batch.ids, batch.pixels, strict=True)
-                pixels = [styling.styled(run, name, drawn, STYLE.value, SEED.value) for name, drawn in pairs]
+                pixels = [texture.styled(run, name, drawn, STYLE.value, SEED.value) for name, drawn in pairs]
                 writer.add(batch.ids, batch.first, np.stack(pixels))
                 measured.add(batch.ids, batch.first, pixels)
         if CARD.value:
             drawn = {"training_seed": run.config.seed, "start_scale": scale, "size": size, "seed": SEED.value}
             drawn |= {"style": STYLE.value, "samples_of_each": NUM_SAMPLES.value}
-            settings, total = writing.settings_of(run, **drawn), NUM_SAMPLES.value * len(ids)
-            writing.write_card(folder, writing.make_card(run, settings, measured.samples, total, LICENCE.value))
+            settings, total = write.settings_of(run, **drawn), NUM_SAMPLES.value * len(ids)
+            write.write_card(folder, write.make_card(run, settings, measured.samples, total, LICENCE.value))
     what = f"{NUM_SAMPLES.value} samples, {height}x{width} pixels, of each of {len(ids)} image(s)"
     print(f"{what} from scale(s) {', '.join(map(str, scales))} are in {out}")
     return 0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from singan.config import nearest
 from singan.errors import UserError
-from singan.run import Run
+from singan.storage.run import Run
 
 
 def chosen_images(run: Run, wanted: Sequence[str]) -> list[str]:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from singan import animation, fine_tuning, manipulation, masks, run, sampling, super_resolution
 from singan.errors import UserError
-from singan.manipulation import Input
-from singan.masks import MaskRule
+from singan.sampling import animation, fine_tuning, manipulation, masks, samples, super_resolution
+from singan.sampling.manipulation import Input
+from singan.sampling.masks import MaskRule
+from singan.storage import run
 
 
 class TrainedRun(run.Run):
@@ -37,7 +38,7 @@ class TrainedRun(run.Run):
         """
         names = list(images) or list(self.ids)
         drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        for some in sampling.draw(self, names, num_samples, start_scale, size, seed, batch):
+        for some in samples.draw(self, names, num_samples, start_scale, size, seed, batch):
             for name, pixels in zip(some.ids, some.pixels, strict=True):
                 drawn[name].append(self._values(name, pixels))
         return {name: np.concatenate(parts) for name, parts in drawn.items()}

@@ -130,7 +130,7 @@ class TrainConfig:
     """One scale's training. Names and defaults as in the paper's supplement and the reference code."""
 
     # sequential: one generator a scale, the ones below frozen (SinGAN). concurrent: fewer scales, and the generators of
-    # the last few trained together (ConSinGAN, Hinz et al. 2021; see singan/concurrent.py).
+    # the last few trained together (ConSinGAN, Hinz et al. 2021; see singan/model/concurrent.py).
     schedule: str = "sequential"
     concurrent_scales: int = 3  # concurrent alone: generators trained together, the scale's own included
     concurrent_learning_rate: float = 0.1  # concurrent alone: factor of the generators' learning rate per older scale

@@ -16,18 +16,18 @@ jax.config.update("jax_num_cpu_devices", 8)  # before the first use of a device
 # Whatever is imported from singan/ from here on has its shape annotations checked at every call.
 jaxtyping.install_import_hook("singan", "beartype.beartype")
 
-from singan import cohort  # noqa: E402
 from singan.api import TrainedRun  # noqa: E402
 from singan.config import Config, parse  # noqa: E402
-from singan.handover import starting_noise, starting_state  # noqa: E402
-from singan.networks import initial_variables  # noqa: E402
-from singan.noise import image_key_data  # noqa: E402
-from singan.pyramid import plan  # noqa: E402
-from singan.spec import ScaleSpec, make_spec  # noqa: E402
-from singan.state import ScaleInputs, ScaleState, TrainedScale  # noqa: E402
-from singan.trained import FinishedScale, weights_template  # noqa: E402
+from singan.model.networks import initial_variables  # noqa: E402
+from singan.model.noise import image_key_data  # noqa: E402
+from singan.model.pyramid import plan  # noqa: E402
+from singan.model.scale_start import starting_noise, starting_state  # noqa: E402
+from singan.model.spec import ScaleSpec, make_spec  # noqa: E402
+from singan.model.state import ScaleInputs, ScaleState, TrainedScale  # noqa: E402
+from singan.parallel import cohort  # noqa: E402
+from singan.storage.finished_scale import FinishedScale, weights_template  # noqa: E402
+from singan.storage.workdir import ImageRecord, Workdir, pixel_digest, write_image  # noqa: E402
 from singan.value_map import ValueMap  # noqa: E402
-from singan.workdir import ImageRecord, Workdir, pixel_digest, write_image  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 UNOPTIMISED = "--xla_backend_optimization_level=0"

@@ -16,11 +16,11 @@ from experiments.augmentation_study.segmenters import Job, RowsOf
 from experiments.augmentation_study.settings import Study
 from experiments.augmentation_study.splits import Split, draw_splits, used
 from experiments.augmentation_study.synthetic import Bank
-from singan import workdir as records
 from singan.config import DataConfig
 from singan.errors import UserError
-from singan.run import load_run
-from singan.workdir import Workdir, pixel_digest
+from singan.storage import workdir as records
+from singan.storage.run import load_run
+from singan.storage.workdir import Workdir, pixel_digest
 
 Say = Callable[[str], None]
 

@@ -9,12 +9,12 @@ from skimage.segmentation import relabel_sequential
 
 from experiments.augmentation_study import patients
 from experiments.augmentation_study.settings import Study
-from launch import readers, tfds_source
-from launch.image_ids import unique_ids
+from launch.images import readers, tfds_records
+from launch.images.image_ids import unique_ids
 from launch.text import printable
 from singan.config import DataConfig
 from singan.errors import UserError
-from singan.workdir import pixel_digest
+from singan.storage.workdir import pixel_digest
 
 MASK_FOLDERS = ("instances", "masks")
 PATIENT, FOLD = "patient", "fold"  # words for what is kept apart between training and test
@@ -51,7 +51,7 @@ def load_pairs(data: DataConfig, study: Study, path: str = "") -> list[Pair]:
       UserError: there are no masks, a mask does not fit, a patient is not known, or the wanted label is nowhere.
     """
     data = dataclasses.replace(data, path=path or data.path)
-    if data.source.startswith(tfds_source.TFDS):
+    if data.source.startswith(tfds_records.TFDS):
         pairs = _prepared(data, study)
     elif data.path:
         pairs = _npz(data, study) if study.task == "tumour" else _folder(data, study)
@@ -67,7 +67,7 @@ def load_pairs(data: DataConfig, study: Study, path: str = "") -> list[Pair]:
 
 def kept_apart(data: DataConfig, study: Study) -> str:
     """Returns the word for what Pair.patient names: PATIENT, or FOLD of PanNuke, which publishes no patients."""
-    return FOLD if study.task == "nuclei" and data.source.startswith(tfds_source.TFDS) else PATIENT
+    return FOLD if study.task == "nuclei" and data.source.startswith(tfds_records.TFDS) else PATIENT
 
 
 def cut(pairs: Sequence[Pair], study: Study) -> tuple[list[Pair], int]:
@@ -181,18 +181,18 @@ def _prepared(data: DataConfig, study: Study) -> list[Pair]:
     nuclei = study.task == "nuclei"
     wanted = ("rgb", "instance") if nuclei else (*(data.channels or ("flair",)), "seg")
     data = dataclasses.replace(data, channels=wanted)
-    prepared = tfds_source.open_prepared(data)
+    prepared = tfds_records.open_prepared(data)
     if (prepared.name == "pannuke") != nuclei:
         raise UserError(f"--study.task={study.task} does not go with config.data.source={data.source}")
     pairs = []
-    for record in tfds_source.choose(prepared, data):
+    for record in tfds_records.choose(prepared, data):
         example = prepared.builder.as_data_source(record.split)[record.position]
         if nuclei:
             # PanNuke publishes no patients: its folds are kept apart instead.
             instances = np.asarray(example["instance_map"], np.int32)
             pairs.append(Pair(record.id, record.split, example["image"], instances, readers.COLOURS))
             continue
-        (found,) = tfds_source.read(prepared, [record], data)
+        (found,) = tfds_records.read(prepared, [record], data)
         measured = len(wanted) - 1
         names, patient = found.channels[:measured], str(found.details["patient"])
         pixels = found.value_map.invert(found.pixels)[..., :measured]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch import tfds_source
+from launch.images import tfds_records
 from launch.text import printable
 from singan.config import DataConfig
 from singan.errors import UserError
@@ -88,8 +88,8 @@ class Known:
     def __init__(self, data: DataConfig, given: str, paths: Sequence[str], names: Collection[str]):
         self._names, self._of_records, self._folders = set(names), {}, []
         for text in paths:
-            if data.source.startswith(tfds_source.TFDS):
-                prepared = tfds_source.open_prepared(dataclasses.replace(data, path=text))
+            if data.source.startswith(tfds_records.TFDS):
+                prepared = tfds_records.open_prepared(dataclasses.replace(data, path=text))
                 for rows in prepared.index.values():
                     self._of_records.update(zip(map(str, rows["id"]), map(str, rows["patient"]), strict=True))
             else:

@@ -21,9 +21,9 @@ from experiments.augmentation_study.scores import has_stain
 from experiments.augmentation_study.segmenters import Job
 from launch import cli, runtime
 from launch.configs import load_config
-from launch.evaluation_runs import note
-from launch.lock import WorkdirLock
-from launch.training import DONE, RESUMABLE
+from launch.evaluate.of_run import note
+from launch.train.run_cohort import DONE, RESUMABLE
+from launch.workdir_lock.lock import WorkdirLock
 from singan import files
 from singan.errors import UserError
 

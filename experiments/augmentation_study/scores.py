@@ -6,8 +6,8 @@ import numpy as np
 from skimage.filters import threshold_otsu
 
 from experiments.augmentation_study.pairs import Pair
-from launch.mask_channels import MIN_AREA, split_mask
-from launch.readers import COLOURS
+from launch.images.mask_channels import MIN_AREA, split_mask
+from launch.images.readers import COLOURS
 from singan.metrics.nuclei import haematoxylin, panoptic_quality
 from singan.shapes import Array, Bool, Int
 

@@ -17,7 +17,8 @@ from experiments.augmentation_study.scores import by_threshold, score
 from experiments.augmentation_study.settings import Study
 from experiments.augmentation_study.splits import Split
 from experiments.augmentation_study.unet import Runs, training_program
-from singan import cohort, files
+from singan import files
+from singan.parallel import cohort
 
 FORMAT = 1
 THRESHOLD = "threshold"  # the condition that needs no training

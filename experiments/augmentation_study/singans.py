@@ -10,18 +10,19 @@ import numpy as np
 
 from experiments.augmentation_study.pairs import Pair
 from experiments.augmentation_study.settings import Study
-from launch import mask_channels, training
-from launch.backends.local import Local
 from launch.configs import load_config
-from launch.sources import load_images
-from launch.sweeps import state
-from launch.sweeps.plan import Sweep, plan_sweep
+from launch.images import mask_channels
+from launch.images.find import load_images
+from launch.sweep import state
+from launch.sweep.backends.local import Local
+from launch.sweep.plan import Sweep, plan_sweep
+from launch.train import run_cohort
 from singan import files
-from singan import workdir as records
 from singan.config import DataConfig
 from singan.errors import UserError
-from singan.pyramid import Pyramid, plan
-from singan.workdir import Workdir, pixel_digest
+from singan.model.pyramid import Pyramid, plan
+from singan.storage import workdir as records
+from singan.storage.workdir import Workdir, pixel_digest
 
 NAME = "singan"
 MASK = {"nuclei": "instance", "tumour": "tumour"}  # name of the mask's channel
@@ -38,7 +39,7 @@ def write_patches(folder: Path, patches: Sequence[Pair], study: Study) -> None:
 
 
 def drawn_mask(pair: Pair, study: Study) -> np.ndarray:
-    """Returns uint8 [H, W, 1]: nuclei as their distance maps (launch/mask_channels.py), a tumour as 0 or 255."""
+    """Returns uint8 [H, W, 1]: nuclei as their distance maps (launch/images/mask_channels.py), a tumour as 0 or 255."""
     if study.task == "nuclei":
         return mask_channels.encode_instances(pair.instances)
     return mask_channels.encode_binary(pair.instances) * np.uint8(255)
@@ -48,7 +49,7 @@ def plan_singans(config_file: str, base: Mapping[str, Any], shared: Mapping[str,
     """Returns the one run of the cohort, its images being those of ROOT/patches.
 
     Args:
-      config_file, base, shared: see launch.sweeps.plan.plan_sweep; what they say of data is left out.
+      config_file, base, shared: see launch.sweep.plan.plan_sweep; what they say of data is left out.
     """
     default = dataclasses.asdict(DataConfig())
     given = load_config(base).data
@@ -78,7 +79,7 @@ def train(sweep: Sweep) -> int:
             raise UserError(f"{workdir.path} was trained on other patches than this study's: choose another --workdir")
     now = state.read_state(sweep, run)
     if now.state == state.DONE:
-        return training.DONE
+        return run_cohort.DONE
     if now.state == state.RUNNING:
         raise UserError(f"{run.workdir} is being trained ({now.note}): wait until it is done")
     return Local(sweep, 1, 1).start([run])

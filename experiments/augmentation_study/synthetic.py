@@ -14,15 +14,16 @@ from experiments.augmentation_study.conditions import Source
 from experiments.augmentation_study.pairs import Pair
 from experiments.augmentation_study.scores import has_stain, stain_of
 from experiments.augmentation_study.settings import Study
-from launch import mask_channels
-from launch.cards import measuring, writing
-from singan import files, sampling
+from launch.data_card import measure, write
+from launch.images import mask_channels
+from singan import files
 from singan.errors import UserError
 from singan.metrics.nuclei import separability
 from singan.metrics.values import Undefined
-from singan.noise import image_key_data
-from singan.run import Run
-from singan.style import match_style
+from singan.model.noise import image_key_data
+from singan.sampling import samples as sampling
+from singan.sampling.style import match_style
+from singan.storage.run import Run
 
 BATCH = 64  # samples in one device call
 MADE_FROM, CARD = "made_from.json", "data_card.json"
@@ -44,7 +45,7 @@ def draw(run: Run, source: Source, ids: Sequence[str], study: Study, folder: Pat
     missing = [name for name in ids if not (folder / f"{name}.npy").is_file()]
     if lost := [name for name in missing if name not in run.ids]:
         raise UserError(f"the SinGAN of {lost[0]} has diverged: take the patch out, or train with a lower rate")
-    if not missing and all((folder / name).is_file() for name in writing.NAMES):
+    if not missing and all((folder / name).is_file() for name in write.NAMES):
         return
     say(f"{source.name}: {study.samples} pairs of each of {len(missing)} patches")
     size = (source.size, source.size)
@@ -62,7 +63,7 @@ def draw(run: Run, source: Source, ids: Sequence[str], study: Study, folder: Pat
 
 
 def _settings(run: Run, source: Source, study: Study) -> dict[str, Any]:
-    return writing.settings_of(
+    return write.settings_of(
         run,
         training_seed=run.config.seed,
         start_scale=source.start_scale,
@@ -85,20 +86,20 @@ def _keep_equal(folder: Path, settings: Mapping[str, Any]) -> None:
             content = files.read_json(folder / name)
             drawn = {key: content.get("settings", {}).get(key) for key in DETERMINING}
     if drawn != wanted:
-        for path in [folder / name for name in writing.NAMES] + sorted(folder.glob("*.npy")):
+        for path in [folder / name for name in write.NAMES] + sorted(folder.glob("*.npy")):
             files.remove(path)
     if drawn != wanted or not (folder / MADE_FROM).is_file():
         files.write_json(folder / MADE_FROM, {"settings": wanted})
 
 
 def _write_card(run: Run, settings: Mapping[str, Any], ids: Sequence[str], study: Study, folder: Path) -> None:
-    kept = measuring.measured_ids([name for name in ids if name in run.ids])
+    kept = measure.measured_ids([name for name in ids if name in run.ids])
     samples = {
-        name: np.load(folder / f"{name}.npy")[: measuring.MOST_SAMPLES].astype(np.float32) / 127.5 - 1 for name in kept
+        name: np.load(folder / f"{name}.npy")[: measure.MOST_SAMPLES].astype(np.float32) / 127.5 - 1 for name in kept
     }
-    measured = measuring.measure(samples, measuring.real_images(run, samples))
+    measured = measure.measure(samples, measure.real_images(run, samples))
     total = len(ids) * study.samples
-    writing.write_card(folder, writing.card_of(run, settings, measured, total, study.licence, has_masks=True))
+    write.write_card(folder, write.card_of(run, settings, measured, total, study.licence, has_masks=True))
 
 
 def _styled(run: Run, name: str, samples: np.ndarray, strength: float) -> np.ndarray:

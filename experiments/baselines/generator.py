@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from experiments.baselines.patch_matching import replace_patches
 from singan.errors import UserError
-from singan.noise import image_words
-from singan.patch_matching import replace_patches
-from singan.pyramid import Pyramid
+from singan.model.noise import image_words
+from singan.model.pyramid import Pyramid
 
 GREY_LEVEL = 1 / 127.5  # of 8 bits, in [-1, 1]
 
@@ -29,7 +29,7 @@ class Settings:
       patch_size: pixels of a patch's side.
       noise: standard deviation of what is added to the image at the start scale, one map for all channels, where
         the values are [0, 1]: twice as much in [-1, 1].
-      alpha: of the completeness score (singan.patch_matching.nearest), in mean squares of [0, 1].
+      alpha: of the completeness score (experiments.baselines.patch_matching.nearest), in mean squares of [0, 1].
       alpha_beside_background: the same where a background is held. Its patches have perfect matches, so that a small
         alpha makes any other patch more attractive, and tissue swells until it is cut off at the rim.
       iterations: replacements at a scale.

@@ -10,14 +10,15 @@ import numpy as np
 from absl import flags
 
 from experiments.baselines.generator import Settings, check_start, generate
-from launch import cli, configs, runtime, write_back
-from launch.records import record_of
-from launch.sources import SourceImage, group_by_shape, load_images
-from launch.styling import background
+from launch import cli, configs, runtime
+from launch.images.find import SourceImage, group_by_shape, load_images
+from launch.run_record import record_of
+from launch.samples import writers
+from launch.samples.texture import background
 from singan import files
 from singan.config import Config, nearest
 from singan.errors import UserError
-from singan.pyramid import Pyramid, plan
+from singan.model.pyramid import Pyramid, plan
 
 BATCH = 16  # samples of an image that are made in one call
 
@@ -28,7 +29,7 @@ START_SCALES = flags.DEFINE_list("start_scales", ["0"], "Scales at which noise c
 flags.DEFINE_alias("start_scale", "start_scales")
 IMAGES = flags.DEFINE_list("images", [], "Ids of the images to sample; all where not given.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.", lower_bound=0, upper_bound=2**32 - 1)
-FORMAT = flags.DEFINE_enum("format", "png", list(write_back.FORMATS), "As in launch.sample.")
+FORMAT = flags.DEFINE_enum("format", "png", list(writers.FORMATS), "As in launch.sample.")
 ALPHA = flags.DEFINE_float(
     "alpha",
     None,
@@ -48,13 +49,13 @@ def main(argv: list[str]) -> int:
     groups = group_by_shape(images) if config.data.group_by_shape else {"": images}
     records = {name: [record_of(image) for image in members] for name, members in groups.items()}
     for members in records.values():
-        write_back.check_format(FORMAT.value, members)  # before anything is drawn
+        writers.check_format(FORMAT.value, members)  # before anything is drawn
     pyramids = {image.id: _pyramid(config, image) for image in images}
     out = files.make_directory(OUT.value)
     for name, members in groups.items():
         for scale in _start_scales():
             folder = files.make_directory(out / name / f"start_{scale:02d}")
-            with write_back.open_writer(FORMAT.value, folder, records[name], NUM_SAMPLES.value, scale) as writer:
+            with writers.open_writer(FORMAT.value, folder, records[name], NUM_SAMPLES.value, scale) as writer:
                 for image in members:
                     for first, samples in _batches(image, pyramids[image.id], scale, settings):
                         writer.add([image.id], first, samples[None])

@@ -15,19 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from launch import cli, configs, runtime, write_back
-from launch.records import record_of
-from launch.sources import SourceImage, load_images
-from launch.styling import background, texture_channels
+from launch import cli, configs, runtime
+from launch.images.find import SourceImage, load_images
+from launch.run_record import record_of
+from launch.samples import writers
+from launch.samples.texture import background, texture_channels
 from singan import files
 from singan.errors import UserError
 from singan.metrics.diversity import diversity
 from singan.metrics.memorisation import memorisation
 from singan.metrics.sliced_wasserstein import patch_distribution
 from singan.metrics.values import Undefined, Value, summarise
-from singan.noise import image_key_data
-from singan.pyramid import plan
-from singan.style import match_style
+from singan.model.noise import image_key_data
+from singan.model.pyramid import plan
+from singan.sampling.style import match_style
 
 CONFIG = cli.config_flag()
 SAMPLES = flags.DEFINE_string("samples", None, "give --samples=DIR, <id>.npy of --format=npy.", required=True)
@@ -36,7 +37,7 @@ STRENGTH = flags.DEFINE_list("strengths", ["1"], "Shares of the change that are 
 STEPS = flags.DEFINE_integer("steps", 50, "Steps of Adam.", lower_bound=1)
 LEVELS = flags.DEFINE_integer("levels", 3, "Finest scales whose patches are matched.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the projections.", lower_bound=0, upper_bound=2**32 - 1)
-FORMAT = flags.DEFINE_enum("format", "png", list(write_back.FORMATS), "As in launch.sample.")
+FORMAT = flags.DEFINE_enum("format", "png", list(writers.FORMATS), "As in launch.sample.")
 
 SHOWN = {"swd": "swd", "diversity": "diversity", "ms_ssim": "ms_ssim", "rmse": "rmse", "nearest_patch_ratio": "nearest"}
 
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
             f"--samples={SAMPLES.value} holds no <id>.npy of an image of config.data: draw with --format=npy"
         )
     records = [record_of(image) for image in images]
-    write_back.check_format(FORMAT.value, records)
+    writers.check_format(FORMAT.value, records)
     out = files.make_directory(OUT.value)
     print(f"{'image':24} {'strength':>8} " + " ".join(f"{title:>10}" for title in SHOWN.values()))
     drawn: np.ndarray | None = None
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> int:
         for strength in strengths:
             styled = style(image, drawn, real, strength)
             _tell("", strength, styled[..., measured], real[..., measured])
-        with write_back.open_writer(FORMAT.value, out, [record], len(styled), 0) as writer:
+        with writers.open_writer(FORMAT.value, out, [record], len(styled), 0) as writer:
             writer.add([image.id], 0, styled[None])
     print(f"styled samples of {len(images)} image(s) are in {out}")
     return 0

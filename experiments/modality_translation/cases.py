@@ -7,20 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.modality_translation.translation import backgrounds, subject
 from experiments.tumour_insertion.donors import modality
-from launch import inputs, readers, tfds_source
-from launch.image_ids import unique_ids
-from launch.pictures import channel_groups
-from launch.records import record_of
-from launch.sources import TFDS, SourceImage
+from launch.images import readers, tfds_records
+from launch.images.find import TFDS, SourceImage
+from launch.images.image_ids import unique_ids
+from launch.manipulate import inputs
+from launch.run_record import record_of
+from launch.samples.pictures import channel_groups
 from launch.text import printable
 from singan import value_map
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
-from singan.run import Run
-from singan.translation import backgrounds, subject
+from singan.storage.run import Run
+from singan.storage.workdir import ImageRecord
 from singan.value_map import ValueMap
-from singan.workdir import ImageRecord
 
 MATCHES = {
     "auto": "moments, but not for slices of the training image's own patient",
@@ -54,7 +55,7 @@ def neighbours(run: Run, image_id: str, data_dir: str, offsets: Sequence[int]) -
     details = run.record(image_id).details
     if "slice_index" not in details:
         return []
-    prepared = tfds_source.open_prepared(_selection(run, data_dir))
+    prepared = tfds_records.open_prepared(_selection(run, data_dir))
     wanted = {details["slice_index"] + sign * offset: sign * offset for offset in offsets for sign in (-1, 1)}
     found = {
         row["id"]: wanted[row["slice_index"]]
@@ -69,7 +70,7 @@ def neighbours(run: Run, image_id: str, data_dir: str, offsets: Sequence[int]) -
 def others(run: Run, image_id: str, data_dir: str, count: int) -> list[Case]:
     """Returns up to `count` images of others: of each patient the slice nearest in height, or patches."""
     record = run.record(image_id)
-    prepared = tfds_source.open_prepared(_selection(run, data_dir))
+    prepared = tfds_records.open_prepared(_selection(run, data_dir))
     rows = [row for row in _index(prepared) if row["id"] != image_id]
     if "slice_index" in record.details:
         height: Callable[[dict], int] = lambda row: abs(row["slice_index"] - record.details["slice_index"])  # noqa: E731
@@ -184,7 +185,7 @@ def _selection(run: Run, data_dir: str, ids: Sequence[str] = ()) -> DataConfig:
     return DataConfig(path=data_dir, ids=tuple(ids), **kept)
 
 
-def _index(prepared: tfds_source.Prepared) -> list[dict]:
+def _index(prepared: tfds_records.Prepared) -> list[dict]:
     return [
         dict(zip(columns, values, strict=True))
         for columns in prepared.index.values()
@@ -192,11 +193,11 @@ def _index(prepared: tfds_source.Prepared) -> list[dict]:
     ]
 
 
-def _read(run: Run, data_dir: str, prepared: tfds_source.Prepared, ids: Sequence[str]) -> list[SourceImage]:
+def _read(run: Run, data_dir: str, prepared: tfds_records.Prepared, ids: Sequence[str]) -> list[SourceImage]:
     if not ids:
         return []
     data = _selection(run, data_dir, ids)
-    return tfds_source.read(prepared, tfds_source.choose(prepared, data), data)
+    return tfds_records.read(prepared, tfds_records.choose(prepared, data), data)
 
 
 def _of_record(image_id: str, image: SourceImage, kind: str) -> Case:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from launch import mask_channels
+from launch.images import mask_channels
 from singan.metrics.nuclei import dice
 from singan.metrics.values import Undefined, Value
 

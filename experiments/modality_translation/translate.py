@@ -11,12 +11,13 @@ import sys
 
 from absl import flags
 
-from experiments.modality_translation import cases, scores, translated
+from experiments.modality_translation import cases, scores, translated, translation
 from experiments.modality_translation.cases import Case
-from launch import cli, pictures, runtime, selection, write_back
-from singan import files, translation
+from launch import cli, runtime, selection
+from launch.samples import pictures, writers
+from singan import files
 from singan.errors import UserError
-from singan.run import Run, load_run
+from singan.storage.run import Run, load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=DIR, the directory of a trained run.", required=True)
 OUT = flags.DEFINE_string("out", None, "give --out=DIR, where all is written.", required=True)
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
     found = [cases.matched(run, case, MATCH.value) for name in ids for case in _cases(run, name, unknown)]
     if not found:
         raise UserError("there is nothing to translate: give --data=DATA_DIR with more slices, or --inputs=FILES")
-    write_back.check_format(FORMAT.value, [case.record for case in found])
+    writers.check_format(FORMAT.value, [case.record for case in found])
     made = translated.translate_all(
         run, found, unknown, scales, GUESS.value, NOISE.value, NUM_SAMPLES.value, SEED.value, mesh
     )

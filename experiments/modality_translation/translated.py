@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import figures
 from experiments.modality_translation import cases as given
 from experiments.modality_translation.cases import Case
 from experiments.modality_translation.scores import DEFINITIONS, score
-from launch import pictures, write_back
+from experiments.modality_translation.translation import GUESSES, backgrounds, fill, subject, translate
+from experiments.reporting import figures
+from launch.samples import pictures, writers
 from launch.spreadsheet import csv_lines
 from singan import files
-from singan.manipulation import Input
 from singan.metrics.values import Undefined
-from singan.resizing import resize_to
-from singan.run import Run
-from singan.translation import GUESSES, backgrounds, fill, subject, translate
+from singan.model.resizing import resize_to
+from singan.sampling.manipulation import Input
+from singan.storage.run import Run
 
 FIELDS = ("image", "case", "kind", "unknown", "channel", "method", "start_scale", "sample", *DEFINITIONS)
 
@@ -103,13 +103,13 @@ def write_files(one: Translated, out: Path, form: str) -> None:
     name, numbers = one.unknown
     record = dataclasses.replace(one.case.record, id=f"{one.case.name}_no_{pictures.file_word(name)}")
     for scale, samples in one.made.items():
-        if form in write_back.SOURCE_GRID:
+        if form in writers.SOURCE_GRID:
             whole = resize_to(samples, record.shape[:2]).copy()
             kept = [c for c in range(whole.shape[-1]) if c not in numbers]
             whole[..., kept] = one.case.pixels[..., kept]
             samples = whole
         folder = files.make_directory(out / f"start_{scale:02d}")
-        with write_back.open_writer(form, folder, [record], len(samples), scale) as writer:
+        with writers.open_writer(form, folder, [record], len(samples), scale) as writer:
             writer.add([record.id], 0, samples[None])
 
 

@@ -3,17 +3,17 @@
 python -m experiments.multimodal_mri.analysis --workdir=runs/mri --out=figures/mri --start_scales=0,1,2,3
 """
 
-from experiments import analysis
+from experiments.reporting import figure_command
 from launch import cli
 
 PAPER_SCALE = 1  # from which the paper's samples are drawn
 
-analysis.define_flags()
+figure_command.define_flags()
 
 
 def main(argv: list[str]) -> int:
     del argv
-    return analysis.main("1a", PAPER_SCALE)
+    return figure_command.main("1a", PAPER_SCALE)
 
 
 if __name__ == "__main__":

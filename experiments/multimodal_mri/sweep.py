@@ -7,7 +7,7 @@ For a look on this machine: --config=experiments/multimodal_mri/config.py:small 
 --config.data.path=DATA, without the rest.
 """
 
-from launch.sweeps.language import chain, zip_
+from launch.sweep.language import chain, zip_
 
 CLOUD = {"accelerator": "v5e-8", "zone": "us-west4-a", "spot": True}
 

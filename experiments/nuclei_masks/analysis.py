@@ -3,17 +3,17 @@
 python -m experiments.nuclei_masks.analysis --workdir=runs/nuclei --out=figures/nuclei --start_scales=0,1,2,3
 """
 
-from experiments import analysis
+from experiments.reporting import figure_command
 from launch import cli
 
 PAPER_SCALE = 0  # from which the paper's samples are drawn
 
-analysis.define_flags()
+figure_command.define_flags()
 
 
 def main(argv: list[str]) -> int:
     del argv
-    return analysis.main("1b", PAPER_SCALE)
+    return figure_command.main("1b", PAPER_SCALE)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,19 @@ from jax.sharding import Mesh
 
 from experiments.baselines.generator import Settings, generate
 from experiments.paper_tables.variants import GPNN, Plan
-from launch import evaluation_metrics as metrics
-from launch import evaluation_runs
-from launch.evaluation import Evaluation
-from launch.lock import WorkdirLock
-from launch.records import record_of
+from launch.evaluate import image_metrics as metrics
+from launch.evaluate import of_run
+from launch.evaluate.evaluation_file import Evaluation
+from launch.images.find import SourceImage
 from launch.report.page import try_write_report
-from launch.sources import SourceImage
-from launch.styling import background
-from singan import files, sampling
-from singan.pyramid import Pyramid
-from singan.run import load_run
-from singan.workdir import pixel_digest
+from launch.run_record import record_of
+from launch.samples.texture import background
+from launch.workdir_lock.lock import WorkdirLock
+from singan import files
+from singan.model.pyramid import Pyramid
+from singan.sampling import samples as sampling
+from singan.storage.run import load_run
+from singan.storage.workdir import pixel_digest
 
 FAMILIES = ("swd", "random_sifid")  # and diversity and memorisation, which always are
 SHOWN = 4  # samples of each image that are kept as pictures
@@ -43,14 +44,14 @@ def measure_run(path: Path, num_samples: int, start_scales: Sequence[int], seed:
     run = load_run(path, warn=lambda text: say(f"warning: {text}"))
     if not run.ids:
         return
-    settings = evaluation_runs.settings(run, num_samples, seed, FAMILIES, None)
+    settings = of_run.settings(run, num_samples, seed, FAMILIES, None)
     with WorkdirLock(path):
         found = Evaluation(path / "evaluation.json", settings, lambda text: say(f"note: {text}"))
         if not any(found.missing(run.ids, scale) for scale in start_scales):
             return
         tell = lambda text: say(f"{path.name}: {text}" if text else "")  # noqa: E731
-        evaluation_runs.evaluate(run, found, run.ids, start_scales, BATCH, mesh, FAMILIES, None, tell)
-        evaluation_runs.tell(run, found)
+        of_run.evaluate(run, found, run.ids, start_scales, BATCH, mesh, FAMILIES, None, tell)
+        of_run.tell(run, found)
         try_write_report(path, lambda text: say(f"warning: {text}"))
 
 

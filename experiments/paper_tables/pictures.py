@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import figures
 from experiments.paper_tables.variants import Plan
-from launch import pictures
-from launch.records import record_of
+from experiments.reporting import figures
+from launch.run_record import record_of
+from launch.samples import pictures
 from singan import files
 
 MOST_IMAGES = 4  # of the cohort that are shown

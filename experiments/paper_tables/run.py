@@ -17,10 +17,10 @@ from ml_collections import config_flags
 from experiments.paper_tables import measuring, pictures, table
 from experiments.paper_tables.variants import GPNN, TRAINED, Plan, check_images, make_plan, run_name
 from launch import cli, runtime
-from launch.backends.local import Local
-from launch.evaluation_runs import note
+from launch.evaluate.of_run import note
 from launch.report.markup import counted
-from launch.sweeps import state
+from launch.sweep import state
+from launch.sweep.backends.local import Local
 from singan import files
 from singan.errors import UserError
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from experiments.paper_tables.results import Paired, Quality, pair
+from experiments.reporting.results import Paired, Quality, pair
 from launch.report.markup import counted, number
 
 FIDELITY = {"swd": "SWD", "random_sifid": "random-feature SIFID"}

@@ -4,11 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from experiments.paper_tables import results, writing
-from experiments.paper_tables.results import Quality, Training, read_quality, read_training
+from experiments.paper_tables import writing
 from experiments.paper_tables.sentences import RULE, answers, in_short
 from experiments.paper_tables.variants import GPNN, Plan, run_name
-from launch import evaluation_metrics as metrics
+from experiments.reporting import results
+from experiments.reporting.results import Quality, Training, read_quality, read_training
+from launch.evaluate import image_metrics as metrics
 from singan import files
 from singan.config import flatten, to_mapping
 

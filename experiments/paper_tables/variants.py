@@ -7,13 +7,13 @@ from typing import Any
 
 from experiments.baselines.generator import Settings, check_start
 from launch.configs import load_config
-from launch.sources import SourceImage, load_images
-from launch.sweeps.plan import PlannedRun, Sweep, plan_sweep
-from singan import workdir as records
+from launch.images.find import SourceImage, load_images
+from launch.sweep.plan import PlannedRun, Sweep, plan_sweep
 from singan.config import Config, nearest
 from singan.errors import UserError
-from singan.pyramid import Pyramid, plan
-from singan.workdir import Workdir, pixel_digest
+from singan.model.pyramid import Pyramid, plan
+from singan.storage import workdir as records
+from singan.storage.workdir import Workdir, pixel_digest
 
 GPNN = "gpnn"
 # What each sets on top of the configuration, and what it is.
@@ -79,7 +79,7 @@ def make_plan(
     """Returns the plan; images are read, nothing is written.
 
     Args:
-      config_file, base, shared, root: see launch.sweeps.plan.plan_sweep.
+      config_file, base, shared, root: see launch.sweep.plan.plan_sweep.
       variants, seeds, start_scales: as given on the command line.
 
     Raises:

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.paper_tables.results import METRICS, SECONDS, Quality, Training
 from experiments.paper_tables.sentences import RULE, Answer
 from experiments.paper_tables.variants import ABOUT
+from experiments.reporting.results import METRICS, SECONDS, Quality, Training
 from launch.report.markup import ABSENT, interval, number
 from launch.spreadsheet import csv_lines
 

@@ -13,16 +13,16 @@ from typing import Any
 from absl import flags
 
 from experiments.paper_tables.measuring import measure_run
-from experiments.paper_tables.results import METRICS
 from experiments.paper_tables.writing import TITLES, markdown_table
 from experiments.precision import plot
 from experiments.precision.comparison import compare, facts_of, in_short, others, read_runs, table_of
 from experiments.precision.shifts import RULE, Shift
+from experiments.reporting.results import METRICS
 from launch import cli, runtime, selection
-from launch import evaluation_metrics as metrics
-from launch.evaluation_runs import note
+from launch.evaluate import image_metrics as metrics
+from launch.evaluate.of_run import note
 from singan import files
-from singan.run import load_run
+from singan.storage.run import load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=ROOT, the root of the sweep.", required=True)
 OUT = flags.DEFINE_string("out", None, "give --out=FOLDER, where the results are written.", required=True)

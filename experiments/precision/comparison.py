@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.paper_tables.results import METRICS, Key, Quality, read_quality
 from experiments.paper_tables.sentences import signed
 from experiments.paper_tables.writing import TITLES
 from experiments.precision.shifts import NOT_SHOWN, Shift, shift
-from launch.report.facts import RunFacts, read_facts
+from experiments.reporting.results import METRICS, Key, Quality, read_quality
 from launch.report.markup import ABSENT, counted, number
+from launch.results.run_facts import RunFacts, read_facts
 from singan import files
-from singan.cohort import PRECISIONS
 from singan.config import flatten, to_mapping
 from singan.errors import UserError
+from singan.parallel.cohort import PRECISIONS
 
 BASE = "highest"
 RECONSTRUCTION = "reconstruction RMSE"

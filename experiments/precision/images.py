@@ -6,7 +6,8 @@ python -m experiments.precision.images --out=runs/precision_images
 from absl import flags
 
 from experiments.precision.pieces import SIDE, pieces
-from launch import cli, pictures
+from launch import cli
+from launch.samples import pictures
 from singan import files
 
 OUT = flags.DEFINE_string("out", None, "give --out=FOLDER, where the images are written.", required=True)

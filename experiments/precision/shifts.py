@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import stats
 
-from experiments.paper_tables.results import Key
+from experiments.reporting.results import Key
 
 WITHIN, BEYOND, NOT_SHOWN = "within", "beyond", "not shown"
 RULE = (

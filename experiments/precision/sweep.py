@@ -4,7 +4,7 @@ python -m launch.sweep --config=experiments/precision/config.py --sweep=experime
     --workdir=runs/precision --config.data.path=runs/precision_images
 """
 
-from launch.sweeps.language import product
+from launch.sweep.language import product
 
 
 def get_sweep():

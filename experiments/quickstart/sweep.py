@@ -6,7 +6,7 @@ python -m launch.sweep --config=experiments/quickstart/config.py --sweep=experim
 With sweep.py:rates the learning rates alone, drawn at random. --dry_run prints the plan, --status where it stands.
 """
 
-from launch.sweeps.language import chain, log_uniform, sample, zip_
+from launch.sweep.language import chain, log_uniform, sample, zip_
 
 CLOUD = {"accelerator": "v5e-8", "zone": "us-west4-a", "machines": 1}  # small runs: one machine, one after another
 

@@ -9,7 +9,7 @@ Expected: images exactly 4 times as large, beside their cubic interpolation in *
 
 from launch.configs import default_config
 from singan.errors import UserError
-from singan.super_resolution import wanted_ratio
+from singan.sampling.super_resolution import wanted_ratio
 
 
 def get_config(variant: str = "4"):

@@ -20,11 +20,11 @@ from experiments.training_time import bench_report, bench_steps, device_scaling,
 from launch import cli, runtime
 from singan import files
 from singan.config import Config, parse
-from singan.convolution import form_for
 from singan.errors import UserError
-from singan.pyramid import Pyramid, plan
-from singan.rates import copy_rate
-from singan.spec import ScaleSpec, make_spec
+from singan.model.convolution import form_for
+from singan.model.pyramid import Pyramid, plan
+from singan.model.spec import ScaleSpec, make_spec
+from singan.parallel.device_rates import copy_rate
 
 SIZE = flags.DEFINE_string("size", "128", "Pixels of the image: a side, or HEIGHTxWIDTH such as 166x248.")
 COHORTS = flags.DEFINE_list("cohorts", ["1", "8"], "Numbers of images trained at once.")

@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 
 from experiments.training_time import whole_steps
 from experiments.training_time.whole_steps import Compiled
-from singan import program_store
-from singan.rates import matmul_rate
-from singan.spec import ScaleSpec
+from singan.model.spec import ScaleSpec
+from singan.parallel import executable_cache
+from singan.parallel.device_rates import matmul_rate
 
 CPU_SIDE, SIDE = 1536, 8192  # of the matrices whose product gives the rate: large enough to reach it
 
@@ -29,7 +29,7 @@ def empty_cache() -> Iterator[Callable[[], int]]:
 
     def note(event: str, **_: Any) -> None:
         nonlocal hits
-        hits += event == program_store.LOADED
+        hits += event == executable_cache.LOADED
 
     settings = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in settings}

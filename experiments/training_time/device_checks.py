@@ -10,10 +10,10 @@ from jax import lax
 from jax.sharding import Mesh
 
 from experiments.training_time.whole_steps import example_of
-from singan import cohort
-from singan.convolution import FORMS, conv3x3
-from singan.spec import ScaleSpec
-from singan.step import train_step
+from singan.model.convolution import FORMS, conv3x3
+from singan.model.spec import ScaleSpec
+from singan.model.step import train_step
+from singan.parallel import cohort
 
 
 def forms_agree(images: int = 3, side: int = 20, features: int = 8) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 
 from experiments.training_time import bench_steps, whole_steps
-from singan.cohort import image_mesh
-from singan.spec import ScaleSpec
+from singan.model.spec import ScaleSpec
+from singan.parallel.cohort import image_mesh
 
 DEMONSTRATION = (
     "These devices are parts of one CPU and share its cores: the table shows that the cohort is spread, not that it is"

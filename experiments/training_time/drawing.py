@@ -17,19 +17,21 @@ import numpy as np
 from absl import flags
 
 from experiments.training_time import gpu_report
-from launch import cli, runtime, write_back
-from launch.sources import load_images
-from singan import manipulation, sampling
+from launch import cli, runtime
+from launch.images.find import load_images
+from launch.samples import writers
 from singan.config import parse
-from singan.convolution import form_for
-from singan.handover import starting_noise
-from singan.manipulation import Input
-from singan.noise import image_key_data
-from singan.pyramid import plan
-from singan.run import Run
-from singan.spec import make_spec
-from singan.trained import FinishedScale, weights_template
-from singan.workdir import ImageRecord, Workdir, pixel_digest, write_image
+from singan.model.convolution import form_for
+from singan.model.noise import image_key_data
+from singan.model.pyramid import plan
+from singan.model.scale_start import starting_noise
+from singan.model.spec import make_spec
+from singan.sampling import manipulation
+from singan.sampling import samples as sampling
+from singan.sampling.manipulation import Input
+from singan.storage.finished_scale import FinishedScale, weights_template
+from singan.storage.run import Run
+from singan.storage.workdir import ImageRecord, Workdir, pixel_digest, write_image
 
 SIDE = flags.DEFINE_integer("side", 128, "Pixels of the image's sides.", lower_bound=48, upper_bound=512)
 DRAWN = flags.DEFINE_integer("drawn", 64, "Samples drawn in batches and one by one.", lower_bound=2)
@@ -86,7 +88,7 @@ def _compare(what: str, make: Callable[[int], None], sizes: tuple[int, int]) -> 
 def _write(run: Run, image_id: str, form: str, folder: Path, mesh) -> None:
     """Prints how long drawing takes without and with files: with the device never waiting the two are equal."""
 
-    def draw(writer: write_back.SampleWriter | None) -> float:
+    def draw(writer: writers.SampleWriter | None) -> float:
         started = time.perf_counter()
         for batch in sampling.draw(run, [image_id], WRITTEN.value, 0, batch=BATCH, mesh=mesh):
             if writer:
@@ -98,7 +100,7 @@ def _write(run: Run, image_id: str, form: str, folder: Path, mesh) -> None:
     alone = draw(None)
     out = folder / form
     out.mkdir()
-    with write_back.open_writer(form, out, records, WRITTEN.value, 0) as writer:
+    with writers.open_writer(form, out, records, WRITTEN.value, 0) as writer:
         both = draw(writer)
     print(f"{WRITTEN.value} samples: drawn {alone:.1f} s, drawn and written as {form} {both:.1f} s", flush=True)
 

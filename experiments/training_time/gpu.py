@@ -27,14 +27,14 @@ from experiments.training_time.whole_steps import (
     measure,
     synthetic_image,
 )
-from singan import planning
-from singan.cohort import image_mesh
 from singan.config import parse
-from singan.convolution import form_for
-from singan.form_choice import time_form, vmapped_forms
-from singan.pyramid import plan
-from singan.rates import copy_rate, matmul_rate
-from singan.spec import ScaleSpec, make_spec
+from singan.model.convolution import form_for
+from singan.model.pyramid import plan
+from singan.model.spec import ScaleSpec, make_spec
+from singan.parallel import planning
+from singan.parallel.cohort import image_mesh
+from singan.parallel.convolution_timing import time_form, vmapped_forms
+from singan.parallel.device_rates import copy_rate, matmul_rate
 
 PRECISIONS = ("tf32", "bf16", "highest")
 

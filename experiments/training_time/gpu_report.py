@@ -13,8 +13,9 @@ import jax
 from jax.sharding import Mesh
 
 from experiments.training_time.whole_steps import compile_chunk
-from singan import files, profiling
-from singan.spec import ScaleSpec
+from singan import files
+from singan.model.spec import ScaleSpec
+from singan.parallel import trace
 
 TARGET_SECONDS = 60  # for one image, all scales: PERFORMANCE's aim for an H200
 
@@ -84,13 +85,13 @@ def profile(spec: ScaleSpec, images: int, group: int, mesh: Mesh, precision: str
     state, _ = jax.block_until_ready(compiled.program(compiled.inputs, compiled.state))
     with jax.profiler.trace(directory):
         jax.block_until_ready(compiled.program(compiled.inputs, state))
-    rows = profiling.operations(directory)
+    rows = trace.operations(directory)
     return {
         "scale": spec.scale,
         "images": images,
         "form": spec.form,
         "precision": precision,
-        "table": profiling.table(rows, 12),
+        "table": trace.table(rows, 12),
         "operations": [[row.name, row.seconds, row.count] for row in rows[:50]],
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from datasets.brats.make_dummy_data import volumes, write_patient
 from launch import cli
-from launch.sources import load_images
+from launch.images.find import load_images
 from singan.config import DataConfig
 
 SHAPE = (240, 240, 155)

@@ -20,7 +20,7 @@ from experiments.training_time import whole_steps
 from experiments.training_time.gpu_report import table
 from launch.text import one_line
 from singan.errors import UserError
-from singan.spec import ScaleSpec
+from singan.model.spec import ScaleSpec
 
 NEEDED = ("config.py", "SinGAN/training.py", "SinGAN/models.py", "SinGAN/functions.py")
 RUNNER = Path(__file__).with_name("reference_runner.py")

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from singan.planning import Memory, largest_group
+from singan.parallel.planning import Memory, largest_group
 
 
 @dataclasses.dataclass(frozen=True)

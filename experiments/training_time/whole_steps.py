@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from singan import cohort, planning
-from singan.operations import Operations, matrix_operations
-from singan.spec import ScaleSpec
-from singan.state import ScaleInputs, ScaleState
+from singan.model.spec import ScaleSpec
+from singan.model.state import ScaleInputs, ScaleState
+from singan.parallel import cohort, planning
+from singan.parallel.flops import Operations, matrix_operations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def accessed_bytes(compiled: Compiled) -> float:
     """Returns the bytes that a step of one image reads and writes by XLA's cost analysis; 0 where it does not say.
 
     It counts the operands of every fused operation, whether or not a cache holds them, and a loop's body once; that is
-    brought to the step's real length as singan/planning.py does it.
+    brought to the step's real length as singan/parallel/planning.py does it.
     """
     operations, analysis = _operations(compiled.spec), compiled.program.cost_analysis() or {}
     return analysis.get("bytes accessed", 0.0) * operations.every / operations.once / compiled.group

@@ -12,8 +12,8 @@ from experiments.tumour_insertion.donors import Candidate, Donor, modality, pati
 from experiments.tumour_insertion.matching import Matching
 from experiments.tumour_insertion.placement import NoRoom, Placed, Turn
 from singan.errors import UserError
-from singan.run import Run
-from singan.workdir import ImageRecord
+from singan.storage.run import Run
+from singan.storage.workdir import ImageRecord
 
 ATTEMPTS = 4  # donors tried for each tumour that is wanted
 RIM = 1.0  # pixels of the brain's border whose values are part brain, part background

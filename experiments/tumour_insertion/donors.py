@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from launch import mask_channels, readers, tfds_source
-from launch.record_images import MODALITIES
+from launch.images import mask_channels, readers, tfds_records
+from launch.images.record_images import MODALITIES
 from launch.text import printable
 from singan.config import DataConfig
 from singan.errors import UserError
@@ -28,7 +28,7 @@ class Donor:
       channels: modalities by their usual names (`modality`).
       image: float32 [H, W, C] in the source's values, 0 outside the brain.
       labels: uint8 [H, W] in the source's numbering, 0 where there is no tumour.
-      details: what launch.record_images keeps of a BraTS slice; {} for files.
+      details: what launch.images.record_images keeps of a BraTS slice; {} for files.
     """
 
     id: str
@@ -96,7 +96,7 @@ def _of_data_dir(path: Path, wanted: Sequence[str], min_voxels: int) -> list[Can
     data = DataConfig(
         source="tfds:brats/slices", path=str(path), channels=(*wanted, "seg"), has_tumour="yes", value_range="volume"
     )
-    prepared = tfds_source.open_prepared(data)
+    prepared = tfds_records.open_prepared(data)
     rows = prepared.index
     return [
         Candidate(
@@ -104,13 +104,13 @@ def _of_data_dir(path: Path, wanted: Sequence[str], min_voxels: int) -> list[Can
             str(rows[record.split]["patient"][record.position]),
             functools.partial(_read_record, prepared, record, data),
         )
-        for record in tfds_source.choose(prepared, data)
+        for record in tfds_records.choose(prepared, data)
         if rows[record.split]["tumour_voxels"][record.position] >= min_voxels
     ]
 
 
-def _read_record(prepared: tfds_source.Prepared, record: tfds_source.Record, data: DataConfig) -> Donor:
-    (found,) = tfds_source.read(prepared, [record], data)
+def _read_record(prepared: tfds_records.Prepared, record: tfds_records.Record, data: DataConfig) -> Donor:
+    (found,) = tfds_records.read(prepared, [record], data)
     seg = found.details["masks"]["seg"]
     labels = mask_channels.decode_one_hot(found.pixels[..., seg["channels"]])
     stored = np.array(seg["stored_values"], np.uint8)[labels]

@@ -7,10 +7,11 @@ from scipy import ndimage
 
 from experiments.tumour_insertion.compositing import Insertion
 from experiments.tumour_insertion.donors import modality
-from launch import geometry, pictures
-from singan.manipulation import Result, mask_at
-from singan.resizing import resize_to
-from singan.run import Run
+from launch.images import geometry
+from launch.samples import pictures
+from singan.model.resizing import resize_to
+from singan.sampling.manipulation import Result, mask_at
+from singan.storage.run import Run
 
 BRIGHTEST = 99.8  # percentile of what is not black that is shown as white: a few vessels would darken all else
 OUTLINE = (255, 160, 0)

@@ -12,11 +12,12 @@ from absl import flags
 
 from experiments.tumour_insertion import compositing, donors, inserted, matching, outputs, scores
 from experiments.tumour_insertion.compositing import Choice, Insertion, Skipped
-from launch import cli, runtime, selection, write_back
+from launch import cli, runtime, selection
+from launch.samples import writers
 from singan import files
 from singan.errors import UserError
-from singan.masks import HARMONIZE, MaskRule
-from singan.run import Run, load_run
+from singan.sampling.masks import HARMONIZE, MaskRule
+from singan.storage.run import Run, load_run
 
 TUMOURS_HELP = "give --tumours=DATA_DIR of datasets.build brats, or npz files of slices, folders of them, globs."
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=DIR, a run trained on healthy slices.", required=True)
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> int:
     compositing.check_run(run)
     images = selection.chosen_images(run, IMAGES.value)
     scales = selection.chosen_scales(run, START_SCALES.value, least=1)
-    write_back.check_format(FORMAT.value, [run.record(name) for name in images])
+    writers.check_format(FORMAT.value, [run.record(name) for name in images])
     candidates = donors.find_candidates(TUMOURS.value, run.images[0].channels, MIN_TUMOUR.value)
     choice = Choice(
         PER_BACKGROUND.value, SEED.value, compositing.sizes(SCALE.value), MARGIN.value, MATCH.value, SAME_PATIENT.value

@@ -10,11 +10,13 @@ from jax.sharding import Mesh
 from experiments.tumour_insertion import figures, outputs
 from experiments.tumour_insertion.compositing import Insertion
 from experiments.tumour_insertion.scores import score
-from launch import manipulated, pictures
-from singan import files, fine_tuning, manipulation
-from singan.manipulation import Input, Result
-from singan.masks import MaskRule
-from singan.run import Run
+from launch.manipulate import results as manipulated
+from launch.samples import pictures
+from singan import files
+from singan.sampling import fine_tuning, manipulation
+from singan.sampling.manipulation import Input, Result
+from singan.sampling.masks import MaskRule
+from singan.storage.run import Run
 
 TOGETHER = 64  # composites that are harmonised in one go
 

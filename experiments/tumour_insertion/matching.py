@@ -20,7 +20,7 @@ import numpy as np
 
 RULES = ("auto", "median", "median_mad")
 LEAST_PIXELS = 50  # of healthy brain, for its statistics to mean something
-RINGING = 0.1  # of the bright end: what lies less far below 0 is no signal, as launch.record_images has it
+RINGING = 0.1  # of the bright end: what lies less far below 0 is no signal, as launch.images.record_images has it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,7 +6,8 @@ import numpy as np
 
 from experiments.tumour_insertion.compositing import Insertion
 from experiments.tumour_insertion.donors import patient_of
-from launch import geometry, pictures, write_back
+from launch.images import geometry
+from launch.samples import pictures, writers
 from singan import files
 
 FORMATS = {
@@ -26,11 +27,11 @@ def write_image(folder: Path, form: str, insertion: Insertion, pixels: np.ndarra
     """
     name, record = insertion.name, insertion.record
     if form == "nifti":
-        found = write_back.nifti_files(record, pixels, note)
+        found = writers.nifti_files(record, pixels, note)
         affine, forms = np.array(record.details["affine"]), record.details.get("forms")
-        table = write_back.label_comment(insertion.donor.details)
+        table = writers.label_comment(insertion.donor.details)
         note = "labels as in the donor's segmentation"
-        found["seg"] = write_back.nifti_bytes(insertion.labels, affine, note, forms, comment=table)
+        found["seg"] = writers.nifti_bytes(insertion.labels, affine, note, forms, comment=table)
         content = {f"{name}/{name}_{kind}.nii.gz": data for kind, data in found.items()}
     elif form == "png":
         shown = geometry.upright(pixels, record.details)

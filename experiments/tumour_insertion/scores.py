@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments.tumour_insertion.compositing import Insertion
-from singan.manipulation import Result, mask_at
 from singan.metrics.seams import compare_seams, contrasts
 from singan.metrics.values import Undefined
-from singan.resizing import resize_to
-from singan.run import Run
+from singan.model.resizing import resize_to
+from singan.sampling.manipulation import Result, mask_at
+from singan.storage.run import Run
 
 COLUMNS = {
     "seam_composite": "before",

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from launch.report.history import Point, ScaleHistory, values
 from launch.report.markup import Html, number, tag
+from launch.results.history import Point, ScaleHistory, values
 
 WIDTH, HEIGHT = 360, 210  # of the drawing's own units, which are pixels on a phone
 LEFT, RIGHT, TOP, BOTTOM = 48, 6, 8, 24

@@ -3,10 +3,10 @@
 import shlex
 from collections.abc import Mapping
 
-from launch.report import quality
-from launch.report.facts import RunFacts
 from launch.report.markup import Html, counted, table, tag
 from launch.report.sections import MOST_LISTED, command, definitions, shown
+from launch.results import quality
+from launch.results.run_facts import RunFacts
 
 
 def evaluation(run: RunFacts) -> list[Html]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.report import evaluated, sections
-from launch.report.facts import RunFacts, read_facts
 from launch.report.markup import counted, fill, part, tag
+from launch.results.run_facts import RunFacts, read_facts
 from singan import files
 
 NAME = "report.html"

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from launch import geometry, pictures
-from launch.report import curves, quality
-from launch.report.facts import RunFacts
-from launch.report.history import values
+from launch.images import geometry
+from launch.report import curves
 from launch.report.markup import (
     ABSENT,
     Html,
@@ -25,9 +23,13 @@ from launch.report.markup import (
     table,
     tag,
 )
+from launch.results import quality
+from launch.results.history import values
+from launch.results.run_facts import RunFacts
+from launch.samples import pictures
 from singan import config as configs
 from singan import files
-from singan.workdir import ImageRecord
+from singan.storage.workdir import ImageRecord
 
 MOST_THUMBNAILS, THUMBNAIL = 12, 128  # pictures; pixels of the longer side
 MOST_CHANNELS = 4  # pictures of one image among the thumbnails

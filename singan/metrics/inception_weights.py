@@ -43,7 +43,7 @@ def read_inception_weights(path: str | os.PathLike) -> PyTree:
     if path.suffix == ".npz":
         state = _read_npz(path)
     elif path.suffix in (".pth", ".pt"):
-        from singan.pytorch_files import read_pytorch  # here, so that reading a .npz needs nothing of it
+        from singan.pytorch.files import read_pytorch  # here, so that reading a .npz needs nothing of it
 
         state = read_pytorch(path)
     else:

@@ -13,7 +13,7 @@ from experiments.augmentation_study.pairs import FOLD, PATIENT, cut, kept_apart,
 from experiments.augmentation_study.patients import Known
 from experiments.augmentation_study.settings import Study
 from experiments.augmentation_study.splits import draw_splits
-from launch.tfds_source import choose, open_prepared
+from launch.images.tfds_records import choose, open_prepared
 from singan.config import DataConfig
 from singan.errors import UserError
 

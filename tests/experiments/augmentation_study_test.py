@@ -22,12 +22,12 @@ from experiments.augmentation_study.segmenters import Job, digest_of, finished, 
 from experiments.augmentation_study.settings import Study, placeholders, refuse_unknown, study_of
 from experiments.augmentation_study.splits import draw_splits
 from experiments.augmentation_study.synthetic import Bank, draw, patches_of
-from launch.mask_channels import encode_instances
-from singan.cohort import image_mesh
+from launch.images.mask_channels import encode_instances
 from singan.config import DataConfig
 from singan.errors import UserError
-from singan.run import load_run
-from tests.launch.train_test import ROOT, assert_refused
+from singan.parallel.cohort import image_mesh
+from singan.storage.run import load_run
+from tests.launch.train.train_test import ROOT, assert_refused
 
 STUDY = Study(train_sizes=(1, 2), seeds=3, patch=16, samples=2, steps=6, batch=4, width=4, lever_size=2)
 

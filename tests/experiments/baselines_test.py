@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from experiments.baselines.generator import Settings, generate
+from experiments.baselines.patch_matching import extract_patches, nearest
 from singan.config import PyramidConfig
 from singan.errors import UserError
-from singan.patch_matching import extract_patches, nearest
-from singan.pyramid import plan
+from singan.model.pyramid import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 PYRAMID = plan(21, 24, PyramidConfig(min_size=12, max_size=24, ratio=0.75), "mirror")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.training_time import bench_report, device_scaling
-from tests.launch.train_test import ROOT
+from tests.launch.train.train_test import ROOT
 
 
 @pytest.mark.processes

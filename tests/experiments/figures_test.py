@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments import analysis, figures
-from launch import mask_channels
+from experiments.reporting import figure_command, figures
+from launch.images import mask_channels
+from singan.storage.workdir import ImageRecord
 from singan.value_map import ValueMap, fit, join, mask_map
-from singan.workdir import ImageRecord
 
 DISKS = np.zeros((32, 32), np.int32)
 for number, (row, column) in enumerate([(8, 8), (8, 23), (23, 14)], start=1):
@@ -100,14 +100,14 @@ def test_a_run_s_figures_and_numbers(random_run):
     image = run.finest("image0")
     noise = np.random.default_rng(0).normal(0, 0.2, (3, *image.shape)).astype(np.float32)
     by_scale = {0: np.clip(image + noise, -1, 1), 2: np.stack([image] * 3)}
-    made = analysis.drawn_figures(run, "image0", by_scale, "1a", 2)
+    made = figure_command.drawn_figures(run, "image0", by_scale, "1a", 2)
     assert [name for name, _ in made] == ["figure_1a", "start_scales_channel0", "start_scales_channel1"]
     assert all(picture.dtype == np.uint8 and picture.shape[-1] == 3 for _, picture in made)
-    table = [analysis.measured(run, "image0", scale, samples) for scale, samples in by_scale.items()]
+    table = [figure_command.measured(run, "image0", scale, samples) for scale, samples in by_scale.items()]
     assert [row["start_scale"] for row in table] == [0, 2]
     assert table[1]["diversity"] == table[1]["rmse"] == 0
     assert table[0]["diversity"] > 0.05
     assert table[0]["rmse"] == pytest.approx(np.sqrt(np.square(by_scale[0] - image).mean((1, 2, 3))).mean(), rel=1e-4)
-    text = analysis.lines("image0", table).splitlines()
+    text = figure_command.lines("image0", table).splitlines()
     assert len(text) == 4
     assert len({len(line) for line in text[1:]}) == 1

@@ -16,22 +16,22 @@ import pytest
 from datasets.brats import make_dummy_data as brats
 from datasets.build import build
 from experiments.modality_translation import cases, config, scores
+from experiments.modality_translation.translation import backgrounds, subject
 from launch.configs import load_config
-from launch.records import claim_workdir
-from launch.sources import load_images
-from singan import trainer
-from singan.cohort import image_mesh
+from launch.images.find import load_images
+from launch.run_record import claim_workdir
 from singan.config import parse
 from singan.errors import UserError
 from singan.metrics.values import Undefined
-from singan.observer import Repair
-from singan.pyramid import plan
-from singan.run import load_run
-from singan.scale_run import TrainingImage
-from singan.trained import image_padding
-from singan.translation import backgrounds, subject
+from singan.model.pyramid import plan
+from singan.parallel.cohort import image_mesh
+from singan.storage.finished_scale import image_padding
+from singan.storage.run import load_run
+from singan.storage.workdir import ImageRecord, Workdir
+from singan.training import trainer
+from singan.training.observer import Repair
+from singan.training.scale_run import TrainingImage
 from singan.value_map import ValueMap
-from singan.workdir import ImageRecord, Workdir
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN, OTHER = "BraTS2021_00002", "BraTS2021_00000"

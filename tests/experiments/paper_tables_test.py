@@ -9,16 +9,16 @@ import sys
 
 import pytest
 
-from experiments.paper_tables.results import Quality, pair, read_quality
 from experiments.paper_tables.sentences import answer, answers, in_short
 from experiments.paper_tables.variants import check_images, make_plan
 from experiments.paper_tables.writing import csv_text, notes, quality_rows
+from experiments.reporting.results import Quality, pair, read_quality
 from launch.configs import default_config
-from launch.records import record_of
-from singan import workdir as records
+from launch.run_record import record_of
 from singan.errors import UserError
-from singan.workdir import Workdir
-from tests.launch.train_test import CONFIG, ROOT, assert_refused, picture, save_png
+from singan.storage import workdir as records
+from singan.storage.workdir import Workdir
+from tests.launch.train.train_test import CONFIG, ROOT, assert_refused, picture, save_png
 
 VARIANTS = ["corrected", "reference", "concurrent", "gpnn"]
 

@@ -9,9 +9,9 @@ import pytest
 from experiments.training_time import reference_peer
 from singan.config import parse
 from singan.errors import UserError
-from singan.pyramid import plan
-from singan.spec import make_spec
-from tests.launch.train_test import ROOT
+from singan.model.pyramid import plan
+from singan.model.spec import make_spec
+from tests.launch.train.train_test import ROOT
 
 CONFIG = """
 import argparse

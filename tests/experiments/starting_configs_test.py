@@ -6,9 +6,9 @@ from experiments.own_images import config as own_images
 from experiments.quickstart import config as quickstart
 from experiments.quickstart.sweep import get_sweep
 from launch.configs import load_config
-from launch.sources import find_images
+from launch.images.find import find_images
 from singan.errors import UserError
-from singan.pyramid import plan
+from singan.model.pyramid import plan
 
 
 def sizes(made, side):

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.training_time.gpu_report import markdown, whole_image
 from experiments.training_time.waves import Job, image_plan, waves_of
-from tests.launch.train_test import ROOT
+from tests.launch.train.train_test import ROOT
 
 BLOCKED = """
 import sys

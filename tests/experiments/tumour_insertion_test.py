@@ -18,20 +18,21 @@ from experiments.tumour_insertion import compositing, config, donors, outputs, s
 from experiments.tumour_insertion.compositing import Choice, Insertion, Skipped
 from experiments.tumour_insertion.placement import NoRoom
 from launch.configs import load_config
-from launch.records import claim_workdir
-from launch.sources import load_images
-from singan import masks, trainer
-from singan.cohort import image_mesh
+from launch.images.find import load_images
+from launch.run_record import claim_workdir
 from singan.config import parse
 from singan.errors import UserError
-from singan.manipulation import Input, Result
-from singan.observer import Repair
-from singan.pyramid import plan
-from singan.resizing import resize_to
-from singan.run import load_run
-from singan.scale_run import TrainingImage
-from singan.trained import image_padding
-from singan.workdir import Workdir
+from singan.model.pyramid import plan
+from singan.model.resizing import resize_to
+from singan.parallel.cohort import image_mesh
+from singan.sampling import masks
+from singan.sampling.manipulation import Input, Result
+from singan.storage.finished_scale import image_padding
+from singan.storage.run import load_run
+from singan.storage.workdir import Workdir
+from singan.training import trainer
+from singan.training.observer import Repair
+from singan.training.scale_run import TrainingImage
 from tests.experiments.tumour_placement_test import ellipse
 
 ROOT = Path(__file__).resolve().parents[2]

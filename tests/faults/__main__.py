@@ -22,7 +22,7 @@ from tests.faults import others, surroundings
 from tests.faults.damage import SHOWN, WAYS, Damages
 from tests.faults.kills import Kills
 from tests.faults.world import Outcome, World, table
-from tests.launch.train_test import Commands
+from tests.launch.train.train_test import Commands
 
 LONG = 50  # kills, from which on every kind of file is damaged in every way
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.faults.kills import step
 from tests.faults.world import PATIENCE, Outcome, World, last_line, wait_until
-from tests.launch.train_test import CHUNK, contents
+from tests.launch.train.train_test import CHUNK, contents
 
 WAYS = ("flipped bit", "cut off", "emptied", "missing")
 SHOWN = ("report.html", "samples/grid.png", "tables/")  # for people; only report.html is written again and again

@@ -9,7 +9,7 @@ from tests.faults.kills import Kills
 from tests.faults.others import escapes, link, pipe
 from tests.faults.surroundings import clock, leftovers
 from tests.faults.world import Outcome, World, table
-from tests.launch.train_test import Commands
+from tests.launch.train.train_test import Commands
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from launch.row_files import last_rows
+from launch.tracking.metrics_file import last_rows
 from tests.faults.world import EVALUATE, PATIENCE, Outcome, World, last_line, wait_until
-from tests.launch.train_test import CHUNK, SCALES, STEPS, rows
+from tests.launch.train.train_test import CHUNK, SCALES, STEPS, rows
 
 TRAINING = ("start", "compile", "chunk", "checkpoint", "freeze", "sampling", "report")
 PHASES = (*TRAINING, "evaluation")

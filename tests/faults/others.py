@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from singan.workdir import Workdir, read_config, read_run, write_config, write_run
+from singan.storage.workdir import Workdir, read_config, read_run, write_config, write_run
 from tests.faults.kills import step
 from tests.faults.surroundings import DAY, stopped
 from tests.faults.world import PATIENCE, Outcome, World, last_line, wait_until
-from tests.launch.train_test import CHUNK, ROOT, contents
+from tests.launch.train.train_test import CHUNK, ROOT, contents
 
 SHIFTED = str(Path(__file__).parent / "clock")
 UGLY = "\x1b[2J=1+1\u202e\r"

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from launch.holders import this_process
-from launch.report.facts import read_facts
+from launch.results.run_facts import read_facts
+from launch.workdir_lock.owner import this_process
 from tests.faults.kills import step
 from tests.faults.world import PATIENCE, Outcome, World, last_line, wait_until
-from tests.launch.tracking_test import Server
-from tests.launch.train_test import CHUNK, rows
+from tests.launch.tracking.tracking_test import Server
+from tests.launch.train.train_test import CHUNK, rows
 
 DAY = 86400.0
 KEY = "0123456789" * 4

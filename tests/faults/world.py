@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.row_files import read_rows
-from tests.launch.train_test import SCALES, STEPS, Commands, done, rows
+from launch.tracking.metrics_file import read_rows
+from tests.launch.train.train_test import SCALES, STEPS, Commands, done, rows
 
 EVALUATE = ("--num_samples=2", "--start_scales=0", "--metrics=diversity")
 PATIENCE = 300.0  # seconds that anything may take on a busy machine

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from launch import readers
-from launch.sources import load_images
+from launch.images import readers
+from launch.images.find import load_images
 from singan.config import DataConfig
 from singan.errors import UserError
 from tests.fuzz.areas import Area

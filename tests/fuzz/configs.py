@@ -12,8 +12,8 @@ from launch.configs import load_config
 from singan import files
 from singan.config import default_mapping, flatten, parse, to_mapping
 from singan.errors import UserError
-from singan.pyramid import plan
-from singan.spec import make_spec
+from singan.model.pyramid import plan
+from singan.model.spec import make_spec
 from tests.fuzz import strategies
 from tests.fuzz.areas import Area
 

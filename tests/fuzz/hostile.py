@@ -13,16 +13,18 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from launch import compare_runs, compare_tables, compare_text
-from launch.holders import this_process
-from launch.lock import WorkdirLock
-from launch.reading import folders
-from launch.report.facts import read_facts
+from launch.compare import load
+from launch.compare import tables as compare_tables
+from launch.compare import text as compare_text
+from launch.images import image_folders
+from launch.results.run_facts import read_facts
 from launch.streams import Printed
+from launch.workdir_lock.lock import WorkdirLock
+from launch.workdir_lock.owner import this_process
 from singan import files
 from singan.errors import UserError
-from singan.run import load_run
-from singan.workdir import FORMAT
+from singan.storage.run import load_run
+from singan.storage.workdir import FORMAT
 from tests.fuzz import strategies
 from tests.fuzz.areas import Area
 from tests.fuzz.images import good_files
@@ -62,7 +64,7 @@ def _use_link(name: str, kind: str, reader: str, run: Path, outside: Path) -> No
         if reader == "load_run":
             load_run(run)
         elif reader == "compare":
-            compare_runs.load([str(run), str(template())])
+            load.load([str(run), str(template())])
         else:
             with WorkdirLock(run):
                 read_facts(run)
@@ -101,7 +103,7 @@ def use_study(example: list[tuple[str, str]], folder: Path) -> None:
     shutil.copy(outside / "a.png", outside / "file")
     for number, (name, kind) in enumerate(example):
         _put(real / f"{number}{name}.png", kind, outside)
-    for entry in folders.find(str(real), "real"):
+    for entry in image_folders.find(str(real), "real"):
         if any(Path(os.path.realpath(path)).is_relative_to(outside) for path in entry.paths):
             raise Fault(f"{entry.source} comes from elsewhere")
     raise UserError("links are left out, which stderr says")
@@ -130,7 +132,7 @@ def use_text(example: tuple[list[str], list[str], bool], folder: Path) -> None:
     evaluation["cohort"][status] = {commit: {"undefined": devices}}
     evaluation["definitions"][commit] = devices
     (run / "evaluation.json").write_text(json.dumps(evaluation))
-    runs = compare_runs.load([str(run), str(template())])
+    runs = load.load([str(run), str(template())])
     tables = compare_tables.parts(runs)
     lines = compare_tables.to_csv(runs, tables)
     for text in (compare_text.terminal(runs, tables), compare_text.markdown(runs, tables)):

@@ -15,12 +15,12 @@ import tifffile
 from hypothesis import strategies as st
 from PIL import Image
 
-from launch import inputs
-from launch.sources import load_images
+from launch.images.find import load_images
+from launch.manipulate import inputs
 from singan.config import DataConfig, parse
 from singan.errors import UserError
+from singan.storage.workdir import ImageRecord
 from singan.value_map import ValueMap
-from singan.workdir import ImageRecord
 from tests.fuzz import strategies
 from tests.fuzz.areas import Area
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from singan.pytorch_files import MAGIC, read_pytorch
+from singan.pytorch.files import MAGIC, read_pytorch
 from tests.fuzz import strategies
 from tests.fuzz.areas import Area
 from tests.fuzz.oracle import Fault

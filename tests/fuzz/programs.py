@@ -4,8 +4,8 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from launch.sweeps.files import load_sweep
-from launch.sweeps.plan import plan_sweep
+from launch.sweep.files import load_sweep
+from launch.sweep.plan import plan_sweep
 from singan.config import default_mapping
 from tests.fuzz import strategies
 from tests.fuzz.areas import Area
@@ -85,7 +85,7 @@ BODIES = st.one_of(
 HEADS = st.sampled_from(
     ["", "CLOUD = 3\n", "CLOUD = {'spot': 'yes'}\n", "raise RuntimeError('top')\n", "x = (\n", "\x00", "def", "\t x"]
 )
-START = """from launch.sweeps.language import *
+START = """from launch.sweep.language import *
 
 
 class Odd(Exception):

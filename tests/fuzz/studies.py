@@ -5,7 +5,8 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from launch.reading import alike, answers, design, folders, page, results
+from launch.images import image_folders
+from launch.reader_study import answers, design, match_images, page, results
 from singan.errors import UserError
 from tests.fuzz import strategies
 from tests.fuzz.areas import Area
@@ -67,11 +68,11 @@ def use_folders(example: list[tuple[str, bytes]], folder: Path) -> None:
         (generated / f"g{number}.png").write_bytes(good_files()["colour.png"])
     for number, (name, data) in enumerate(example):
         (generated if number % 2 else real).joinpath(f"{number}{name}").write_bytes(data)
-    drawn, shown = folders.find(str(generated), "generated", []), folders.find(str(real), "real", [])
+    drawn, shown = image_folders.find(str(generated), "generated", []), image_folders.find(str(real), "real", [])
     choice = design.choose(shown, drawn, "single", 0, 0, 0)
-    images = alike.make_alike(
-        [folders.read(entry) for entry in choice.real],
-        [folders.read(entry) for entry in choice.generated],
+    images = match_images.make_alike(
+        [image_folders.read(entry) for entry in choice.real],
+        [image_folders.read(entry) for entry in choice.generated],
         [],
         "crop",
         "common",

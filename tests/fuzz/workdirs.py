@@ -10,23 +10,27 @@ from typing import Any
 import jax
 from hypothesis import strategies as st
 
-from launch import compare_page, compare_runs, compare_tables, compare_text, selection
-from launch.evaluation import Evaluation
-from launch.records import claim_workdir
+from launch import selection
+from launch.compare import load, page
+from launch.compare import tables as compare_tables
+from launch.compare import text as compare_text
+from launch.evaluate.evaluation_file import Evaluation
+from launch.images.find import load_images
 from launch.report.page import write_report
-from launch.sources import load_images
-from launch.tracking import JsonLines
-from singan import cohort, files
-from singan.checkpoints import ScaleCheckpoints
-from singan.cohort import image_mesh
+from launch.run_record import claim_workdir
+from launch.tracking.writer import JsonLines
+from singan import files
 from singan.config import parse
 from singan.errors import UserError
-from singan.pyramid import plan
-from singan.run import load_run
-from singan.sampling import resized_spec
-from singan.spec import make_spec
-from singan.trained import FinishedScale, weights_template
-from singan.workdir import Workdir, read_config, read_images, write_done
+from singan.model.pyramid import plan
+from singan.model.spec import make_spec
+from singan.parallel import cohort
+from singan.parallel.cohort import image_mesh
+from singan.sampling.samples import resized_spec
+from singan.storage.checkpoints import ScaleCheckpoints
+from singan.storage.finished_scale import FinishedScale, weights_template
+from singan.storage.run import load_run
+from singan.storage.workdir import Workdir, read_config, read_images, write_done
 from tests.fuzz import strategies
 from tests.fuzz.areas import Area
 from tests.fuzz.images import good_files
@@ -130,10 +134,10 @@ def use_records(example: tuple[str, bytes], folder: Path) -> None:
 
 
 def _compare(*places: Path) -> None:
-    runs = compare_runs.load([str(place) for place in places])
+    runs = load.load([str(place) for place in places])
     tables = compare_tables.parts(runs)
     compare_tables.to_csv(runs, tables)
-    compare_page.build(runs, tables)
+    page.build(runs, tables)
     compare_text.terminal(runs, tables)
     compare_text.markdown(runs, tables)
 

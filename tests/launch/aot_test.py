@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from launch.backends.accelerators import find_accelerator
+from launch.sweep.backends.accelerators import find_accelerator
 from singan.errors import UserError
-from singan.topologies import TOPOLOGIES, devices_of, find_topology
-from tests.launch.train_test import ROOT, Commands, assert_refused
+from singan.parallel.tpu_topologies import TOPOLOGIES, devices_of, find_topology
+from tests.launch.train.train_test import ROOT, Commands, assert_refused
 
 TINY = ["--height=20", "--width=20", "--channels=2"]
 
@@ -92,13 +92,13 @@ def test_a_missing_compiler_is_told_with_what_to_install(monkeypatch):
 
 TABLE = """
 import json
-from singan.cohort import image_mesh
+from singan.parallel.cohort import image_mesh
 from singan.config import parse
-from singan.convolution import form_for
-from singan.planning import scale_cost
-from singan.pyramid import plan
-from singan.spec import make_spec
-from singan.topologies import devices_of, find_topology
+from singan.model.convolution import form_for
+from singan.parallel.planning import scale_cost
+from singan.model.pyramid import plan
+from singan.model.spec import make_spec
+from singan.parallel.tpu_topologies import devices_of, find_topology
 
 train = {"critic_updates": 1, "generator_updates": 1, "steps_per_scale": 10, "chunk": 2, "precision": "bf16"}
 pyramid = {"min_size": 24, "max_size": 32}

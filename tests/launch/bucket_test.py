@@ -20,18 +20,18 @@ import numpy as np
 import pytest
 from etils import epath
 
-from launch import row_files
-from launch.bucket_lock import Lease
-from launch.holders import LEASE_SECONDS, may_be_alive, this_process
-from launch.lock import WorkdirLock
-from launch.report.facts import read_facts
-from launch.tracking import JsonLines, open_writer
-from launch.wandb_runs import local_home
+from launch.results.run_facts import read_facts
+from launch.tracking import metrics_file
+from launch.tracking.wandb_run import local_home
+from launch.tracking.writer import JsonLines, open_writer
+from launch.workdir_lock.bucket_lock import Lease
+from launch.workdir_lock.lock import WorkdirLock
+from launch.workdir_lock.owner import LEASE_SECONDS, may_be_alive, this_process
 from singan import files
 from singan.config import TrackingConfig
 from singan.errors import UserError
 from tests.bucket import buckets, server
-from tests.launch.train_test import CHUNK, SCALES, STEPS, Commands, contents, rows, wait_for
+from tests.launch.train.train_test import CHUNK, SCALES, STEPS, Commands, contents, rows, wait_for
 
 HAS_GCSFS = importlib.util.find_spec("gcsfs") is not None
 OFF = TrackingConfig(wandb="off")
@@ -56,7 +56,7 @@ def row(step, **values):
 
 
 def told(folder):
-    return [each["global_step"] for each in row_files.read_rows(folder / "metrics.jsonl")]
+    return [each["global_step"] for each in metrics_file.read_rows(folder / "metrics.jsonl")]
 
 
 # files
@@ -105,7 +105,7 @@ def test_a_missing_client_is_said_with_what_to_install(monkeypatch):
 
 
 def test_rows_are_parts_that_grow_and_turn(bucket, monkeypatch):
-    monkeypatch.setattr(row_files, "PART_BYTES", 200)
+    monkeypatch.setattr(metrics_file, "PART_BYTES", 200)
     lines = JsonLines("gs://bucket/run/metrics.jsonl")
     lines.scalars(row(1))
     assert told(bucket / "run") == []  # not at every row
@@ -119,12 +119,12 @@ def test_rows_are_parts_that_grow_and_turn(bucket, monkeypatch):
     assert parts == [f"{number:05d}.jsonl" for number in range(len(parts))]
     assert len(parts) > 2
     assert [each["global_step"] for each in lines.rows()] == list(range(1, 8))
-    assert [each["global_step"] for each in row_files.last_rows(lines.path, 1)] == []  # a part of a line
-    assert [each["global_step"] for each in row_files.last_rows(lines.path, 10**6)] == list(range(1, 8))
+    assert [each["global_step"] for each in metrics_file.last_rows(lines.path, 1)] == []  # a part of a line
+    assert [each["global_step"] for each in metrics_file.last_rows(lines.path, 10**6)] == list(range(1, 8))
 
 
 def test_rows_are_flushed_as_time_goes(bucket, monkeypatch):
-    monkeypatch.setattr(row_files, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(metrics_file, "FLUSH_SECONDS", 0.05)
     lines = JsonLines("gs://bucket/run/metrics.jsonl")
     lines.scalars(row(1))
     time.sleep(0.06)
@@ -134,7 +134,7 @@ def test_rows_are_flushed_as_time_goes(bucket, monkeypatch):
 
 @pytest.mark.parametrize("restored", [None, 1, 3, 6, 100])
 def test_a_resumed_run_cuts_its_parts_back(bucket, monkeypatch, restored):
-    monkeypatch.setattr(row_files, "PART_BYTES", 200)
+    monkeypatch.setattr(metrics_file, "PART_BYTES", 200)
     writer = open_writer(OFF, "gs://bucket/run", "r", {}, None)
     for step in range(1, 8):
         writer.scalars(row(step))
@@ -315,7 +315,9 @@ def test_a_run_in_a_bucket_is_killed_resumes_and_is_sampled(client, tmp_path_fac
             for name in (f"scales/{scale:02d}/DONE", f"scales/{scale:02d}/samples/grid.png"):
                 assert (here / name).read_bytes() == (whole / name).read_bytes()
         varying = {"time", "steps_per_second", "image_steps_per_second", "end/metrics_seconds"}
-        found = [{k: v for k, v in r.items() if k not in varying} for r in row_files.read_rows(here / "metrics.jsonl")]
+        found = [
+            {k: v for k, v in r.items() if k not in varying} for r in metrics_file.read_rows(here / "metrics.jsonl")
+        ]
         assert found == rows(whole)
         facts = read_facts(here)
         assert (facts.problems, facts.finished, facts.history[0].steps) == ((), (0, 1), STEPS)

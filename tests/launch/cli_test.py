@@ -22,7 +22,8 @@ import time
 from absl import flags
 from launch import cli
 from launch.configs import load_config
-from singan import ahead, config
+from singan import config
+from singan.training import ahead
 from singan.errors import UserError
 
 flags.DEFINE_string("workdir", None, "the directory of the run, for instance runs/quickstart", required=True)

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch import compare_runs
-from launch.reading import folders
-from launch.report.facts import read_facts
-from launch.row_files import read_rows
-from launch.tracking import JsonLines
+from launch.compare import load
+from launch.images import image_folders
+from launch.results.run_facts import read_facts
+from launch.tracking.metrics_file import read_rows
+from launch.tracking.writer import JsonLines
 from singan import files, links
 from singan.errors import UserError
-from singan.run import load_run
+from singan.storage.run import load_run
 from tests.fuzz.workdirs import template
-from tests.launch.train_test import Commands, contents
+from tests.launch.train.train_test import Commands, contents
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def replaced(path: Path, link: Path | None) -> None:
 READERS: dict[str, Callable[[Path], object]] = {
     "load_run": load_run,
     "read_facts": read_facts,
-    "compare": lambda path: compare_runs.load([str(path), str(template())]),
+    "compare": lambda path: load.load([str(path), str(template())]),
 }
 FOLDERS = ("images", "scales", "scales/00", "scales/00/checkpoints", "scales/01/checkpoints/2", "tables", "wandb")
 FILES = ("config.json", "run.json", "images.json", "evaluation.json", "metrics.jsonl", "scales/00/DONE", "images/x.npy")
@@ -195,12 +195,12 @@ def test_a_reader_study_takes_no_image_from_elsewhere(tmp_path, capfd):
     os.mkfifo(real / "fifo.png")
     (tmp_path / "given").symlink_to(real)
     for given in (real, tmp_path / "given"):
-        assert [entry.source for entry in folders.find(str(given), "real")] == ["a.png", "same.png"]
+        assert [entry.source for entry in image_folders.find(str(given), "real")] == ["a.png", "same.png"]
         assert "2 symbolic links to elsewhere left out" in capfd.readouterr().err
     for name in ("a.png", "same.png"):
         (real / name).unlink()
     with pytest.raises(UserError, match=r"holds no image \(2 symbolic links to elsewhere left out\)"):
-        folders.find(str(real), "real")
+        image_folders.find(str(real), "real")
 
 
 @pytest.mark.processes

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from singan import workdir as records
 from singan.errors import UserError
-from singan.workdir import FORMAT, Workdir
-from tests.launch.train_test import ROOT, SCALES, STEPS, Commands, assert_refused, rows
+from singan.storage import workdir as records
+from singan.storage.workdir import FORMAT, Workdir
+from tests.launch.train.train_test import ROOT, SCALES, STEPS, Commands, assert_refused, rows
 
 OLD = ROOT / "tests/data/format_1"
 

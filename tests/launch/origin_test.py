@@ -10,20 +10,20 @@ import jax
 import pytest
 
 import singan.config
-from launch import compare_runs
-from launch.records import claim_workdir
-from launch.sources import load_images
+from launch.compare import load
+from launch.images.find import load_images
+from launch.run_record import claim_workdir
 from singan import legacy_defaults
-from singan import workdir as records
-from singan.checkpoints import ScaleCheckpoints
-from singan.cohort import image_mesh
 from singan.config import Config, default_mapping, flatten, parse, to_mapping, with_legacy_defaults
 from singan.errors import UserError
-from singan.origin import origin_of
-from singan.workdir import Workdir
+from singan.parallel.cohort import image_mesh
+from singan.storage import workdir as records
+from singan.storage.checkpoints import ScaleCheckpoints
+from singan.storage.origin import origin_of
+from singan.storage.workdir import Workdir
 from tests.launch.old_workdir_test import OLD
-from tests.launch.train_test import Commands, assert_refused, contents, done, picture, save_png
-from tests.singan.checkpoints_test import IDS, tree
+from tests.launch.train.train_test import Commands, assert_refused, contents, done, picture, save_png
+from tests.singan.storage.checkpoints_test import IDS, tree
 
 RECORDS = ("config.json", "images.json")
 
@@ -106,7 +106,7 @@ def test_records_that_were_replaced_are_refused_by_the_training_and_by_readers(t
     with pytest.raises(UserError, match=match):
         claim(tmp_path, make_config(seed=99))
     with pytest.raises(UserError, match=match):
-        compare_runs.load([str(tmp_path)])
+        load.load([str(tmp_path)])
     assert contents(tmp_path) == before
 
 
@@ -195,7 +195,7 @@ def test_a_run_without_a_key_keeps_its_value_when_the_default_changes(tmp_path, 
     assert (make_config().train.critic_updates, make_config().preset) == (1, "reference")
     assert records.read_config(workdir) == old
     assert origin_of(records.read_config(workdir), {"a": "1"}) == before
-    assert compare_runs.load([str(tmp_path)])[0].config == flatten(to_mapping(old))
+    assert load.load([str(tmp_path)])[0].config == flatten(to_mapping(old))
     with pytest.raises(UserError, match=r"'corrected' -> 'reference'; pyramid.min_size: 25 -> 19; train.critic_upd"):
         claim(tmp_path)
     claim(tmp_path, old)  # as it was: it goes on

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.launch.train_test import Commands, assert_refused, contents
+from tests.launch.train.train_test import Commands, assert_refused, contents
 
 pytestmark = pytest.mark.processes
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.row_files import read_rows
-from tests.launch.train_test import ROOT, SCALES, STEPS, Commands, done
+from launch.tracking.metrics_file import read_rows
+from tests.launch.train.train_test import ROOT, SCALES, STEPS, Commands, done
 
 pytestmark = pytest.mark.processes
 

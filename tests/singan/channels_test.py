@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 import singan
-from singan import trainer
-from singan import workdir as records
-from singan.cohort import image_mesh
 from singan.config import parse
-from singan.observer import Silent
-from singan.opening import TrainingImage
-from singan.pyramid import plan
+from singan.model.pyramid import plan
+from singan.parallel.cohort import image_mesh
+from singan.storage import workdir as records
+from singan.storage.workdir import ImageRecord, Workdir
+from singan.training import trainer
+from singan.training.observer import Silent
+from singan.training.scale_setup import TrainingImage
 from singan.value_map import ValueMap
-from singan.workdir import ImageRecord, Workdir
 
 CONFIG = {
     "pyramid": {"min_size": 11, "max_size": 14, "ratio": 0.7},

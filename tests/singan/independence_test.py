@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from singan.cohort import image_mesh, parallel, place, stack
-from singan.concurrent import Entrance
-from singan.step import _critic_loss, _generator_loss, train_step
+from singan.model.concurrent import Entrance
+from singan.model.step import _critic_loss, _generator_loss, train_step
+from singan.parallel.cohort import image_mesh, parallel, place, stack
 
 QUICKLY_COMPILED = {"xla_backend_optimization_level": 0}
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.singan.cohort_test import Chunks, at, same
+from tests.singan.parallel.cohort_test import Chunks, at, same
 
 
 def _infinite(inputs, state):

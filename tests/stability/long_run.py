@@ -20,19 +20,20 @@ import psutil
 from absl import app, flags, logging
 
 from launch import runtime
-from launch.records import claim_workdir
-from launch.reporting import Report
-from launch.sources import load_images
-from launch.tracking import open_writer
-from singan import files, trainer
+from launch.images.find import load_images
+from launch.run_record import claim_workdir
+from launch.tracking.writer import open_writer
+from launch.train.progress import Report
+from singan import files
 from singan.config import parse, to_mapping
-from singan.convolution import form_for
-from singan.observer import ChunkResult
-from singan.processes import Processes, make_team
-from singan.pyramid import plan
-from singan.scale_run import Stopped, TrainingImage
-from singan.trained import image_padding
-from singan.workdir import Workdir
+from singan.model.convolution import form_for
+from singan.model.pyramid import plan
+from singan.parallel.processes import Processes, make_team
+from singan.storage.finished_scale import image_padding
+from singan.storage.workdir import Workdir
+from singan.training import trainer
+from singan.training.observer import ChunkResult
+from singan.training.scale_run import Stopped, TrainingImage
 
 LARGEST_GROWTH = 0.02
 CHUNK = 100

@@ -36,11 +36,11 @@ class Difference:
 
 def compare(steps: int, preset: str = "corrected", form: str = "direct", options: bool = False) -> Iterator[Difference]:
     """Yields the differences of every scale; on a CPU, only the form `direct` takes notice of tf32 and bf16."""
-    from singan.cohort import PRECISIONS
-    from singan.handover import reconstruct
-    from singan.noise import image_key_data
-    from singan.state import ScaleInputs, TrainedScale
-    from singan.step import draw
+    from singan.model.noise import image_key_data
+    from singan.model.scale_start import reconstruct
+    from singan.model.state import ScaleInputs, TrainedScale
+    from singan.model.step import draw
+    from singan.parallel.cohort import PRECISIONS
 
     spec, image = _spec(preset, form), _image()
     chosen = {what: PRECISIONS[name] for what, name in CHOSEN.items() if options or what == FLOAT32}
@@ -52,7 +52,7 @@ def compare(steps: int, preset: str = "corrected", form: str = "direct", options
         if scale == 0:
             previous, amplitude = np.zeros_like(real), np.float32(1)
         else:
-            from singan.generation import hop
+            from singan.model.generation import hop
 
             previous = np.asarray(hop(here, reconstruction), np.float32)
             amplitude = np.float32(0.1 * np.sqrt(np.mean(np.square(previous - real))))
@@ -101,9 +101,9 @@ class _Reached:
 
 
 def _run(spec: Any, inputs: Any, state: Any, noises: Sequence[Any]) -> Iterator[_Reached]:
-    from singan.handover import reconstruct
-    from singan.state import TrainedScale
-    from singan.step import update_networks
+    from singan.model.scale_start import reconstruct
+    from singan.model.state import TrainedScale
+    from singan.model.step import update_networks
 
     def step(inputs, state, noise):
         new, metrics = update_networks(spec, inputs, state, noise)
@@ -120,8 +120,8 @@ def _run(spec: Any, inputs: Any, state: Any, noises: Sequence[Any]) -> Iterator[
 
 def _spec(preset: str, form: str) -> Any:
     from singan.config import parse
-    from singan.pyramid import plan
-    from singan.spec import make_spec
+    from singan.model.pyramid import plan
+    from singan.model.spec import make_spec
 
     config = parse(
         {
@@ -135,9 +135,9 @@ def _spec(preset: str, form: str) -> Any:
 
 
 def _state(spec: Any, scale: int) -> Any:
-    from singan.handover import starting_noise, starting_state
-    from singan.networks import initial_variables
-    from singan.noise import image_key_data
+    from singan.model.networks import initial_variables
+    from singan.model.noise import image_key_data
+    from singan.model.scale_start import starting_noise, starting_state
 
     noise = np.asarray(starting_noise(spec, image_key_data(0, "x"))) if scale == 0 else None
     below = None

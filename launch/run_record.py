@@ -1,0 +1,200 @@
+"""Claiming a workdir for a run, and run.json: which run this is and where it was made."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import platform
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jax.sharding import Mesh
+
+from launch.images.find import SourceImage
+from launch.secrets import hidden_arguments
+from launch.tracking.wandb_run import print_warning
+from singan import files
+from singan.config import Config, resume_differences, to_mapping
+from singan.errors import UserError
+from singan.files import AnyPath
+from singan.parallel.processes import Processes
+from singan.storage import workdir as records
+from singan.storage.origin import Origin, check_origin, origin_of
+from singan.storage.workdir import DamagedRecord, ImageRecord, Workdir
+
+T = TypeVar("T")
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "wandb")
+
+
+@dataclasses.dataclass
+class RunRecord:
+    """run.json."""
+
+    id: str
+    content: dict[str, Any]
+    origin: Origin  # of the run's weights
+    writes: bool = True  # whether this process is the one that keeps it
+
+    def update(self, workdir: Workdir, **changes: Any) -> None:
+        """Changes entries of run.json."""
+        self.content.update(changes)
+        if self.writes:
+            records.write_run(workdir, self.content)
+
+    def is_finished(self, workdir: Workdir, scales: int) -> bool:
+        """Returns whether the run has ended well and every scale's mark is there."""
+        done = all(records.read_done(workdir, scale) is not None for scale in range(scales))
+        return done and self.content.get("status") == "finished"
+
+
+def claim_workdir(
+    workdir: Workdir,
+    config: Config,
+    images: Sequence[SourceImage],
+    mesh: Mesh,
+    processes: Processes | None = None,
+    rows: Sequence[ImageRecord] = (),
+) -> RunRecord:
+    """Makes the workdir that of this run, or finds that it is; returns its run record, marked as running.
+
+    Args:
+      images: those of this process, which writes their pixels.
+      processes: all of which call this, where a training has several; the first one writes the records.
+      rows: of the images of all processes.
+
+    Raises:
+      UserError: the workdir holds a run with another training configuration (the keys are named) or other images, or
+        one that cannot be told to be the same.
+    """
+    all_processes = processes or Processes()
+    rows = rows or [record_of(image) for image in images]
+    origin = origin_of(config, {row.id: row.digest for row in rows})
+
+    def check() -> None:
+        old, no_config = _kept(workdir.config, lambda: records.read_config(workdir))
+        if old and (different := resume_differences(to_mapping(old), to_mapping(config))):
+            raise UserError(
+                f"{workdir.path} holds a run with another configuration ({'; '.join(different)}): choose another"
+                " --workdir, or give the old values to go on with it"
+            )
+        before, no_images = _kept(workdir.images, lambda: records.read_images(workdir))
+        if before:
+            _check_images(workdir, before, rows)
+        silent = check_origin(workdir, origin)
+        # Of an earlier version, config.json and the training images that are kept with the run tell what it is.
+        if silent and (no_config or (no_images and not all(records.has_image(workdir, row) for row in rows))):
+            raise UserError(
+                f"{no_config or no_images}, and {silent[0]}, of an earlier version, does not say what it was trained"
+                " from: bring the file back from a copy, or choose another --workdir"
+            )
+        for why in filter(None, (no_config, no_images)) if (workdir.path / "scales").exists() else ():
+            print_warning(f"{why}: written anew, as all that is trained here is of this configuration and these images")
+        if not before:
+            # images.json before config.json: whoever finds config.json finds both.
+            records.write_images(workdir, rows)
+
+    def write_pixels() -> None:
+        if not workdir.images.exists():
+            raise UserError(
+                f"{workdir.path} is not the same folder as on process 0: where a training has several hosts, --workdir"
+                " must be a folder that all of them see"
+            )
+        known = {row.id: row for row in rows}
+        for image in images:
+            if not records.has_image(workdir, known[image.id]):
+                records.write_image(workdir, image.id, image.pixels)
+
+    content: dict[str, Any] = {}
+
+    def write_run() -> None:
+        records.write_config(workdir, config)
+        content.update(records.read_run(workdir) if workdir.run.exists() else _new_run())
+        if content.get("status") != "finished":
+            content["status"] = "running"
+            content["starts"].append(start_entry(mesh, all_processes))
+            records.write_run(workdir, content)
+
+    all_processes.only_first(check)
+    all_processes.together(write_pixels)
+    hosts = all_processes.hosts  # asked for by all, used by the first
+    del hosts
+    all_processes.only_first(write_run)
+    content = all_processes.share(content)
+    return RunRecord(content["id"], content, origin, writes=all_processes.first)
+
+
+def _kept(path: AnyPath, read: Callable[[], T]) -> tuple[T | None, str]:
+    """Returns what a record of the workdir says and '', or None and why it says nothing, in one line."""
+    if not files.exists(path):
+        return None, f"{path} is missing"
+    try:
+        return read(), ""
+    except DamagedRecord as error:
+        return None, str(error).partition(";")[0]
+
+
+def _new_run() -> dict[str, Any]:
+    return {"id": secrets.token_hex(4), "starts": []}
+
+
+def record_of(image: SourceImage) -> ImageRecord:
+    """Returns what images.json keeps of an image."""
+    height, width, channels = image.pixels.shape
+    return ImageRecord(
+        image.id,
+        image.source,
+        (height, width, channels),
+        image.channels,
+        image.value_map,
+        records.pixel_digest(image.pixels),
+        files.plain(image.details),
+    )
+
+
+def _check_images(workdir: Workdir, old: Sequence[ImageRecord], new: Sequence[ImageRecord]) -> None:
+    before, now = ({record.id: record for record in records} for records in (old, new))
+    gone, added = sorted(set(before) - set(now)), sorted(set(now) - set(before))
+    changed = sorted(name for name in set(before) & set(now) if before[name] != _as_recorded(now[name], before[name]))
+    for names, what in ((gone, "missing now"), (added, "new"), (changed, "changed")):
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise UserError(f"{workdir.path} was started with other images ({what}: {shown}): choose another --workdir")
+
+
+def _as_recorded(record: ImageRecord, before: ImageRecord) -> ImageRecord:
+    """Returns a record without the details that were not noted yet when `before` was written."""
+    return dataclasses.replace(record, details={k: v for k, v in record.details.items() if k in before.details})
+
+
+def code_version() -> dict[str, Any]:
+    """Returns which code this is: the commit and the packages' versions."""
+    return {"git_commit": _git_commit(), "versions": {name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def start_entry(mesh: Mesh, processes: Processes) -> dict[str, Any]:
+    devices = list(mesh.devices.flat)
+    return {
+        "time": datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat(timespec="seconds"),
+        "command": hidden_arguments(sys.argv),
+        **code_version(),
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
+        "processes": processes.count,
+        **({"hosts": processes.hosts} if processes.count > 1 else {}),
+    }
+
+
+def _git_commit() -> str:
+    """Returns the commit of this code, with + where files were changed, or '' outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        return subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,75 @@
+"""Which form of the convolution a run trains with: what run.json says, or what is fastest on this device.
+
+Another form sums in another order, so that the numbers of a run depend on it in their last digits: it is chosen once,
+recorded, and used again when the run goes on on a device of the same kind.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from launch import runtime
+from launch.run_record import RunRecord
+from launch.train.cohorts import Cohort
+from singan import files
+from singan.config import Config
+from singan.errors import UserError
+from singan.model.convolution import FORMS, form_for
+from singan.model.pyramid import Pyramid
+from singan.model.spec import ScaleSpec, make_spec
+from singan.parallel.convolution_timing import as_mapping, time_forms
+
+MOST = 16  # images that are timed together: more change the order of the forms little, and take memory
+
+
+def form_of_run(record: RunRecord, config: Config, cohort: Cohort, mesh: Mesh) -> str:
+    """Returns the form to train with, which run.json records with the reason (`choose`)."""
+    device = mesh.devices.flat[0]
+    recorded = record.content.get("convolution", {})
+    if recorded.get("device") == device.device_kind and recorded.get("form") in FORMS:
+        return recorded["form"]
+    choice = choose(config, cohort.pyramid, len(cohort.channels), len(cohort.rows), mesh)
+    record.update(cohort.workdir, convolution={"device": device.device_kind, **choice})
+    return choice["form"]
+
+
+def choose(config: Config, pyramid: Pyramid, channels: int, images: int, mesh: Mesh) -> dict[str, Any]:
+    """Returns the form that a new run of `images` images takes, {'form': ..., 'why': ...}.
+
+    On a GPU the forms are timed at the finest scale, which takes most of a training: once per kind of device and layer
+    (some seconds, kept beside the compiled programs). A CPU and a TPU have their form by evidence
+    (convolution.form_for), and so have several processes, which must agree.
+    """
+    device = mesh.devices.flat[0]
+    if device.platform != "gpu" or jax.process_count() > 1:
+        return {"form": form_for(device.platform), "why": f"the form of {device.platform}"}
+    finest = make_spec(config, pyramid, channels, form_for("gpu"), len(pyramid) - 1)
+    return _fastest(finest, min(MOST, -(-images // mesh.size)), device.device_kind)
+
+
+def _fastest(spec: ScaleSpec, images: int, kind: str) -> dict[str, Any]:
+    path = runtime.cache_directory() / "forms.json"
+    size = "x".join(map(str, spec.size))
+    key = f"{kind}, jax {jax.__version__}, {size}, {spec.width} channels, {images} images, {spec.train.precision}"
+    known = _read(path)
+    if known.get(key, {}).get("form") in FORMS:
+        return known[key]
+    rows = time_forms(spec, images)
+    if not rows:
+        return {"form": form_for("gpu"), "why": "no form could be timed"}
+    choice = {"form": rows[0].form, "why": f"the fastest: {key}", "times": as_mapping(rows)}
+    with contextlib.suppress(OSError, UserError):  # a home that cannot be written costs the time, nothing else
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, {**known, key: choice})
+    return choice
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        known = files.read_json(path)
+    except (OSError, ValueError, UserError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,64 @@
+"""What a training would be, told without training: launch.train --plan."""
+
+from collections.abc import Iterator
+
+from jax.sharding import Mesh
+
+from launch import runtime
+from launch.train.cohorts import Cohort
+from launch.train.convolution_choice import choose
+from singan.config import Config
+from singan.model.pyramid import Pyramid
+from singan.model.spec import make_spec
+from singan.parallel.device_rates import matmul_rate
+from singan.parallel.planning import ScaleCost, scale_cost
+
+HEAD = (
+    "scale     size channels  images  at once       MiB   TFLOP an image   at least  compiled in",
+    "                       a device           a device       all steps       hours            s",
+)
+
+
+def outline(config: Config, cohort: Cohort) -> str:
+    """Returns how many images of which channels are trained in which scales, in one line."""
+    sizes = " ".join(f"{h}x{w}" for h, w in cohort.pyramid.sizes)
+    channels, steps = ", ".join(cohort.channels), config.train.steps_per_scale
+    return f"{len(cohort.rows)} images, channels {channels}; {len(cohort.pyramid)} scales of {steps} steps: {sizes}"
+
+
+def tell(config: Config, cohort: Cohort) -> None:
+    """Prints the outline and the table of a cohort, line by line as they are known."""
+    print(outline(config, cohort), flush=True)
+    images = len(cohort.rows)
+    mesh = runtime.start_jax(images, cohort.widest(config))
+    for line in table(config, cohort.pyramid, len(cohort.channels), images, mesh):
+        print(line, flush=True)
+
+
+def table(config: Config, pyramid: Pyramid, channels: int, images: int, mesh: Mesh) -> Iterator[str]:
+    """Yields the lines of what each scale takes: its programs are compiled, and kept for the training itself.
+
+    The hours are those of matrix products alone, at the rate that one of this device reaches when nothing else is to
+    be done: training takes a few times as long at coarse scales and comes near it at fine ones.
+    """
+    device = mesh.devices.flat[0]
+    first = make_spec(config, pyramid, channels, choose(config, pyramid, channels, images, mesh)["form"])
+    precision = config.train.precision
+    rate = matmul_rate(precision, 1024 if device.platform == "cpu" else 4096)
+    yield f"{mesh.size} x {device.device_kind}, precision {precision}: matrix products at {rate / 1e12:.2f} TFLOP/s"
+    yield from HEAD
+    hours = 0.0
+    for scale in range(len(pyramid)):
+        cost = scale_cost(first.at(scale), mesh, images)
+        least = cost.asked_flops * config.train.steps_per_scale / rate / 3600
+        hours += least
+        yield _line(cost, cost.asked_flops * config.train.steps_per_scale / cost.images, least)
+    yield f"at least {hours:.2g} hours for all images and scales"
+
+
+def _line(cost: ScaleCost, flops: float, hours: float) -> str:
+    size = "x".join(map(str, cost.size))
+    return (
+        f"{cost.scale:5d} {size:>8} {cost.width:8d} {cost.images:8d} {cost.group:8d} {cost.memory.total / 2**20:9.0f}"
+        f" {flops / 1e12:16.3g} {hours:10.3g} {cost.compile_seconds:12.1f}"
+    )

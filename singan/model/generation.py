@@ -1,0 +1,103 @@
+"""Running trained scales forward: one scale, the hop between scales, and a random pass through many."""
+
+import jax
+import jax.numpy as jnp
+
+from singan.model.noise import noise_map
+from singan.model.spec import ScaleSpec
+from singan.model.state import TrainedScale
+from singan.shapes import Array, Float, Key, PyTree
+
+
+def surround(image: Float[Array, "b h w c"], border: int, value: Float[Array, "c"] | float) -> Float[Array, "b H W c"]:
+    """Returns the image with `border` pixels of `value` on every side."""
+    b, h, w, c = image.shape
+    canvas = jnp.broadcast_to(jnp.asarray(value, image.dtype), (b, h + 2 * border, w + 2 * border, c))
+    return canvas.at[:, border : border + h, border : border + w].set(image)
+
+
+def generator_inputs(
+    spec: ScaleSpec,
+    noise: Float[Array, "b h w c"],
+    previous: Float[Array, "b h w c"],
+    amplitude: Float[Array, ""],
+    padding: Float[Array, "c"],
+) -> tuple[Float[Array, "b H W c"], Float[Array, "b H W c"]]:
+    """Returns (x, y) for the generator: x = amplitude * noise + previous, y = previous, both surrounded.
+
+    The noise is surrounded by 0 and the previous image by `padding`. At scale 0 the previous image is all 0, its
+    surroundings included, and the amplitude is 1.
+    """
+    if spec.scale == 0:
+        x = surround(noise, spec.border, 0.0)
+        return x, jnp.zeros_like(x)
+    y = surround(previous, spec.border, padding)
+    return surround(amplitude * noise, spec.border, 0.0) + y, y
+
+
+def hop(spec: ScaleSpec, image: Float[Array, "b h w c"]) -> Float[Array, "b hh ww c"]:
+    """Returns an image of scale - 1 as the previous image of `spec.scale`, in [-1, 1].
+
+    between_scales 'clip' resizes the clipped image; 'uint8' first cuts it down to 8 bits, as the reference does each
+    time an image passes through its host-side resizing; 'uint8_rescaled_before_crop' also divides each resized image,
+    in [0, 1], by its own maximum, as forks of the reference for more than three channels do. They crop the image after
+    that: the maximum may lie in the part that is cut off. 'uint8_rescaled' takes the maximum of the part that is kept.
+    """
+    rule = spec.method.between_scales
+    rows, columns = spec.pyramid.upsampling(spec.scale, cropped=rule != "uint8_rescaled_before_crop")
+    image = jnp.clip(image, -1, 1)
+    if rule != "clip":
+        image = jnp.floor((image + 1) * 127.5) / 127.5 - 1
+    # At any train.precision: it costs little, and fewer bits would take grey levels from every scale.
+    image = jnp.einsum("ph,bhwc->bpwc", rows, image, precision="highest")
+    image = jnp.einsum("qw,bpwc->bpqc", columns, image, precision="highest")
+    if rule in ("uint8_rescaled", "uint8_rescaled_before_crop"):
+        # From 0 to the largest value of all channels, instead of to 255; a black image stays one.
+        image = 2 * (image + 1) / jnp.maximum(jnp.max(image + 1, (1, 2, 3), keepdims=True), 2 / 255) - 1
+    height, width = spec.size
+    return jnp.clip(image[:, :height, :width], -1, 1)
+
+
+def run_trained(
+    spec: ScaleSpec,
+    trained: TrainedScale,
+    noise: Float[Array, "b h w c"],
+    previous: Float[Array, "b h w c"],
+    padding: Float[Array, "c"],
+) -> Float[Array, "b h w c"]:
+    """Returns the output of the frozen generator of `spec.scale`; not clipped."""
+    x, y = generator_inputs(spec, noise, previous, trained.amplitude, padding)
+    return apply_generator(spec, trained.generator, x, y, frozen=True)[0]
+
+
+def apply_generator(
+    spec: ScaleSpec, variables: PyTree, x: Float[Array, "b H W c"], y: Float[Array, "b H W c"], frozen: bool
+) -> tuple[Float[Array, "b h w c"], PyTree]:
+    """Returns (image, variables with updated running statistics, if the method keeps them)."""
+    return _apply(spec.generator, variables, frozen, x, y)
+
+
+def apply_critic(
+    spec: ScaleSpec, variables: PyTree, x: Float[Array, "b h w c"]
+) -> tuple[Float[Array, "b H W 1"], PyTree]:
+    """Returns (scores, variables with updated running statistics, if the method keeps them)."""
+    return _apply(spec.critic, variables, False, x)
+
+
+def _apply(network, variables, frozen, *inputs):
+    if frozen or "batch_stats" not in variables:
+        return network.apply(variables, *inputs, frozen=frozen), variables
+    out, updated = network.apply(variables, *inputs, frozen=False, mutable=["batch_stats"])
+    return out, {**variables, **updated}
+
+
+def random_previous(
+    spec: ScaleSpec, trained: tuple[TrainedScale, ...], padding: Float[Array, "c"], key: Key[Array, ""]
+) -> Float[Array, "1 h w c"]:
+    """Returns a fresh random pass through all scales below `spec.scale`, brought to its size; zeros at scale 0."""
+    image = jnp.zeros((1, *spec.pyramid.sizes[0], spec.channels), jnp.float32)
+    for scale in range(spec.scale):
+        here = spec.at(scale)
+        noise = noise_map(here, jax.random.fold_in(key, scale))
+        image = hop(spec.at(scale + 1), run_trained(here, trained[scale], noise, image, padding))
+    return image

@@ -1,0 +1,88 @@
+"""What is fixed while one scale trains: shapes, widths and the method's choices. Hashable, so that it can be static."""
+
+import dataclasses
+
+from singan.config import Config, MethodConfig, NetworkConfig, TrainConfig
+from singan.model.networks import Critic, Generator
+from singan.model.pyramid import Pyramid
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleSpec:
+    """Scale `scale` of a pyramid for images of `channels` channels; `form` is the convolution's (convolution.FORMS)."""
+
+    scale: int
+    channels: int
+    pyramid: Pyramid
+    network: NetworkConfig
+    method: MethodConfig
+    train: TrainConfig
+    form: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of this scale in pixels."""
+        return self.pyramid.sizes[self.scale]
+
+    @property
+    def border(self) -> int:
+        """Pixels that the networks lose on each side, and that are therefore padded before them."""
+        return self.network.num_layers
+
+    def at(self, scale: int) -> "ScaleSpec":
+        """Returns the spec of another scale of the same pyramid."""
+        return dataclasses.replace(self, scale=scale)
+
+    @property
+    def older(self) -> range:
+        """The scales below whose generators train on together with this scale's; none in the sequential schedule."""
+        together = self.train.concurrent_scales if self.train.schedule == "concurrent" else 1
+        return range(max(self.scale - together + 1, 0), self.scale)
+
+    @property
+    def width(self) -> int:
+        """Hidden channels of both networks: doubled every few scales, up to a limit."""
+        doublings = self.scale // self.network.width_doubles_every
+        return min(self.network.width * 2**doublings, self.network.max_width)
+
+    @property
+    def inherits(self) -> bool:
+        """Whether both networks start from the previous scale's weights, which they do where the widths agree."""
+        return self.scale > 0 and self.at(self.scale - 1).width == self.width
+
+    @property
+    def shares_passes(self) -> bool:
+        """Whether passes of the same weights are made in one batch: where images are, and normalised each by itself.
+
+        It saves a quarter of a program's operations, each of which a GPU has to start. Not on a TPU, whose form is
+        `shifted`: compiled for a v5e, a step then reads and writes 4 to 9 % more bytes, and takes between a tenth less
+        and an eighth more memory (docs/pods_and_sweeps.md). One image at a time on a CPU, separate passes are faster
+        too, and running statistics must see one after the other.
+        """
+        return self.form not in ("direct", "shifted") and self.method.norm_statistics != "running"
+
+    @property
+    def generator(self) -> Generator:
+        return Generator(
+            self.width,
+            self.network.num_layers,
+            self.channels,
+            bool(self.method.normalized_conv_bias),
+            self.method.norm_statistics == "running",
+            self.form,
+        )
+
+    @property
+    def critic(self) -> Critic:
+        return Critic(
+            self.width,
+            self.network.num_layers,
+            bool(self.method.normalized_conv_bias),
+            self.method.norm_statistics == "running",
+            self.form,
+        )
+
+
+def make_spec(config: Config, pyramid: Pyramid, channels: int, form: str, scale: int = 0) -> ScaleSpec:
+    """Returns the spec of a scale for a parsed configuration."""
+    return ScaleSpec(scale, channels, pyramid, config.network, config.method, config.train, form)

@@ -1,0 +1,108 @@
+"""What is learnt, as trees of arrays for ONE image. A cohort's trees have the same leaves with a leading axis n.
+
+The classes are no_type_check because JAX makes such trees of shapes, shardings and placeholders too.
+"""
+
+import dataclasses
+from typing import no_type_check
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from singan.model.spec import ScaleSpec
+from singan.shapes import Array, Bool, Float, Int, PyTree, UInt
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainedScale:
+    """A frozen scale: all that drawing images through it needs."""
+
+    generator: PyTree  # variables
+    amplitude: Float[Array, ""]
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ScaleInputs:
+    """What a scale's training reads and never changes."""
+
+    real: Float[Array, "1 h w c"]
+    # The reconstruction of the frozen scales, brought to the coarsest scale that trains; zeros where that is scale 0.
+    previous: Float[Array, "1 hh ww c"]
+    padding: Float[Array, "c"]
+    amplitude: Float[Array, ""]
+    key_data: UInt[Array, "2"]
+    trained: tuple[TrainedScale, ...]  # the frozen scales: 0 .. scale - 1 - len(older_amplitudes)
+    guide: PyTree = None  # what fine-tuning draws its previous images from, instead of noise alone
+    older_amplitudes: tuple[Float[Array, ""], ...] = ()  # of the older scales that train, coarsest first
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class OlderGenerator:
+    """The generator of a scale below that trains on together with the scale's own (concurrent schedule)."""
+
+    generator: PyTree  # variables
+    adam: PyTree
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ScaleState:
+    """What a scale's training changes."""
+
+    generator: PyTree  # variables
+    critic: PyTree  # variables
+    generator_adam: PyTree
+    critic_adam: PyTree
+    reconstruction_noise: Float[Array, "1 h w 1"] | None  # z* of scale 0; None where scale 0 does not train
+    step: Int[Array, ""]
+    diverged_at: Int[Array, ""]  # the step at which something was not finite; -1 while all is well
+    older: tuple[OlderGenerator, ...] = ()  # coarsest first
+
+
+def adam(spec: ScaleSpec) -> optax.GradientTransformation:
+    """Returns Adam's direction; the learning rate, which changes once, is applied by the step."""
+    return optax.scale_by_adam(spec.train.adam_b1, spec.train.adam_b2, eps=1e-8)
+
+
+def fresh_state(
+    spec: ScaleSpec,
+    generator: PyTree,
+    critic: PyTree,
+    reconstruction_noise: Array | None,
+    older: tuple[PyTree, ...] = (),
+) -> ScaleState:
+    """Returns the state that a scale starts from, given all networks' variables; Adam starts at zero.
+
+    Args:
+      older: variables of the older generators that train, coarsest first.
+    """
+    zeros = lambda tree: jax.tree.map(np.zeros_like, tree)  # noqa: E731
+
+    def fresh_adam(variables: PyTree) -> PyTree:
+        params = variables["params"]
+        return optax.ScaleByAdamState(np.zeros((), np.int32), zeros(params), zeros(params))
+
+    return ScaleState(
+        generator,
+        critic,
+        fresh_adam(generator),
+        fresh_adam(critic),
+        reconstruction_noise,
+        np.zeros((), np.int32),
+        np.full((), -1, np.int32),
+        tuple(OlderGenerator(variables, fresh_adam(variables)) for variables in older),
+    )
+
+
+def alive(state: ScaleState) -> Bool[Array, "*n"]:
+    """Returns whether training goes on: nothing has been other than finite so far."""
+    return jnp.asarray(state.diverged_at) < 0

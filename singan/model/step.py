@@ -1,0 +1,204 @@
+"""One step of one scale's training for ONE image: critic updates, then generator updates. No vmap, no mesh.
+
+There is one generator in the sequential schedule, and a tuple of one is what stands here for it; in the concurrent one
+those of the older scales that train are before it (singan/model/concurrent.py).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import no_type_check
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from singan.model import losses
+from singan.model.concurrent import entrance, generate, older_noise, side_by_side
+from singan.model.generation import apply_critic, random_previous
+from singan.model.noise import Purpose, noise_map, scale_key
+from singan.model.spec import ScaleSpec
+from singan.model.state import OlderGenerator, ScaleInputs, ScaleState, adam, alive
+from singan.shapes import Array, Float, PyTree
+
+METRICS = (
+    "critic/real",
+    "critic/fake",
+    "critic/gradient_penalty",
+    "critic/gradient_norm",
+    "generator/adversarial",
+    "generator/reconstruction",
+    "generator/gradient_norm",
+)
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepNoise:
+    """Everything random in one step, k = critic updates. Given from outside in tests, drawn by `draw` otherwise."""
+
+    noise: Float[Array, "1 h w c"]  # the generator's noise, one draw per step
+    previous: Float[Array, "k 1 hh ww c"]  # a fresh pass through the frozen scales for each critic update
+    epsilon: Float[Array, "k"]  # where between real and fake the penalty is taken
+    older: tuple[Float[Array, "1 ..."], ...] = ()  # the older generators' noise, coarsest first
+
+
+def draw(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> StepNoise:
+    """Returns the random numbers of a step, which depend on (seed, image, scale, step) alone."""
+    key = lambda purpose: scale_key(inputs.key_data, spec.scale, step, purpose)  # noqa: E731
+    updates = jnp.arange(spec.train.critic_updates)
+    coarsest = spec.at(spec.scale - len(inputs.older_amplitudes))
+    epsilon = jax.vmap(lambda u: jax.random.uniform(jax.random.fold_in(key(Purpose.INTERPOLATION), u)))(updates)
+
+    def previous(update):
+        own_key = jax.random.fold_in(key(Purpose.PREVIOUS), update)
+        return random_previous(coarsest, inputs.trained, inputs.padding, own_key)
+
+    # All passes of a step in one batch on accelerators, one after another where batching buys nothing (CPU).
+    passes = lax.map(previous, updates) if spec.form == "direct" else jax.vmap(previous)(updates)
+    return StepNoise(noise_map(spec, key(Purpose.STEP_NOISE)), passes, epsilon, older_noise(spec, inputs, step))
+
+
+Draw = Callable[[ScaleSpec, ScaleInputs, Array], StepNoise]
+
+
+def train_step(
+    spec: ScaleSpec, inputs: ScaleInputs, state: ScaleState, drawn: Draw = draw
+) -> tuple[ScaleState, dict[str, Array]]:
+    """Returns the state after one step, and its metrics (METRICS), each [k] with one value per update.
+
+    Args:
+      drawn: what is random in a step; fine-tuning has another.
+
+    An image for which anything is not finite keeps the state that it had, marked with the step (`diverged_at`); from
+    then on it is passed over. Nothing of this touches another image.
+    """
+    random = drawn(spec, inputs, state.step)
+    if spec.scale == 0 and spec.method.reconstruction_noise == "redrawn":
+        key = scale_key(inputs.key_data, 0, state.step, Purpose.RECONSTRUCTION)
+        state = dataclasses.replace(state, reconstruction_noise=noise_map(spec, key)[..., :1])
+    new, metrics = update_networks(spec, inputs, state, random)
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in metrics.values()]))
+    kept = alive(state) & finite
+    result = jax.tree.map(lambda after, before: jnp.where(kept, after, before), new, state)
+    return (
+        dataclasses.replace(
+            result,
+            step=state.step + 1,
+            diverged_at=jnp.where(alive(state) & ~finite, state.step, state.diverged_at),
+        ),
+        metrics,
+    )
+
+
+def update_networks(
+    spec: ScaleSpec, inputs: ScaleInputs, state: ScaleState, random: StepNoise
+) -> tuple[ScaleState, dict[str, Array]]:
+    """Returns the state after the critic and generator updates of one step with given random numbers, and metrics."""
+    learning_rate = jnp.where(
+        state.step < int(spec.train.decay_at * spec.train.steps_per_scale), 1.0, spec.train.learning_rate_decay
+    )
+    noises = (*random.older, random.noise)
+    generators = (*(one.generator for one in state.older), state.generator)
+    generator_adams = (*(one.adam for one in state.older), state.generator_adam)
+    ages = reversed(range(len(generators)))
+    generator_rates = [spec.train.generator_learning_rate * spec.train.concurrent_learning_rate**age for age in ages]
+
+    def critic_update(carry, update):
+        critic, adam_state, generators = carry
+        previous, epsilon = update
+        fake, generators = generate(spec, generators, entrance(spec, inputs, noises, previous))
+        (_, (critic, metrics)), gradient = jax.value_and_grad(_critic_loss, argnums=1, has_aux=True)(
+            spec, critic["params"], critic, inputs.real, lax.stop_gradient(fake), epsilon
+        )
+        rate = learning_rate * spec.train.critic_learning_rate
+        critic, adam_state = _descend(spec, critic, adam_state, gradient, rate)
+        return (critic, adam_state, generators), {**metrics, "critic/gradient_norm": _norm(gradient)}
+
+    (critic, critic_adam, generators), critic_metrics = lax.scan(
+        critic_update,
+        (state.critic, state.critic_adam, generators),
+        (random.previous, random.epsilon),
+        length=spec.train.critic_updates,
+    )
+
+    # The generators see the noise and the previous image of the last critic update: nothing new is drawn.
+    fake_entrance = entrance(spec, inputs, noises, random.previous[-1])
+    star_noises = tuple(jnp.zeros_like(noise) for noise in noises)
+    if state.reconstruction_noise is not None:
+        z_star = jnp.broadcast_to(state.reconstruction_noise, noises[0].shape)
+        star_noises = (z_star, *star_noises[1:])
+    star_entrance = entrance(spec, inputs, star_noises, inputs.previous)
+
+    def generator_update(carry, _):
+        generators, adam_states, critic = carry
+        params = tuple(generator["params"] for generator in generators)
+        (_, (generators, critic, metrics)), gradient = jax.value_and_grad(_generator_loss, argnums=1, has_aux=True)(
+            spec, params, generators, critic, fake_entrance, star_entrance, inputs.real
+        )
+        rates = [learning_rate * rate for rate in generator_rates]
+        moved = map(functools.partial(_descend, spec), generators, adam_states, gradient, rates)
+        generators, adam_states = zip(*moved, strict=True)
+        return (generators, adam_states, critic), {**metrics, "generator/gradient_norm": _norm(gradient)}
+
+    (generators, generator_adams, critic), generator_metrics = lax.scan(
+        generator_update, (generators, generator_adams, critic), length=spec.train.generator_updates
+    )
+    new = dataclasses.replace(
+        state,
+        generator=generators[-1],
+        critic=critic,
+        generator_adam=generator_adams[-1],
+        critic_adam=critic_adam,
+        older=tuple(map(OlderGenerator, generators[:-1], generator_adams[:-1])),
+    )
+    return new, {**critic_metrics, **generator_metrics}
+
+
+def _critic_loss(spec, params, variables, real, fake, epsilon):
+    """-mean D(real) + mean D(fake) + weight * penalty; the running statistics, if kept, see the three in this order."""
+    if spec.shares_passes:
+        scores, _ = apply_critic(spec, {**variables, "params": params}, jnp.concatenate([real, fake]))
+        score_real, score_fake = scores[:1], scores[1:]
+    else:
+        score_real, variables = apply_critic(spec, {**variables, "params": params}, real)
+        score_fake, variables = apply_critic(spec, {**variables, "params": params}, fake)
+    mixed = losses.interpolate(real, fake, epsilon)
+    current = {**variables, "params": params}
+    gradient = losses.input_gradient(lambda image: apply_critic(spec, current, image)[0], mixed)
+    if "batch_stats" in variables:
+        variables = lax.stop_gradient(apply_critic(spec, current, mixed)[1])
+    penalty = spec.train.gradient_penalty_weight * losses.gradient_penalty(gradient)
+    real_term, fake_term = -jnp.mean(score_real), jnp.mean(score_fake)
+    metrics = {"critic/real": real_term, "critic/fake": fake_term, "critic/gradient_penalty": penalty}
+    return real_term + fake_term + penalty, (variables, metrics)
+
+
+def _generator_loss(spec, params, generators, critic, fake_entrance, star_entrance, real):
+    """-mean D(fake) + weight * MSE(reconstruction, real), both at this scale alone; params as generators, a tuple."""
+    with_params = lambda: tuple({**g, "params": p} for g, p in zip(generators, params, strict=True))  # noqa: E731
+    if spec.shares_passes:
+        images, _ = generate(spec, with_params(), side_by_side(fake_entrance, star_entrance))
+        fake, image = images[:1], images[1:]
+        scores, _ = apply_critic(spec, critic, fake)
+    else:
+        fake, generators = generate(spec, with_params(), fake_entrance)
+        scores, critic = apply_critic(spec, critic, fake)
+        image, generators = generate(spec, with_params(), star_entrance)
+    adversarial = -jnp.mean(scores)
+    reconstruction = spec.train.reconstruction_weight * losses.reconstruction_mse(image, real)
+    metrics = {"generator/adversarial": adversarial, "generator/reconstruction": reconstruction}
+    return adversarial + reconstruction, (generators, critic, metrics)
+
+
+def _descend(
+    spec: ScaleSpec, variables: PyTree, adam_state: PyTree, gradient: PyTree, learning_rate: Array
+) -> tuple[PyTree, PyTree]:
+    direction, adam_state = adam(spec).update(gradient, adam_state)
+    params = jax.tree.map(lambda p, d: p - learning_rate * d, variables["params"], direction)
+    return {**variables, "params": params}, adam_state
+
+
+def _norm(gradient: PyTree) -> Array:
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradient)))

@@ -1,0 +1,230 @@
+"""What fits and what it costs: compiled memory, a device's memory, how many images train at the same time, and FLOPs.
+
+It is the same for a device that is there and for one that is only compiled for (singan/parallel/tpu_topologies.py).
+"""
+
+import dataclasses
+import functools
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from singan.model.networks import initial_variables
+from singan.model.noise import image_key_data
+from singan.model.scale_start import starting_state
+from singan.model.spec import ScaleSpec
+from singan.model.state import ScaleInputs, ScaleState, TrainedScale
+from singan.parallel import cohort
+from singan.parallel.flops import matrix_operations
+from singan.parallel.tpu_topologies import USABLE_MEMORY
+
+SHARE = 0.9  # of a device's memory that a program may take; the rest is the allocator's
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all", "collective-broadcast")
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes per device of a compiled program."""
+
+    arguments: int
+    temporary: int
+    output: int
+    code: int = 0  # the program itself, which lies in a TPU's memory too
+
+    @property
+    def total(self) -> int:
+        return self.arguments + self.temporary + self.output + self.code
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A program compiled for the group size that was chosen."""
+
+    group: int
+    compiled: Any
+    memory: Memory
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleCost:
+    """What a scale's chunk takes on each device. FLOPs and bytes are those of one step of all the device's images."""
+
+    scale: int
+    size: tuple[int, int]
+    width: int
+    images: int
+    group: int
+    memory: Memory
+    most: int | None  # images of a device that would fit in one group; None where the device does not say
+    asked_flops: float  # of the matrix products and convolutions, as written down
+    flops: float  # XLA's cost analysis of what it made of them
+    bytes: float  # read and written, likewise
+    collectives: int
+    compile_seconds: float
+
+
+def compiled_memory(compiled: Any) -> Memory:
+    """Returns what XLA's memory analysis says of a compiled program (donated outputs are counted once)."""
+    analysis = compiled.memory_analysis()
+    aliased = analysis.alias_size_in_bytes
+    return Memory(
+        analysis.argument_size_in_bytes,
+        analysis.temp_size_in_bytes,
+        max(analysis.output_size_in_bytes - aliased, 0),
+        analysis.generated_code_size_in_bytes,
+    )
+
+
+def memory_budget(device: Any) -> int | None:
+    """Returns the bytes that programs may take on a device, or None where the device does not say (CPU)."""
+    if device.platform == "cpu":
+        return None
+    try:
+        stats = device.memory_stats()
+    except jax.errors.JaxRuntimeError:  # only compiled for
+        stats = None
+    limit = stats["bytes_limit"] if stats and "bytes_limit" in stats else USABLE_MEMORY.get(device.device_kind)
+    return int(SHARE * limit) if limit else None
+
+
+def largest_group(images: int, budget: int | None, memory_of: Callable[[int], Memory]) -> int:
+    """Returns how many of a device's images to train at the same time, in as few and as even groups as fit.
+
+    Args:
+      images: images of one device.
+      budget: bytes; None for no limit.
+      memory_of: compiles the program for a group size and returns its memory; asked as rarely as possible. What is
+        not temporary (weights of images that wait for their turn) stays on the device whatever the group.
+
+    Returns 1 even when a single image does not fit: the device will say so itself, with its own numbers.
+    """
+    group = images
+    while budget is not None and group > 1:
+        memory = memory_of(group)
+        if memory.total <= budget:
+            break
+        fits = int(group * max(budget - memory.total + memory.temporary, 0) / max(memory.temporary, 1))
+        group = max(1, min(fits, group - 1))
+        group = -(-images // -(-images // group))  # even groups: 10 images at most 6 at a time are 5 and 5
+    return group
+
+
+def plan_group(
+    images: int,
+    device: Any,
+    compile: Callable[[int], Any],
+    wanted: int = 0,
+    agree: Callable[[int], int] = lambda group: group,
+) -> Planned:
+    """Returns the program for the largest group that fits a device, or for the wanted one.
+
+    Args:
+      images: images of one device.
+      compile: compiles the program for a group size.
+      wanted: 0 for the largest that fits; on a CPU that is 1 (images one after another).
+      agree: given the largest group that fits here, returns the one that every process takes.
+    """
+    budget = memory_budget(device)
+    compiled: dict[int, Any] = {}
+
+    def memory_of(group: int) -> Memory:
+        try:
+            compiled[group] = compile(group)
+        except jax.errors.JaxRuntimeError as error:  # a TPU's compiler refuses what is larger than the TPU
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return Memory(0, _refused_bytes(str(error)) or 2 * (budget or 0), 0)
+        return compiled_memory(compiled[group])
+
+    group = min(wanted, images)
+    if group == 0:
+        group = 1 if device.platform == "cpu" else agree(largest_group(images, budget, memory_of))
+    if group not in compiled:
+        compiled[group] = compile(group)
+    return Planned(group, compiled[group], compiled_memory(compiled[group]))
+
+
+def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
+    """Returns (inputs, state) of one image at a scale, of the right shapes and of no meaning."""
+    rng = np.random.default_rng(0)
+    variables = lambda network: initial_variables(network, spec.channels, rng)  # noqa: E731
+    coarsest = spec.at(spec.scale - len(spec.older))
+    one = np.ones((), np.float32)
+    inputs = ScaleInputs(
+        np.zeros((1, *spec.size, spec.channels), np.float32),
+        np.zeros((1, *coarsest.size, spec.channels), np.float32),
+        np.zeros(spec.channels, np.float32),
+        one,
+        image_key_data(0, ""),
+        tuple(TrainedScale(variables(spec.at(scale).generator), one) for scale in range(coarsest.scale)),
+        older_amplitudes=(one,) * len(spec.older),
+    )
+    noise = np.zeros((1, *coarsest.size, 1), np.float32) if coarsest.scale == 0 else None
+    below = (variables(spec.generator), variables(spec.critic)) if spec.inherits else None
+    older = tuple(variables(spec.at(scale).generator) for scale in spec.older)
+    return inputs, starting_state(spec, 0, "", noise, below, older)
+
+
+def scale_cost(spec: ScaleSpec, mesh: Mesh, images: int) -> ScaleCost:
+    """Compiles a scale's chunk for a cohort of `images` images on the mesh's devices, and returns what it costs."""
+    train, device, shapes = spec.train, mesh.devices.flat[0], example(spec)
+    steps, per_device = min(train.chunk, train.steps_per_scale), -(-images // mesh.size)
+    seconds = 0.0
+
+    @functools.lru_cache
+    def program(group: int) -> tuple[Any, list[Any]]:
+        size = cohort.padded_size(images, mesh, group)
+        return cohort.chunk_program(spec, mesh, group, steps), [cohort.abstract(one, size, mesh) for one in shapes]
+
+    def compile(group: int) -> Any:
+        nonlocal seconds
+        started = time.monotonic()
+        chunk, arguments = program(group)
+        compiled = cohort.compile_program(chunk, *arguments, precision=train.precision)
+        seconds = time.monotonic() - started
+        return compiled
+
+    planned = plan_group(per_device, device, compile, train.group_size)
+    chunk, arguments = program(planned.group)
+    asked = matrix_operations(cohort.trace_program(chunk, *arguments, precision=train.precision).jaxpr)
+    analysis = planned.compiled.cost_analysis() or {}
+    passes = asked.every / asked.once / steps  # of an operation of the program, on average, in a step
+    return ScaleCost(
+        spec.scale,
+        spec.size,
+        spec.width,
+        per_device,
+        planned.group,
+        planned.memory,
+        _most(planned, per_device, memory_budget(device)),
+        asked.every / steps,
+        analysis.get("flops", 0.0) * passes,
+        analysis.get("bytes accessed", 0.0) * passes,
+        count_collectives(planned.compiled.as_text()),
+        seconds,
+    )
+
+
+def count_collectives(text: str) -> int:
+    """Returns how many operations of a compiled program, given as HLO text, have devices talk to each other."""
+    return len(re.findall(rf"[ )](?:{'|'.join(COLLECTIVES)})(?:-start)?\(", text))
+
+
+def _most(planned: Planned, images: int, budget: int | None) -> int | None:
+    """Returns how many images of a device would fit in one group, memory being linear in them."""
+    if budget is None:
+        return None
+    memory = planned.memory
+    each = (memory.arguments + memory.output) / images + memory.temporary / planned.group
+    return max(int((budget - memory.code) / each), 0)
+
+
+def _refused_bytes(text: str) -> int | None:
+    """Returns the memory that a program would have needed, from the text of the compiler that refused it."""
+    found = re.search(r"(?:Used |required for HLO temporaries \()([\d.]+)([KMGT])", text)
+    return int(float(found[1]) * 1024 ** ("KMGT".index(found[2]) + 1)) if found else None

@@ -1,0 +1,203 @@
+"""Random samples of trained pyramids, from any start scale, of any size, in batches on the device.
+
+Injected images enter a pyramid here too: a sample of a start scale is what that scale makes of the image that enters
+it and of fresh noise; random sampling lets the reconstruction enter, manipulation any other image.
+"""
+
+import dataclasses
+import functools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from singan.model.generation import hop, run_trained
+from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
+from singan.model.pyramid import resize_matrix
+from singan.model.scale_start import reconstruct
+from singan.model.spec import ScaleSpec
+from singan.model.state import TrainedScale
+from singan.parallel import cohort
+from singan.parallel.cached_program import Program
+from singan.parallel.planning import Memory
+from singan.sampling.palette import nearest_colour
+from singan.shapes import Array, Float, Int, PyTree, UInt
+from singan.storage.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Samples first .. first + k - 1 of some images of a run."""
+
+    ids: tuple[str, ...]
+    first: int
+    pixels: np.ndarray  # float32 [n, k, H, W, C] in [-1, 1]
+
+
+def resized_spec(spec: ScaleSpec, size: tuple[float, float]) -> ScaleSpec:
+    """Returns the spec for images `size` (height, width) times as large as the one that was trained on."""
+    return dataclasses.replace(spec, pyramid=spec.pyramid.scaled(*size))
+
+
+def start_image(
+    spec: ScaleSpec,
+    trained: tuple[TrainedScale, ...],
+    reconstruction_noise: Float[Array, "1 h w 1"],
+    padding: Float[Array, "c"],
+    start_scale: int,
+    size: tuple[float, float] = (1.0, 1.0),
+) -> Float[Array, "1 hh ww c"]:
+    """Returns what enters `start_scale` as the previous image: the reconstruction of the scales below, or zeros.
+
+    For another size than the training image's, the reconstruction is made in its own size and then resized, cubic.
+    """
+    large = resized_spec(spec, size).at(start_scale)
+    if start_scale == 0:
+        return jnp.zeros((1, *large.size, spec.channels), jnp.float32)
+    image = jnp.zeros((1, *spec.pyramid.sizes[0], spec.channels), jnp.float32)
+    for scale in range(start_scale):
+        noise = reconstruction_noise if scale == 0 else None
+        image = reconstruct(spec.at(scale), trained[scale], noise, image, padding)
+        image = hop(spec.at(scale + 1), image)
+    if size == (1.0, 1.0):
+        return image
+    rows, columns = (
+        resize_matrix(old, new, new / old, spec.pyramid.border).astype(np.float32)
+        for old, new in zip(image.shape[1:3], large.size, strict=True)
+    )
+    return jnp.clip(jnp.einsum("ph,bhwc,qw->bpqc", rows, image, columns, precision="highest"), -1, 1)
+
+
+def sample_from(
+    spec: ScaleSpec,
+    trained: tuple[TrainedScale, ...],
+    image: Float[Array, "1 h w c"],
+    padding: Float[Array, "c"],
+    start_scale: int,
+    key_data: UInt[Array, "2"],
+    number: Int[Array, ""],
+) -> Float[Array, "hh ww c"]:
+    """Returns sample `number` of `spec.scale`'s size, clipped to [-1, 1]: fresh noise at every scale from the start.
+
+    A sample depends on (key, start scale, number) alone, whatever batch it is drawn in.
+
+    Args:
+      image: what enters `start_scale` as the previous image, of that scale's size.
+    """
+    key = jax.random.fold_in(scale_key(key_data, start_scale, 0, Purpose.SAMPLE), number)
+    for scale in range(start_scale, spec.scale + 1):
+        here = spec.at(scale)
+        noise = noise_map(here, jax.random.fold_in(key, scale))
+        image = run_trained(here, trained[scale], noise, image, padding)
+        image = hop(spec.at(scale + 1), image) if scale < spec.scale else jnp.clip(image, -1, 1)
+    return image[0]
+
+
+def sample_program(
+    spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int = 1, size: tuple[float, float] = (1.0, 1.0)
+) -> Callable[..., Any]:
+    """Returns the cohort program that draws a batch of samples of every image, through scales start .. spec.scale.
+
+    Its arguments are (trained, reconstruction_noise, padding, key_data, numbers), all with a leading axis of images;
+    numbers is int32 [n, k], the samples wanted of each image. It returns float32 [n, k, H, W, C] in [-1, 1].
+    """
+    large = resized_spec(spec, size)
+
+    def of_one(trained, reconstruction_noise, padding, key_data, numbers):
+        image = start_image(spec, trained, reconstruction_noise, padding, start_scale, size)
+        one = lambda number: sample_from(large, trained, image, padding, start_scale, key_data, number)  # noqa: E731
+        return _each(spec, one, numbers)
+
+    return cohort.parallel(of_one, mesh, group)
+
+
+@functools.lru_cache(maxsize=16)
+def sampler(
+    spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int, size: tuple[float, float], precision: str
+) -> Program:
+    """Returns `sample_program` as one that is kept, here and on disk."""
+    name = ("sample", spec, start_scale, group, size)
+    return Program(sample_program(spec, mesh, start_scale, group, size), precision, name)
+
+
+def injection_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int = 1) -> Callable[..., Any]:
+    """Returns the cohort program that runs injected images through scales start .. spec.scale with fresh noise.
+
+    Its arguments are (trained, padding, key_data, images, numbers, palettes), all with a leading axis of pyramids;
+    images is float32 [n, k, h, w, C] in [-1, 1], of the size of scale start - 1 (SinGAN paper, section 4: "injected"
+    images are downsampled and fed into a scale below the finest), numbers int32 [n, k] choose the noise, palettes
+    float32 [n, colours, C] quantise what enters, or are None. It returns float32 [n, k, H, W, C] in [-1, 1].
+    """
+
+    def of_one(trained, padding, key_data, images, numbers, palette):
+        def one(injected):
+            image, number = injected
+            previous = hop(spec.at(start_scale), image[None])
+            if palette is not None:
+                previous = nearest_colour(previous, palette)
+            return sample_from(spec, trained, previous, padding, start_scale, key_data, number)
+
+        return _each(spec, one, (images, numbers))
+
+    return cohort.parallel(of_one, mesh, group)
+
+
+def _each(spec: ScaleSpec, one: Callable[[Any], Any], arguments: PyTree) -> Array:
+    # One after another on a CPU, where batching buys nothing (the convolutions are at the cores' limit) and would
+    # round a sample differently in another batch.
+    return lax.map(one, arguments) if spec.form == "direct" else jax.vmap(one)(arguments)
+
+
+def draw(
+    run: Run,
+    ids: Sequence[str],
+    num_samples: int,
+    start_scale: int = 0,
+    size: tuple[float, float] = (1.0, 1.0),
+    seed: int = 0,
+    batch: int = 64,
+    mesh: Mesh | None = None,
+    planned: Callable[[int, Memory], None] = lambda images, memory: None,
+) -> Iterator[Batch]:
+    """Yields `num_samples` samples of each named image, at most about `batch` at a time, whatever their number.
+
+    All batches of an image follow one another. An accelerator works on the next batch while the caller has the last
+    one, and no more than two are held. A CPU is given one program at a time (launch/runtime.py says why).
+    A sample depends on (seed, image id, start scale, size, its number) alone.
+
+    Args:
+      size: height and width, in multiples of the training image's.
+      batch: samples in one device call, over all images; at least one for each device.
+      planned: told once how many samples a call makes, and what memory that takes.
+    """
+    mesh = mesh or cohort.image_mesh()
+    last = run.spec.at(len(run.scales) - 1)
+    each = min(batch, num_samples)
+    together = min(max(batch // each // mesh.size, 1) * mesh.size, cohort.padded_size(len(ids), mesh, 1))
+    group = 1 if last.form == "direct" else together // mesh.size
+    program = sampler(last, mesh, start_scale, group, size, run.config.train.precision)
+    ahead = 0 if last.form == "direct" else 1
+    sent: deque[tuple[tuple[str, ...], int, Array]] = deque()
+    for begin in range(0, len(ids), together):
+        some = tuple(ids[begin : begin + together])
+        names = [some[min(i, len(some) - 1)] for i in range(together)]
+        keys = np.stack([image_key_data(seed, name) for name in names])
+        placed = cohort.place((run.trained(names), run.reconstruction_noise(names), run.padding(names), keys), mesh)
+        for first in range(0, num_samples, each):
+            numbers = cohort.place(np.tile(np.arange(first, first + each, dtype=np.int32), (together, 1)), mesh)
+            if begin == first == 0:
+                planned(together * each, program.memory(*placed, numbers))
+            sent.append((some, first, program(*placed, numbers)))
+            while len(sent) > ahead:
+                yield _fetch(*sent.popleft(), num_samples)
+    while sent:
+        yield _fetch(*sent.popleft(), num_samples)
+
+
+def _fetch(ids: tuple[str, ...], first: int, sent: Array, num_samples: int) -> Batch:
+    return Batch(ids, first, np.array(sent)[: len(ids), : num_samples - first])

@@ -1,0 +1,134 @@
+"""What the images of a cohort open a scale with, on the host: their states and the inputs of their training."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from singan.config import Config
+from singan.model import scale_start
+from singan.model.generation import hop
+from singan.model.noise import image_key_data
+from singan.model.spec import ScaleSpec
+from singan.model.state import ScaleInputs, ScaleState, TrainedScale
+from singan.parallel import cohort
+from singan.shapes import PyTree
+from singan.storage.finished_scale import FinishedScale, trained_scales
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingImage:
+    """One image of the cohort."""
+
+    id: str
+    pixels: np.ndarray  # float32 [H, W, C] in [-1, 1]
+    padding: np.ndarray  # float32 [C] in [-1, 1]
+
+
+class Opening:
+    """Opens one scale for images, given all finished scales below it."""
+
+    def __init__(
+        self,
+        config: Config,
+        spec: ScaleSpec,
+        images: Sequence[TrainingImage],
+        finished: Sequence[FinishedScale],
+        mesh: Mesh,
+    ):
+        """Args: mesh: over devices of this process, whose images these are."""
+        self._config, self._spec, self._images, self._finished, self._mesh = config, spec, images, finished, mesh
+        self._ids = tuple(image.id for image in images)
+        self._coarsest = spec.scale - len(spec.older)  # of the scales that train
+
+    def states(self) -> list[ScaleState]:
+        """Returns what each image's training starts from."""
+        return [self.state(index) for index in range(len(self._images))]
+
+    def state(self, index: int) -> ScaleState:
+        """Returns what one image's training starts from."""
+        spec, image = self._spec, self._images[index]
+        of_image = lambda tree: jax.tree.map(lambda leaf: leaf[index], tree)  # noqa: E731
+        below = None
+        if spec.inherits:
+            below = of_image((self._weights_below["trained"].generator, self._weights_below["critic"]))
+        older = of_image(tuple(self._trained[scale].generator for scale in spec.older))
+        noise = None
+        if spec.scale == 0:
+            noise = np.asarray(scale_start.starting_noise(spec, image_key_data(self._config.seed, image.id)))
+        elif self._coarsest == 0:
+            noise = of_image(self._reconstruction_noise)
+        return scale_start.starting_state(spec, self._config.seed, image.id, noise, below, older)
+
+    def inputs(self) -> list[ScaleInputs]:
+        """Returns the inputs of each image; what needs the device is computed image by image in one program."""
+        spec, images = self._spec, self._images
+        if not images:  # of this process, of several
+            return []
+        reals = np.stack([spec.pyramid.level(image.pixels, spec.scale)[None] for image in images])
+        if spec.scale == 0:
+            previous, amplitude = np.zeros_like(reals), np.ones(len(reals), np.float32)
+        else:
+            program = cohort.parallel(lambda recon, real: scale_start.open_scale(spec, recon, real), self._mesh)
+            arrays = self._weights_below["reconstruction"], reals
+            previous, amplitude = self._call(("open", spec), program, *arrays)
+        if self._coarsest < spec.scale:
+            previous = self._frozen_reconstruction()
+        trained = self._trained[: self._coarsest]
+        return [
+            ScaleInputs(
+                reals[i],
+                previous[i],
+                image.padding,
+                amplitude[i],
+                image_key_data(self._config.seed, image.id),
+                jax.tree.map(lambda leaf, i=i: leaf[i], trained),
+                older_amplitudes=tuple(self._trained[scale].amplitude[i] for scale in spec.older),
+            )
+            for i, image in enumerate(images)
+        ]
+
+    @functools.cached_property
+    def _weights_below(self) -> PyTree:
+        return self._finished[-1].rows(self._ids)
+
+    @functools.cached_property
+    def _trained(self) -> tuple[TrainedScale, ...]:
+        """All scales below; the older ones that train on are where this scale's training takes them up."""
+        return trained_scales(self._finished, self._ids)
+
+    @functools.cached_property
+    def _reconstruction_noise(self) -> np.ndarray:
+        return self._finished[0].rows(self._ids)["reconstruction_noise"]
+
+    def _frozen_reconstruction(self) -> np.ndarray:
+        """Returns what the frozen scales make of the images at the coarsest scale that trains, [n, 1, h, w, C].
+
+        It is made anew, because those scales have trained on since each of them left its own.
+        """
+        coarsest, (height, width) = self._spec.at(self._coarsest), self._spec.pyramid.sizes[0]
+        start = np.zeros((1, height, width, coarsest.channels), np.float32)
+        if coarsest.scale == 0:
+            return np.stack([start] * len(self._images))
+
+        def through(trained, reconstruction_noise, padding):
+            below = coarsest.at(coarsest.scale - 1)
+            return hop(coarsest, scale_start.reconstruct_through(below, trained, reconstruction_noise, start, padding))
+
+        program = cohort.parallel(through, self._mesh)
+        paddings = np.stack([image.padding for image in self._images])
+        arrays = self._trained[: coarsest.scale], self._reconstruction_noise, paddings
+        return self._call(("reconstruct below", self._spec), program, *arrays)
+
+    def _call(self, name: tuple[Any, ...], program: Callable[..., Any], *arrays: PyTree) -> PyTree:
+        """Runs a small cohort program on host arrays [n, ...] and returns host arrays [n, ...]."""
+        count = len(jax.tree.leaves(arrays)[0])
+        size = cohort.padded_size(count, self._mesh, 1)
+        index = [min(i, count - 1) for i in range(size)]
+        placed = cohort.place(jax.tree.map(lambda leaf: leaf[index], arrays), self._mesh)
+        compiled = cohort.compile_program(program, *placed, precision=self._config.train.precision, name=name)
+        return jax.tree.map(lambda leaf: np.array(leaf)[:count], compiled(*placed))

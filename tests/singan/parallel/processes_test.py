@@ -1,0 +1,52 @@
+"""What processes tell each other, as far as one of them shows it; several are in tests/launch/multihost/multihost_test.py."""
+
+import jax
+import numpy as np
+import pytest
+
+from singan.errors import UserError
+from singan.parallel.cohort import image_mesh, own_rows, place, replicate
+from singan.parallel.processes import Homes, Processes, make_team, shares
+
+
+@pytest.mark.parametrize(("count", "processes"), [(5, 2), (4, 4), (3, 4), (0, 2), (64, 8), (1, 1)])
+def test_shares_are_blocks_as_even_as_can_be(count, processes):
+    found = shares(count, processes)
+    assert [place for share in found for place in share] == list(range(count))
+    assert len(found) == processes
+    assert max(map(len, found)) - min(map(len, found)) <= 1
+
+
+def test_homes_know_where_images_lie_and_stay_when_others_go():
+    homes = Homes((("a", "b", "c"), ("d", "e")), 1)
+    assert (homes.ids, homes.own, homes.most) == (("a", "b", "c", "d", "e"), ("d", "e"), 3)
+    assert homes.rows(4) == [0, 1, 2, 4, 5]
+    left = homes.of(["e", "b"])
+    assert (left.ids, left.own, left.most) == (("b", "e"), ("e",), 1)
+    assert left.rows(2) == [0, 2]
+    assert homes.of(["a"]).own == ()
+
+
+def test_one_process_alone_asks_nobody():
+    alone = Processes()
+    marker = object()
+    assert alone.gather(marker) == [marker]
+    assert alone.share(marker) is marker
+    assert alone.together(lambda: marker) is marker
+    assert alone.gather_arrays({"a": np.arange(3)})["a"].tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match="as it is"):
+        alone.together(_refuse)
+
+
+def _refuse():
+    raise UserError("as it is")
+
+
+def test_a_team_of_one_has_all_devices_and_rows():
+    mesh = image_mesh(jax.devices()[:2])
+    team = make_team(Processes(), mesh, [["a", "b", "c"]])
+    assert team.own_mesh is mesh
+    placed = place(np.arange(4.0), mesh)
+    assert own_rows(placed).tolist() == [0, 1, 2, 3]
+    assert replicate(placed, mesh).is_fully_replicated
+    assert team.of(["b"]).homes.own == ("b",)

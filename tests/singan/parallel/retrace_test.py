@@ -1,0 +1,42 @@
+"""A scale's step is traced once, however many chunks the scale has."""
+
+import collections
+
+import jax
+import numpy as np
+import pytest
+
+from singan.model.pyramid import plan
+from singan.model.step import train_step
+from singan.parallel import cohort
+from singan.parallel.cohort import image_mesh
+from singan.storage.workdir import Workdir
+from singan.training import trainer
+from singan.training.observer import Silent
+from singan.training.trainer import TrainingImage
+
+
+@pytest.fixture
+def traces(monkeypatch, compiled_quickly):
+    """Counts by scale how often Python runs through a training step, which it does to trace it."""
+    counts = collections.Counter()
+
+    def counted(spec, *arguments):
+        counts[spec.scale] += 1
+        return train_step(spec, *arguments)
+
+    monkeypatch.setattr(cohort, "train_step", counted)
+    return counts
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(6, 1), (7, 2)])
+def test_a_scale_is_traced_once_and_its_shorter_last_chunk_once_more(
+    traces, tiny_config, random_image, tmp_path, steps, expected
+):
+    config = tiny_config(num_layers=2, steps_per_scale=steps, chunk=2, critic_updates=1, generator_updates=1)
+    pixels = random_image()[:13, :13]
+    pyramid = plan(13, 13, config.pyramid)
+    image = TrainingImage("a", pixels, np.zeros(2, np.float32))
+    mesh = image_mesh(jax.devices()[:1])
+    trainer.train(config, [image], pyramid, Workdir(tmp_path), Silent(), mesh, "direct")
+    assert traces == dict.fromkeys(range(len(pyramid)), expected)
