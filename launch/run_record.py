@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from jax.sharding import Mesh
 
-from launch.images.find import SourceImage
+from launch.images.source_image import SourceImage
 from launch.secrets import hidden_arguments
 from launch.tracking.wandb_run import print_warning
 from singan import files

@@ -11,7 +11,8 @@ from absl import flags
 
 from experiments.baselines.generator import Settings, check_start, generate
 from launch import cli, configs, runtime
-from launch.images.find import SourceImage, group_by_shape, load_images
+from launch.images.find import group_by_shape, load_images
+from launch.images.source_image import SourceImage
 from launch.run_record import record_of
 from launch.samples import writers
 from launch.samples.texture import background

@@ -16,7 +16,8 @@ import numpy as np
 from absl import flags
 
 from launch import cli, configs, runtime
-from launch.images.find import SourceImage, load_images
+from launch.images.find import load_images
+from launch.images.source_image import SourceImage
 from launch.run_record import record_of
 from launch.samples import writers
 from launch.samples.texture import background, texture_channels

@@ -10,11 +10,11 @@ import numpy as np
 from experiments.modality_translation.translation import backgrounds, subject
 from experiments.tumour_insertion.donors import modality
 from launch.images import readers, tfds_records
-from launch.images.find import TFDS, SourceImage
+from launch.images.channels import channel_groups
 from launch.images.image_ids import unique_ids
+from launch.images.source_image import TFDS, SourceImage
 from launch.manipulate import inputs
 from launch.run_record import record_of
-from launch.samples.pictures import channel_groups
 from launch.text import printable
 from singan import value_map
 from singan.config import DataConfig, nearest

@@ -14,6 +14,7 @@ from absl import flags
 from experiments.modality_translation import cases, scores, translated, translation
 from experiments.modality_translation.cases import Case
 from launch import cli, runtime, selection
+from launch.images.channels import file_word
 from launch.samples import pictures, writers
 from singan import files
 from singan.errors import UserError
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
         for what in unknown:
             if some := [one for one in made if one.case.image_id == name and one.unknown[0] == what]:
                 picture = pictures.encode_png(translated.comparison(run, some))
-                files.write_bytes(out / f"{name}_no_{pictures.file_word(what)}.png", picture)
+                files.write_bytes(out / f"{name}_no_{file_word(what)}.png", picture)
     _report(run, made, scales)
     print(f"{len(made)} translations at start scale(s) {', '.join(map(str, scales))} are in {out}")
     return 0

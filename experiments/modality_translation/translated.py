@@ -12,7 +12,8 @@ from experiments.modality_translation.cases import Case
 from experiments.modality_translation.scores import DEFINITIONS, score
 from experiments.modality_translation.translation import GUESSES, backgrounds, fill, subject, translate
 from experiments.reporting import figures
-from launch.samples import pictures, writers
+from launch.images.channels import file_word
+from launch.samples import writers
 from launch.spreadsheet import csv_lines
 from singan import files
 from singan.metrics.values import Undefined
@@ -101,7 +102,7 @@ def scored(run: Run, one: Translated) -> list[dict]:
 def write_files(one: Translated, out: Path, form: str) -> None:
     """Writes OUT/start_SS/<case>_<unknown>..., as samples are written; known channels as the case holds them."""
     name, numbers = one.unknown
-    record = dataclasses.replace(one.case.record, id=f"{one.case.name}_no_{pictures.file_word(name)}")
+    record = dataclasses.replace(one.case.record, id=f"{one.case.name}_no_{file_word(name)}")
     for scale, samples in one.made.items():
         if form in writers.SOURCE_GRID:
             whole = resize_to(samples, record.shape[:2]).copy()

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ from jax.sharding import Mesh
 
 from experiments.baselines.generator import Settings, generate
 from experiments.paper_tables.variants import GPNN, Plan
+from experiments.reporting.measuring import BATCH, FAMILIES, Say
 from launch.evaluate import image_metrics as metrics
-from launch.evaluate import of_run
 from launch.evaluate.evaluation_file import Evaluation
-from launch.images.find import SourceImage
-from launch.report.page import try_write_report
+from launch.images.source_image import SourceImage
 from launch.run_record import record_of
 from launch.samples.texture import background
 from launch.workdir_lock.lock import WorkdirLock
@@ -26,33 +25,10 @@ from singan.sampling import samples as sampling
 from singan.storage.run import load_run
 from singan.storage.workdir import pixel_digest
 
-FAMILIES = ("swd", "random_sifid")  # and diversity and memorisation, which always are
 SHOWN = 4  # samples of each image that are kept as pictures
-BATCH = 64  # samples of a SinGAN in one device call
 GPNN_BATCH = 16
 
-Say = Callable[[str], None]
 Shown = dict[str, np.ndarray]  # image id -> samples [k, h, w, C] in [-1, 1]
-
-
-def measure_run(path: Path, num_samples: int, start_scales: Sequence[int], seed: int, mesh: Mesh, say: Say) -> None:
-    """Measures what a trained run's evaluation.json lacks, as launch.evaluate does.
-
-    Raises:
-      UserError: the run is damaged, or another process works on it.
-    """
-    run = load_run(path, warn=lambda text: say(f"warning: {text}"))
-    if not run.ids:
-        return
-    settings = of_run.settings(run, num_samples, seed, FAMILIES, None)
-    with WorkdirLock(path):
-        found = Evaluation(path / "evaluation.json", settings, lambda text: say(f"note: {text}"))
-        if not any(found.missing(run.ids, scale) for scale in start_scales):
-            return
-        tell = lambda text: say(f"{path.name}: {text}" if text else "")  # noqa: E731
-        of_run.evaluate(run, found, run.ids, start_scales, BATCH, mesh, FAMILIES, None, tell)
-        of_run.tell(run, found)
-        try_write_report(path, lambda text: say(f"warning: {text}"))
 
 
 def measure_gpnn(plan: Plan, path: Path, num_samples: int, seed: int, say: Say) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.paper_tables.variants import Plan
 from experiments.reporting import figures
+from launch.images.channels import file_word
 from launch.run_record import record_of
 from launch.samples import pictures
 from singan import files
@@ -39,7 +40,7 @@ def write_pictures(
                 rows.append((f"{image.id} {variant}", [first, *panels, *[None] * (count - len(panels))]))
         columns = ["training image", *(f"sample {i}" for i in range(count))]
         title = f"Samples, start scale {start_scale}" + (f", {view.title}" if len(views) > 1 else "")
-        word = f"_{pictures.file_word(view.name)}" if len(views) > 1 else ""
+        word = f"_{file_word(view.name)}" if len(views) > 1 else ""
         path = out / f"samples_start_{start_scale:02d}{word}.png"
         files.write_bytes(path, pictures.encode_png(figures.page(title, columns, rows, (), view.key)))
         paths.append(path)

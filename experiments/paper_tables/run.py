@@ -16,9 +16,10 @@ from ml_collections import config_flags
 
 from experiments.paper_tables import measuring, pictures, table
 from experiments.paper_tables.variants import GPNN, TRAINED, Plan, check_images, make_plan, run_name
+from experiments.reporting.measuring import measure_run
 from launch import cli, runtime
 from launch.evaluate.of_run import note
-from launch.report.markup import counted
+from launch.results.numbers import counted
 from launch.sweep import state
 from launch.sweep.backends.local import Local
 from singan import files
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
             if variant == GPNN:
                 measuring.measure_gpnn(plan, path, NUM_SAMPLES.value, seed, note)
             elif _is_done(plan, variant, seed):
-                measuring.measure_run(path, NUM_SAMPLES.value, plan.start_scales, seed, mesh, note)
+                measure_run(path, NUM_SAMPLES.value, plan.start_scales, seed, mesh, note)
     shown = {scale: _shown(plan, scale, mesh) for scale in plan.start_scales}
     for scale, of in shown.items():
         if any(of.values()):

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from experiments.reporting.results import Paired, Quality, pair
-from launch.report.markup import counted, number
+from experiments.reporting.tables import signed
+from launch.results.numbers import counted, number
 
 FIDELITY = {"swd": "SWD", "random_sifid": "random-feature SIFID"}
 EQUAL = 0.95  # a diversity of at least this share of the other's counts as equal
@@ -115,10 +116,3 @@ def _diversity(found: Paired) -> str:
     else:
         word = "equal" if found.first >= EQUAL * found.second else "lower"
     return f"diversity is {word} ({_numbers(found)})"
-
-
-def signed(value: float | None) -> str:
-    """Returns a difference with its sign."""
-    if not value:
-        return "0"
-    return f"{'+' if value > 0 else '−'}{number(abs(value))}"

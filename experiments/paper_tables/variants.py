@@ -7,7 +7,8 @@ from typing import Any
 
 from experiments.baselines.generator import Settings, check_start
 from launch.configs import load_config
-from launch.images.find import SourceImage, load_images
+from launch.images.find import load_images
+from launch.images.source_image import SourceImage
 from launch.sweep.plan import PlannedRun, Sweep, plan_sweep
 from singan.config import Config, nearest
 from singan.errors import UserError

@@ -7,20 +7,11 @@ from typing import Any
 from experiments.paper_tables.sentences import RULE, Answer
 from experiments.paper_tables.variants import ABOUT
 from experiments.reporting.results import METRICS, SECONDS, Quality, Training
-from launch.report.markup import ABSENT, interval, number
+from experiments.reporting.tables import TITLES, Rows, markdown_table
+from launch.results.numbers import ABSENT, interval, number
 from launch.spreadsheet import csv_lines
 
-TITLES = {
-    "swd": "SWD",
-    "random_sifid": "SIFID, random features",
-    "diversity": "diversity",
-    "ms_ssim": "MS-SSIM",
-    "rmse": "RMSE",
-    "nearest_patch_ratio": "nearest-patch ratio",
-    "copied": "copied",
-}
 CSV_COLUMNS = ("variant", "start_scale", "pixels", "metric", "mean", "p10", "p90", "images", "note")
-Rows = list[list[str]]
 
 
 def pixels_of(sizes: Mapping[str, Sequence[tuple[int, int]]], variant: str, start_scale: int) -> str:
@@ -74,12 +65,6 @@ def text_table(rows: Rows) -> str:
         "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], rest, strict=True))])
         for row in rows
     )
-
-
-def markdown_table(rows: Rows) -> str:
-    """Returns a Markdown table."""
-    head, *lines = ([cell.replace("|", "\\|") for cell in row] for row in rows)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *lines])
 
 
 def markdown(

@@ -12,12 +12,12 @@ from typing import Any
 
 from absl import flags
 
-from experiments.paper_tables.measuring import measure_run
-from experiments.paper_tables.writing import TITLES, markdown_table
 from experiments.precision import plot
 from experiments.precision.comparison import compare, facts_of, in_short, others, read_runs, table_of
 from experiments.precision.shifts import RULE, Shift
+from experiments.reporting.measuring import measure_run
 from experiments.reporting.results import METRICS
+from experiments.reporting.tables import TITLES, markdown_table
 from launch import cli, runtime, selection
 from launch.evaluate import image_metrics as metrics
 from launch.evaluate.of_run import note

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.paper_tables.sentences import signed
-from experiments.paper_tables.writing import TITLES
 from experiments.precision.shifts import NOT_SHOWN, Shift, shift
 from experiments.reporting.results import METRICS, Key, Quality, read_quality
-from launch.report.markup import ABSENT, counted, number
+from experiments.reporting.tables import TITLES, signed
+from launch.results.numbers import ABSENT, counted, number
 from launch.results.run_facts import RunFacts, read_facts
 from singan import files
 from singan.config import flatten, to_mapping

@@ -8,6 +8,7 @@ from absl import flags
 
 from experiments.reporting import figures
 from launch import runtime, selection
+from launch.images.channels import file_word
 from launch.samples import pictures
 from singan import files
 from singan.metrics.diversity import diversity
@@ -111,5 +112,5 @@ def drawn_figures(
             continue  # decoded: its pixels have no deviation
         title = f"{name}: effect of the start scale, {view.title}"
         picture = figures.start_scale_effect(title, view, record, image, by_scale, note)
-        made.append((f"start_scales_{pictures.file_word(view.name)}", picture))
+        made.append((f"start_scales_{file_word(view.name)}", picture))
     return made

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from launch.images import geometry, mask_channels
+from launch.images.channels import channel_groups
 from launch.samples import pictures
 from singan.model.resizing import resize_to
 from singan.storage.workdir import ImageRecord
@@ -65,7 +66,7 @@ def views(record: ImageRecord, shown: np.ndarray) -> list[View]:
     masks = record.details.get("masks", {})
     drawn = {channel: name for name, mask in masks.items() for channel in mask["channels"]}
     found: dict[str, View] = {}
-    for name, numbers in pictures.channel_groups(record.channels).items():
+    for name, numbers in channel_groups(record.channels).items():
         mask = drawn.get(numbers[0], "")
         if mask and masks[mask]["kind"] == "one_hot":
             if mask not in found:

@@ -7,7 +7,8 @@ import numpy as np
 from experiments.tumour_insertion.compositing import Insertion
 from experiments.tumour_insertion.donors import patient_of
 from launch.images import geometry
-from launch.samples import pictures, writers
+from launch.samples import pictures
+from launch.samples.nifti import label_comment, nifti_bytes, nifti_files
 from singan import files
 
 FORMATS = {
@@ -27,11 +28,11 @@ def write_image(folder: Path, form: str, insertion: Insertion, pixels: np.ndarra
     """
     name, record = insertion.name, insertion.record
     if form == "nifti":
-        found = writers.nifti_files(record, pixels, note)
+        found = nifti_files(record, pixels, note)
         affine, forms = np.array(record.details["affine"]), record.details.get("forms")
-        table = writers.label_comment(insertion.donor.details)
+        table = label_comment(insertion.donor.details)
         note = "labels as in the donor's segmentation"
-        found["seg"] = writers.nifti_bytes(insertion.labels, affine, note, forms, comment=table)
+        found["seg"] = nifti_bytes(insertion.labels, affine, note, forms, comment=table)
         content = {f"{name}/{name}_{kind}.nii.gz": data for kind, data in found.items()}
     elif form == "png":
         shown = geometry.upright(pixels, record.details)

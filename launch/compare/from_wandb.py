@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.compare.load import AT_END, Compared
+from launch.compare.compared import AT_END, Compared
 from launch.results.quality import Evaluation, Measured
 from launch.tracking.wandb_run import one_line
 from singan.config import flatten

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.compare import tables as compare_tables
-from launch.compare.load import Compared
+from launch.compare.compared import Compared
 from launch.compare.tables import Part, definitions, remarks, summary
 from launch.compare.text import cells
 from launch.report import curves, sections

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from launch.compare.load import Compared
-from launch.report.markup import ABSENT, counted, duration, number
-from launch.report.sections import shown
+from launch.compare.compared import Compared
 from launch.results import quality
+from launch.results.numbers import ABSENT, counted, duration, number, shown
 from launch.results.quality import NOT_MEASURED, Measured
 from launch.spreadsheet import csv_lines
 from singan.config import flatten

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
-from launch.compare.load import Compared
+from launch.compare.compared import Compared
 from launch.compare.tables import Part, remarks, summary
 from launch.results.quality import Measured
 from launch.text import printable

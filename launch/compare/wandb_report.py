@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from launch.compare.load import Compared
+from launch.compare.compared import Compared
 from launch.compare.tables import Part, remarks
 from launch.compare.text import markdown
 from launch.results.quality import AT_SCALES, name_of

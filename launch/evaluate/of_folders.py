@@ -18,9 +18,9 @@ from launch.evaluate.evaluation_file import Evaluation, Metrics
 from launch.evaluate.image_metrics import Inception, Subject
 from launch.evaluate.set_metrics import DEFINITIONS, Names, SetFeatures, features_of_set
 from launch.images import image_folders, readers
+from launch.images.channels import file_word
 from launch.images.image_folders import Entry
 from launch.images.image_ids import unique_ids
-from launch.samples import pictures
 from singan.errors import UserError
 from singan.model.resizing import resize_to
 from singan.value_map import ValueMap, fit, volume_map
@@ -258,7 +258,7 @@ class _Reader:
                 f"{entry.source} has {len(names)} channels ({', '.join(names)}), but real images have {len(channels)}"
                 f" ({', '.join(channels)}): give both the same"
             )
-        words, wanted = ([pictures.file_word(name).casefold() for name in each] for each in (names, channels))
+        words, wanted = ([file_word(name).casefold() for name in each] for each in (names, channels))
         if sorted(words) == sorted(wanted):  # channels that are files of their own come in the order of their names
             pixels = pixels[..., [words.index(word) for word in wanted]]
         elif len(entry.words) > 1:

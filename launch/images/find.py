@@ -1,7 +1,7 @@
 """The cohort: which images `config.data` names, read, named, mapped to [-1, 1] and found to fit together."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,11 @@ import numpy as np
 from launch.images import geometry, readers
 from launch.images.image_files import ImageFiles, find
 from launch.images.image_ids import unique_ids
+from launch.images.source_image import TFDS, FoundImages, SourceImage, selection_keys
 from launch.text import printable, tell
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
-from singan.value_map import NARROW, ValueMap, fit, used_ranges
+from singan.value_map import NARROW, fit, used_ranges
 
 EXAMPLE = "immunohistochemistry"
 SOURCES = (EXAMPLE, "tfds:brats/slices", "tfds:pannuke")
@@ -21,55 +22,6 @@ SOURCES = (EXAMPLE, "tfds:brats/slices", "tfds:pannuke")
 EXAMPLE_CENTRES = ((408, 318), (170, 352), (250, 245), (145, 130), (380, 90), (60, 228), (230, 455), (48, 100))
 
 SHOWN = 3  # files named per group in an error; the others are counted
-TFDS = "tfds:"
-SELECTION = (
-    "split",
-    "ids",
-    "patients",
-    "first_slice",
-    "last_slice",
-    "has_tumour",
-    "min_brain",
-    "tissues",
-    "min_nuclei",
-    "every",
-    "shuffle_seed",
-)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SourceImage:
-    """One training image.
-
-    Attributes:
-      id: unique in the cohort, without regard to case; letters, digits, '_' and '-' only, fit for a file name.
-      pixels: float32 [H, W, C] in [-1, 1].
-      channels: the names of the C channels.
-      value_map: takes pixels back to the source's own values.
-      source: the file, relative to the folder of config.data.path, with the slice taken of a volume; or which part of
-        a built-in image. Never an absolute path.
-      details: what else the source says of it and commands need to bring samples back, as JSON's own types.
-    """
-
-    id: str
-    pixels: np.ndarray
-    channels: tuple[str, ...]
-    value_map: ValueMap
-    source: str
-    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class FoundImages:
-    """The images that the configuration names, sorted by id, none of which is read yet.
-
-    Attributes:
-      ids: one per image.
-      read: given positions among them, returns these images.
-    """
-
-    ids: tuple[str, ...]
-    read: Callable[[Sequence[int]], list[SourceImage]]
 
 
 def load_images(data: DataConfig) -> list[SourceImage]:
@@ -124,13 +76,6 @@ def check_alike(data: DataConfig, images: Sequence[tuple[str, tuple[int, ...], S
     if not data.group_by_shape:
         sizes = [(source, f"{shape_key(shape)} (height x width)") for source, shape, _ in images]
         _check_alike(sizes, "shape", _SAME_SHAPE)
-
-
-def selection_keys(data: DataConfig) -> list[str]:
-    """Returns the keys that choose records of a TFDS source and were given, in the order of the configuration."""
-    default = dataclasses.asdict(DataConfig())
-    given = dataclasses.asdict(data)
-    return [key for key in SELECTION if given[key] != default[key]]
 
 
 def group_by_shape(images: Sequence[SourceImage]) -> dict[str, list[SourceImage]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from launch.images import foreign_formats, geometry, readers
-from launch.samples import pictures
+from launch.images.channels import file_word
 from launch.text import printable
 from singan import links
 from singan.errors import UserError
@@ -92,7 +92,7 @@ def find(given: str, flag: str, words: Sequence[str] = ()) -> list[Entry]:
     for path in paths:
         stem, word = _channel_word(path, inside, words)
         images.setdefault((path.parent.as_posix(), stem), {})[word] = path
-    known = {pictures.file_word(word).casefold() for word in words}
+    known = {file_word(word).casefold() for word in words}
     if any(word.casefold() in known for files in images.values() for word in files):
         kept = {
             key: {word: path for word, path in files.items() if word.casefold() in known}
@@ -190,7 +190,7 @@ def _channel_word(path: Path, inside: Path, words: Sequence[str]) -> tuple[str, 
     sampled = _start_scale(path, inside) is not None and not path.name.lower().endswith(".npy")  # npy: all channels
     if sampled and not SAMPLE.fullmatch(stem) and (match := SAMPLE_CHANNEL.fullmatch(stem)):
         return match["stem"], match["word"]
-    for word in sorted(map(pictures.file_word, words), key=len, reverse=True):
+    for word in sorted(map(file_word, words), key=len, reverse=True):
         if re.fullmatch(rf".+[_\-. ]{re.escape(word)}", stem, re.IGNORECASE | re.DOTALL):
             return stem[: -len(word) - 1], word
     # With its suffix, so that scan.png and scan.npy are two images.

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from launch.images import geometry, mask_channels
-from launch.images.find import SourceImage
 from launch.images.readers import COLOURS
+from launch.images.source_image import SourceImage
 from singan import files, value_map
 from singan.config import DataConfig, nearest
 from singan.errors import UserError

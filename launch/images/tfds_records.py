@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from launch.images import record_images
-from launch.images.find import TFDS, FoundImages, SourceImage, selection_keys
+from launch.images.source_image import TFDS, FoundImages, SourceImage, selection_keys
 from launch.text import printable
 from singan.config import DataConfig, nearest
 from singan.errors import UserError

@@ -17,7 +17,7 @@ from absl import flags
 from jax.sharding import Mesh
 
 from launch import cli, runtime
-from launch.images.find import SourceImage
+from launch.images.source_image import SourceImage
 from launch.import_pytorch import read_run
 from launch.import_pytorch import replay as pytorch_replay
 from launch.import_pytorch.read_run import PytorchRun

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from launch.images.find import SourceImage
 from launch.images.image_ids import unique_ids
 from launch.images.readers import COLOURS
+from launch.images.source_image import SourceImage
 from singan import value_map
 from singan.config import Config, NetworkConfig, PyramidConfig, default_mapping, parse
 from singan.errors import UserError

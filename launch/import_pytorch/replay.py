@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from launch.images.find import SourceImage
+from launch.images.source_image import SourceImage
 from launch.import_pytorch.read_run import PytorchRun, spec_of
 from singan.config import Config
 from singan.model import scale_start

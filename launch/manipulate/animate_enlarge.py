@@ -7,6 +7,7 @@ from absl import flags
 
 from launch import selection
 from launch.images import geometry
+from launch.images.channels import channel_groups, file_word
 from launch.manipulate import inputs, results
 from launch.samples import pictures
 from singan import files
@@ -31,10 +32,10 @@ def animate(run: Run, ids: Sequence[str], start_scales: Sequence[str], seed: int
         films = animation.animate(run, list(ids), NUM_FRAMES.value, scale, BETA.value, seed=seed)
         for name, film in zip(ids, films, strict=True):
             record = run.record(name)
-            groups = pictures.channel_groups(record.channels)
+            groups = channel_groups(record.channels)
             shown = geometry.upright(record.value_map.shown(film), record.details)
             for group, channels in groups.items():
-                suffix = "" if len(groups) == 1 else f"_{pictures.file_word(group)}"
+                suffix = "" if len(groups) == 1 else f"_{file_word(group)}"
                 frames = pictures.to_uint8(shown[..., channels])
                 results.write_gif(folder / f"{name}{suffix}.gif", frames, FPS.value)
     print(f"{len(ids)} animation(s) of {NUM_FRAMES.value} frames from scale(s) {', '.join(map(str, scales))} in {out}")

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from launch.images import image_folders
+from launch.images.channels import channel_groups
 from launch.images.image_folders import Entry
 from launch.reader_study.match_images import Alike
-from launch.samples import pictures
 from singan.errors import UserError
 
 KEY_FORMAT = "medisingan-reader-study-key-1"
@@ -140,7 +140,7 @@ def arrange(choice: Choice, images: Alike, mode: Mode, secret: bytes, split_chan
       split_channels: show one channel group of each image, all groups equally often and alike for both kinds.
     """
     rng = np.random.default_rng(_number(secret))
-    groups = pictures.channel_groups(images.channels)
+    groups = channel_groups(images.channels)
     every = tuple(range(len(groups)))
     scales = len({entry.start_scale for entry in choice.generated})
     shown = [((i // scales) % len(groups),) if split_channels else every for i in range(len(choice.real))]

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from launch.images.channels import channel_groups, file_word
 from launch.images.image_folders import StudyImage
 from launch.images.readers import COLOURS, GREY
 from launch.reader_study import levels
-from launch.samples import pictures
 from singan.errors import UserError
 from singan.model.pyramid import resize_matrix
 
@@ -75,7 +75,7 @@ def make_alike(
     rng = np.random.default_rng(key)
     counts, noises = [0] * len(names), [0.0]
     result = [[np.empty((len(names), *image[0].shape), np.uint16) for image in side] for side in mapped]
-    for group in pictures.channel_groups(names).values():
+    for group in channel_groups(names).values():
         planes = [[image[c] for image in side for c in group] for side in mapped]
         least = [[image[c] for image in side for c in group] for side in steps]
         *done, count, noise = levels.quantise(planes[0], planes[1], (least[0], least[1]), rng)
@@ -107,8 +107,8 @@ def _channel_names(
 
 
 def _pick(image: StudyImage, names: tuple[str, ...]) -> list[np.ndarray]:
-    held = [pictures.file_word(name).casefold() for name in image.channels or ()]
-    wanted = [pictures.file_word(name).casefold() for name in names]
+    held = [file_word(name).casefold() for name in image.channels or ()]
+    wanted = [file_word(name).casefold() for name in names]
     if set(wanted) <= set(held):
         return [image.planes[held.index(name)] for name in wanted]
     # What a file leaves unnamed, or calls grey as Pillow does, is taken by its place.
@@ -134,7 +134,7 @@ _Steps = list[list[list[float]]]
 def _to_unit(sides: _Planes, names: tuple[str, ...], scaling: str) -> tuple[_Planes, _Steps, str]:
     """Returns the planes as float64 in [0, 1], the least step that their types allow (of floats 0), and a note."""
     if scaling == "image":
-        groups = list(pictures.channel_groups(names).values())  # red, green and blue keep their balance
+        groups = list(channel_groups(names).values())  # red, green and blue keep their balance
         ranges = [[_own_ranges(image, groups) for image in side] for side in sides]
         note = "each image's own range of values"
     else:

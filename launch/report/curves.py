@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from launch.report.markup import Html, number, tag
+from launch.report.markup import Html, tag
 from launch.results.history import Point, ScaleHistory, values
+from launch.results.numbers import number
 
 WIDTH, HEIGHT = 360, 210  # of the drawing's own units, which are pixels on a phone
 LEFT, RIGHT, TOP, BOTTOM = 48, 6, 8, 24

@@ -3,9 +3,10 @@
 import shlex
 from collections.abc import Mapping
 
-from launch.report.markup import Html, counted, table, tag
-from launch.report.sections import MOST_LISTED, command, definitions, shown
+from launch.report.markup import Html, table, tag
+from launch.report.sections import MOST_LISTED, command, definitions
 from launch.results import quality
+from launch.results.numbers import counted, shown
 from launch.results.run_facts import RunFacts
 
 

@@ -2,14 +2,12 @@
 
 import base64
 import html
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 PARTS = Path(__file__).parent
-ABSENT = "–"
 LONG = 36  # characters of a cell that may take several lines
 _VOID = {"img", "br"}
 
@@ -89,37 +87,3 @@ def fill(template: str, parts: Mapping[str, Any]) -> str:
 def part(name: str) -> Html:
     """Returns a file beside this module."""
     return Html((PARTS / name).read_text(encoding="utf-8"))
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """Returns a number with three significant digits, whole numbers in full; what is none as a dash."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return ABSENT
-    if isinstance(value, int) or abs(value) >= 10**digits:
-        return f"{value:,.0f}"
-    if value and not abs(value) >= 1e-4:
-        return f"{value:.{digits - 1}e}".replace("e-0", "e-")
-    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 0
-    return f"{value:.{places}f}"
-
-
-def interval(mean: Any, low: Any, high: Any) -> str:
-    """Returns 'mean [low–high]'."""
-    return f"{number(mean)} [{number(low, 2)}–{number(high, 2)}]"
-
-
-def duration(seconds: float) -> str:
-    """Returns a time as people say it."""
-    if not math.isfinite(seconds):
-        return ABSENT
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    if minutes < 100:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
-def counted(count: int, what: str) -> str:
-    """Returns '1 image', '2 images'."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

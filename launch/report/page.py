@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from launch.report import evaluated, sections
-from launch.report.markup import counted, fill, part, tag
-from launch.results.run_facts import RunFacts, read_facts
+from launch.report.markup import fill, part, tag
+from launch.results.numbers import counted
+from launch.results.run_facts import STATUS, RunFacts, read_facts
 from singan import files
 
 NAME = "report.html"
@@ -77,6 +78,6 @@ def page(
 
 def _lead(run: RunFacts) -> str:
     shape = "×".join(map(str, run.images[0].shape[:2])) if run.images else "?"
-    status = sections.STATUS.get(str(run.record.get("status")), str(run.record.get("status", "unknown")))
+    status = STATUS.get(str(run.record.get("status")), str(run.record.get("status", "unknown")))
     scales = f"{len(run.finished)} of {len(run.sizes) or '?'} scales done"
     return f"{counted(len(run.images), 'image')} of {shape} pixels, trained together; {status}, {scales}."

@@ -10,22 +10,13 @@ import numpy as np
 from PIL import Image
 
 from launch.images import geometry
+from launch.images.channels import channel_groups
 from launch.report import curves
-from launch.report.markup import (
-    ABSENT,
-    Html,
-    counted,
-    duration,
-    facts,
-    interval,
-    number,
-    picture,
-    table,
-    tag,
-)
+from launch.report.markup import Html, facts, picture, table, tag
 from launch.results import quality
 from launch.results.history import values
-from launch.results.run_facts import RunFacts
+from launch.results.numbers import ABSENT, counted, duration, interval, number, shown
+from launch.results.run_facts import STATUS, RunFacts
 from launch.samples import pictures
 from singan import config as configs
 from singan import files
@@ -35,7 +26,6 @@ MOST_THUMBNAILS, THUMBNAIL = 12, 128  # pictures; pixels of the longer side
 MOST_CHANNELS = 4  # pictures of one image among the thumbnails
 MOST_LISTED = 100  # rows of a table by image
 PICTURE_BYTES = 24 * 2**20  # of all grids of a page; the finest scales come first
-STATUS = {"finished": "finished", "running": "in progress", "stopped": "stopped, can be resumed"}
 
 
 def state(run: RunFacts) -> Html:
@@ -232,15 +222,6 @@ def definitions(texts: Any) -> Html:
     )
 
 
-def shown(value: Any) -> str:
-    """Returns a configuration's value as text."""
-    if isinstance(value, tuple | list):
-        return ", ".join(map(shown, value)) or "()"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value) if value != "" else '""'
-
-
 def _time(of: Any) -> str:
     """Returns '2026-01-31 09:30 UTC' for an ISO time."""
     try:
@@ -292,7 +273,7 @@ def _thumbnails(run: RunFacts, image: ImageRecord) -> list[tuple[str, bytes]]:
     kept = np.clip(np.nan_to_num(pixels[::every, ::every]), -1, 1)  # a damaged file may hold any values
     small = geometry.upright(image.value_map.shown(kept), image.details)
     found = []
-    for name, numbers in list(pictures.channel_groups(image.channels).items())[:MOST_CHANNELS]:
+    for name, numbers in list(channel_groups(image.channels).items())[:MOST_CHANNELS]:
         panel = pictures.to_uint8(small[..., numbers])
         drawn = Image.fromarray(panel[..., 0] if panel.shape[-1] == 1 else panel)
         drawn.thumbnail((THUMBNAIL, THUMBNAIL))

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from launch.report.markup import ABSENT, interval, number
 from launch.results import history
+from launch.results.numbers import ABSENT, interval, number
 from singan import files
 from singan.errors import UserError
 

@@ -156,3 +156,6 @@ def _diverged(
         if row.get("diverged_at_step") is not None:
             found.setdefault(str(row["image"]), f"scale {last}, step {row['diverged_at_step']}")
     return found | {str(name): str(where) for name, where in (record.get("diverged") or {}).items()}
+
+
+STATUS = {"finished": "finished", "running": "in progress", "stopped": "stopped, can be resumed"}

@@ -1,14 +1,17 @@
 """An .npy file that is written in parts, in any order, and appears when it is whole."""
 
+import contextlib
 import os
 import secrets
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from singan import files
+from singan.storage.workdir import ImageRecord
 
 
 class NpyRows:
@@ -49,3 +52,29 @@ class NpyRows:
     def __exit__(self, *error: Any) -> None:
         self._file.close()
         self._temporary.unlink(missing_ok=True)
+
+
+class NpyWriter:
+    """FOLDER/<id>.npy, float32 [num_samples, H, W, C] in the source's values, filled row by row."""
+
+    def __init__(self, folder: Path, records: Sequence[ImageRecord], num_samples: int):
+        self._folder, self._records, self._count = folder, {record.id: record for record in records}, num_samples
+        self._open: dict[str, NpyRows] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "NpyWriter":
+        self._stack.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray) -> None:
+        for name, drawn in zip(ids, pixels, strict=True):
+            if name not in self._open:
+                path = self._folder / f"{name}.npy"
+                rows = NpyRows(path, (self._count, *drawn.shape[1:]), np.float32)
+                self._open[name] = self._stack.enter_context(rows)
+            self._open[name].write(first, self._records[name].value_map.invert(drawn))
+            if first + len(drawn) == self._count:
+                self._open.pop(name).finish()

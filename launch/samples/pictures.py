@@ -1,30 +1,15 @@
 """Images as PNG files: pixels in [-1, 1] become 8-bit panels, grids lay them out with names beside them."""
 
 import io
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-COLOUR = ("red", "green", "blue")
+from launch.images.channels import channel_groups, file_word
+
 GAP = 4  # pixels between panels
 SMALLEST = 96  # panels of a grid are enlarged by whole factors to at least this height
-
-
-def channel_groups(channels: Sequence[str]) -> dict[str, list[int]]:
-    """Returns the pictures that show an image, as {name: channel numbers}: red, green, blue together, others alone."""
-    names = list(channels)
-    groups: dict[str, list[int]] = {}
-    index = 0
-    while index < len(names):
-        if tuple(names[index : index + 3]) == COLOUR:
-            groups["rgb"] = [index, index + 1, index + 2]
-            index += 3
-        else:
-            groups[names[index]] = [index]
-            index += 1
-    return groups
 
 
 def of_channels(image: np.ndarray, channels: Sequence[str]) -> list[tuple[str, np.ndarray]]:
@@ -34,11 +19,6 @@ def of_channels(image: np.ndarray, channels: Sequence[str]) -> list[tuple[str, n
         ("" if len(groups) == 1 else f"_{file_word(group)}", to_uint8(image[..., numbers]))
         for group, numbers in groups.items()
     ]
-
-
-def file_word(name: str) -> str:
-    """Returns a channel's name as it may stand in a file name."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name)
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from launch.images.find import SourceImage
+from launch.images.source_image import SourceImage
 from singan.model.noise import image_key_data
 from singan.sampling.style import match_style
 from singan.storage.run import Run

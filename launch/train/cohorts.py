@@ -5,7 +5,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from launch.images.find import SourceImage, check_alike, find_images, shape_key
+from launch.images.find import check_alike, find_images, shape_key
+from launch.images.source_image import SourceImage
 from launch.run_record import code_version, record_of
 from singan.config import Config, flatten, to_mapping
 from singan.errors import UserError

@@ -18,8 +18,8 @@ from launch.compare import load
 from launch.compare import page as compare_page
 from launch.compare import tables as compare_tables
 from launch.compare import text as compare_text
+from launch.compare.compared import Compared
 from launch.compare.from_wandb import of_run
-from launch.compare.load import Compared
 from launch.results.quality import HEADLINE, Evaluation, Measured
 from launch.spreadsheet import csv_lines
 from singan.config import parse, to_mapping

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from launch.report import curves
-from launch.report.markup import duration, number
 from launch.report.page import try_write_report, write_report
 from launch.results.history import MOST_POINTS, MOST_ROWS, Point, ScaleHistory, read_history
+from launch.results.numbers import duration, number
 from launch.results.run_facts import read_facts
 from singan.config import parse
 from singan.errors import UserError

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from launch.images.channels import channel_groups, file_word
 from launch.samples import pictures
 
 
@@ -20,7 +21,7 @@ from launch.samples import pictures
     ],
 )
 def test_red_green_and_blue_are_shown_together_and_others_alone(channels, groups):
-    assert pictures.channel_groups(channels) == groups
+    assert channel_groups(channels) == groups
 
 
 def test_minus_one_is_black_and_one_is_white():
@@ -75,4 +76,4 @@ def test_an_image_has_a_row_for_each_channel_group():
     ("name", "word"), [("T1-ce", "T1-ce"), ("../up", "___up"), ("a b/c\\d", "a_b_c_d"), ("é\n", "__"), ("a:b*", "a_b_")]
 )
 def test_channel_names_are_safe_in_file_names(name, word):
-    assert pictures.file_word(name) == word
+    assert file_word(name) == word

@@ -1,0 +1,29 @@
+"""Tables of Markdown, and the titles of metrics."""
+
+from launch.results.numbers import number
+
+TITLES = {
+    "swd": "SWD",
+    "random_sifid": "SIFID, random features",
+    "diversity": "diversity",
+    "ms_ssim": "MS-SSIM",
+    "rmse": "RMSE",
+    "nearest_patch_ratio": "nearest-patch ratio",
+    "copied": "copied",
+}
+
+
+Rows = list[list[str]]
+
+
+def markdown_table(rows: Rows) -> str:
+    """Returns a Markdown table."""
+    head, *lines = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *lines])
+
+
+def signed(value: float | None) -> str:
+    """Returns a difference with its sign."""
+    if not value:
+        return "0"
+    return f"{'+' if value > 0 else '−'}{number(abs(value))}"
