@@ -18,8 +18,8 @@ TRUSTED_CHANNELS = 32  # up to which several CPU devices of a process have been 
 def start_jax(images: int, channels: int | None = None) -> Mesh:
     """Returns the mesh that a cohort of `images` images is trained on: all devices, at most one for each image.
 
-    Of several processes (launch/multihost/join.py) `images` counts those of the process that has the most; every process has
-    as many devices in the mesh, next to each other.
+    Of several processes (launch/multihost/join.py) `images` counts those of the process that has the most; every
+    process has as many devices in the mesh, next to each other.
 
     A CPU is one device, whose cores share each image's operations. Making every core a device of its own would be up
     to 1.4 times as fast at the coarsest scales, but two programs that train at the same time in one process disturb

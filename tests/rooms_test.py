@@ -1,6 +1,7 @@
 """The doors between the rooms (WORKSPACE.md): who may import whom, and what keeps the house readable."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,8 @@ MAX_LINES = 350
 # What singan/ may import besides the standard library, NumPy and itself, and where.
 EVERYWHERE = {"jax", "jaxlib", "optax", "numpy", "scipy", "singan"}  # JAX itself needs SciPy
 ONLY_IN = {
-    "flax": {"networks.py", "metrics/inception.py"},
-    "orbax": {"checkpoints.py"},
+    "flax": {"model/networks.py", "metrics/inception.py"},
+    "orbax": {"storage/checkpoints.py"},
     "jaxtyping": {"shapes.py"},
     "etils": {"files.py"},  # Orbax itself needs both
     "fsspec": {"files.py"},
@@ -26,6 +27,33 @@ CLOSED = {  # room -> rooms that it must not know
     "datasets": {"singan", "launch", "experiments", "tests"},
     "launch": {"experiments", "tests"},
     "experiments": {"tests"},
+}
+# Inside singan/ and launch/, from the top floor down: a file imports what lies on floors below its own, and of its own
+# floor only what lies in its own folder. Names are folders, or files directly in singan/ and launch/.
+FLOORS = {
+    "singan": (
+        {"api"},
+        {"training", "sampling"},
+        {"storage"},
+        {"parallel"},
+        {"model"},
+        {"metrics"},
+        {"pytorch"},
+        {"config", "value_map", "files"},
+        {"config_checks", "npy"},
+        {"errors", "shapes"},
+    ),
+    "launch": (
+        {"sweeps"},  # the old path of the sweep language, kept for users' own sweep files
+        {"train", "sample", "manipulate", "compare", "sweep", "import_pytorch", "reader_study", "aot"},
+        {"data_card"},
+        {"evaluate"},
+        {"report"},
+        {"results", "samples", "run_record"},
+        {"images", "tracking", "multihost", "workdir_lock"},
+        {"cli", "configs", "runtime", "selection"},
+        {"secrets", "text"},
+    ),
 }
 # Orbax and Flax need absl themselves; that singan/ does not is seen from its imports above.
 UNNEEDED = ("ml_collections", "wandb", "jaxtyping", "tensorflow_datasets", "tensorflow", "beartype")
@@ -55,6 +83,30 @@ def imported(source: str) -> set[str]:
     return names
 
 
+def modules_of(room: str) -> dict[str, Path]:
+    """Returns {dotted name: file} of a room."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in in_room(room)
+    }
+
+
+def imports_within(room: str) -> dict[str, set[str]]:
+    """Returns {module: modules of the same room that it imports}, wherever in the file the import stands."""
+    modules = modules_of(room)
+    found: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                asked = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                inside = [f"{node.module}.{alias.name}" for alias in node.names]
+                asked = [one if one in modules else str(node.module) for one in inside]
+            else:
+                continue
+            found[name] |= {one for one in asked if one in modules and one not in (name, room)}
+    return found
+
+
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -73,6 +125,25 @@ def test_imports_are_found_wherever_they_stand():
 def test_doors_that_are_closed(room):
     crossed = {name_of(path): imported(path.read_text()) & {*CLOSED[room], "."} for path in in_room(room)}
     assert {path: names for path, names in crossed.items() if names} == {}
+
+
+@pytest.mark.parametrize("room", ["singan", "datasets", "launch", "experiments"])
+def test_no_imports_run_in_a_circle(room):
+    graphlib.TopologicalSorter(imports_within(room)).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_imports_point_down(room):
+    floor = {folder: number for number, names in enumerate(FLOORS[room]) for folder in names}
+    place = {name: name.split(".")[1] for name in modules_of(room) if name != room}
+    assert set(place.values()) == set(floor)
+    up = [
+        f"{name} -> {other}"
+        for name, others in imports_within(room).items()
+        for other in others
+        if name != room and place[name] != place[other] and floor[place[name]] >= floor[place[other]]
+    ]
+    assert up == []
 
 
 def test_singan_needs_little_and_some_of_it_in_one_file_only():

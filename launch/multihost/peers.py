@@ -62,7 +62,8 @@ class Peers:
         if any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
             # Else XLA shares out the timing of kernels, and a program that only some processes compile waits for ever.
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_shard_autotuning=false"
-        # JAX would take SIGTERM for itself; what a signal asks for is agreed on chunk by chunk (singan/training/scale_run.py).
+        # JAX would take SIGTERM for itself. What a signal asks for is agreed on after each chunk
+        # (singan/training/scale_run.py).
         jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(
             self._address,

@@ -70,7 +70,7 @@ class Study:
     Attributes:
       id: twelve hexadecimal digits; the same files and settings give the same.
       items: practice first, in the order in which they are shown.
-      groups: the pictures that show an image's channels, {name: channel numbers}, as launch.samples.pictures groups them.
+      groups: the pictures that show an image's channels, {name: channel numbers} (launch.images.channels).
       levels: of each channel.
     """
 

@@ -164,7 +164,7 @@ def commands(run: RunFacts) -> list[Html]:
     workdir = f"--workdir={run.workdir.path}"
     first = [str(word) for word in (run.starts[0].get("command") or [])] if run.starts else []
     train = ["python", *first]
-    if first and Path(first[0]).name == "train.py":
+    if first and Path(first[0]).parts[-2:] in (("launch", "train.py"), ("train", "__main__.py")):  # as of old, and now
         train[1:2] = ["-m", "launch.train"]
     lines = [
         ("Train", shlex.join(train) if first else ""),

@@ -1,7 +1,7 @@
 """Where a run's numbers and pictures go: metrics.jsonl always, wandb when asked (launch/tracking/wandb_run.py).
 
-metrics.jsonl (in a bucket its parts, launch/tracking/metrics_file.py) is the truth. On resume it is cut back to the restored step,
-and what is left of it is played into the new wandb run.
+metrics.jsonl (in a bucket its parts, launch/tracking/metrics_file.py) is the truth. On resume it is cut back to the
+restored step, and what is left of it is played into the new wandb run.
 """
 
 import json
@@ -42,8 +42,8 @@ class Writer(Protocol):
 class JsonLines:
     """Appends rows to WORKDIR/metrics.jsonl, one strict JSON object a line (NaN and infinities as null).
 
-    In a bucket these are the parts of launch/tracking/metrics_file.py. Tables go to WORKDIR/tables/NAME.json, the summary to
-    WORKDIR/summary.json. What cannot be written raises UserError.
+    In a bucket these are the parts of launch/tracking/metrics_file.py. Tables go to WORKDIR/tables/NAME.json, the
+    summary to WORKDIR/summary.json. What cannot be written raises UserError.
     """
 
     def __init__(self, path: str | os.PathLike):

@@ -1,4 +1,4 @@
-"""The lock that keeps a workdir to one process; that of a workdir in a bucket is in launch/workdir_lock/bucket_lock.py."""
+"""The lock that keeps a workdir to one process; bucket_lock.py has that of a workdir in a bucket."""
 
 import contextlib
 import errno

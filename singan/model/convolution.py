@@ -22,7 +22,7 @@ FORMS = tuple(PRIMALS)
 
 
 def form_for(platform: str) -> str:
-    """Returns the name of the form that is used on a JAX platform where nothing was measured (singan/parallel/convolution_timing.py).
+    """Returns the name of the form that is used on a JAX platform where none was timed (convolution_timing.py).
 
     direct: one convolution in the canonical layout, the only one that XLA:CPU runs fast inside a loop. With it, and
       with it alone, images are mapped one after another, so that it never becomes a grouped convolution.

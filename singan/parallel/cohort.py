@@ -8,7 +8,8 @@ A function of ONE image becomes a program of a cohort:
                lax.scan over the steps of a chunk )    no host round trip inside a chunk
 
 This is what `jax.pmap(jax.vmap(step))` used to be written for: jax.pmap is in maintenance and shard_map underneath,
-and gives the same numbers (tests/singan/parallel/cohort_test.py holds that). Use `parallel` where you would look for pmap.
+and gives the same numbers (tests/singan/parallel/cohort_test.py holds that). Use `parallel` where you would look for
+pmap.
 `jit(vmap(step))` with sharded arguments instead is not the same: the partitioner gathers the per-image weights.
 
 On a CPU a group is one image: mapping images one after another keeps each image's convolutions ordinary ones, while

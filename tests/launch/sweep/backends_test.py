@@ -399,7 +399,7 @@ def test_the_scripts_of_tpu_vms_work_in_a_shell(tmp_path):
     shell(set_up)
     shell(set_up)  # again, as after an interruption: the data are not fetched twice
     assert (tmp_path / "data/0/im ages/from").read_text() == "gs://bucket/im ages\n"
-    assert (tmp_path / "medisingan/launch/train.py").exists()
+    assert (tmp_path / "medisingan/launch/train/__main__.py").exists()
     assert (tmp_path / "uv").read_text().count("pip install") == 2
     assert shell(busy) == "idle\n"
     shell(train)

@@ -1,4 +1,4 @@
-"""What processes tell each other, as far as one of them shows it; several are in tests/launch/multihost/multihost_test.py."""
+"""What processes tell each other, as far as one of them shows it; tests/launch/multihost has several."""
 
 import jax
 import numpy as np
