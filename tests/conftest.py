@@ -17,13 +17,13 @@ jax.config.update("jax_num_cpu_devices", 8)  # before the first use of a device
 jaxtyping.install_import_hook("singan", "beartype.beartype")
 
 from singan.api import TrainedRun  # noqa: E402
-from singan.config import Config, parse  # noqa: E402
+from singan.config import Config, TrainConfig, parse  # noqa: E402
 from singan.model.networks import initial_variables  # noqa: E402
 from singan.model.noise import image_key_data  # noqa: E402
 from singan.model.pyramid import plan  # noqa: E402
 from singan.model.scale_start import starting_noise, starting_state  # noqa: E402
 from singan.model.spec import ScaleSpec, make_spec  # noqa: E402
-from singan.model.state import ScaleInputs, ScaleState, TrainedScale  # noqa: E402
+from singan.model.state import ScaleInputs, ScaleState, TrainedScale, hyperparameters  # noqa: E402
 from singan.parallel import cohort  # noqa: E402
 from singan.storage.finished_scale import FinishedScale, weights_template  # noqa: E402
 from singan.storage.workdir import ImageRecord, Workdir, pixel_digest, write_image  # noqa: E402
@@ -192,10 +192,10 @@ def random_run(tmp_path, tiny_config, random_image, random_trained) -> Callable[
 
 
 @pytest.fixture(scope="session")
-def one_image(random_image, random_trained) -> Callable[[ScaleSpec, int], tuple[ScaleInputs, ScaleState]]:
-    """Makes what a scale's training of image `number` starts from: one_image(spec, number)."""
+def one_image(random_image, random_trained) -> Callable[..., tuple[ScaleInputs, ScaleState]]:
+    """Makes what a scale's training of image `number` starts from: one_image(spec, number, **rates and weights)."""
 
-    def make(spec: ScaleSpec, number: int = 0) -> tuple[ScaleInputs, ScaleState]:
+    def make(spec: ScaleSpec, number: int = 0, **rates: float) -> tuple[ScaleInputs, ScaleState]:
         key_data = image_key_data(0, f"image{number}")
         real = spec.pyramid.level(random_image(number, spec.channels), spec.scale)[None]
         below = real + np.random.default_rng(number).normal(0, 0.1, real.shape).astype(np.float32)
@@ -207,6 +207,7 @@ def one_image(random_image, random_trained) -> Callable[[ScaleSpec, int], tuple[
             np.float32(1 if spec.scale == 0 else 0.05),
             key_data,
             tuple(random_trained(spec.at(scale), number) for scale in range(spec.scale)),
+            hyperparameters(TrainConfig(steps_per_scale=spec.train.steps_per_scale, **rates), 1),
         )
         return inputs, _fresh_state(spec, f"image{number}", noise)
 

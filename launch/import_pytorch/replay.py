@@ -56,7 +56,7 @@ def replay(found: PytorchRun, config: Config, image: SourceImage, mesh: Mesh) ->
     for scale, weights in enumerate(found.scales):
         trained = TrainedScale(weights.generator, weights.amplitude)
         noise = found.reconstruction_noise if scale == 0 else None
-        program = cohort.parallel(_one_scale(spec.at(scale)), mesh)
+        program = cohort.parallel(_one_scale(spec.at(scale), config.train.noise_weight), mesh)
         arrays = cohort.stack([(trained, noise, made, found.reals[scale][None], padding)], 1)
         placed = cohort.place(arrays, mesh)
         compiled = cohort.compile_program(program, *placed, precision=config.train.precision)
@@ -101,11 +101,11 @@ def summary(found: PytorchRun, config: Config, replays: Sequence[Replay]) -> dic
     }
 
 
-def _one_scale(spec: ScaleSpec):
+def _one_scale(spec: ScaleSpec, noise_weight: float):
     def one(trained: PyTree, noise: PyTree, below: PyTree, real: PyTree, padding: PyTree) -> PyTree:
         previous, amplitude = below, jnp.ones(())
         if spec.scale:
-            previous, amplitude = scale_start.open_scale(spec, below, real)
+            previous, amplitude = scale_start.open_scale(spec, below, real, noise_weight)
         return scale_start.reconstruct(spec, trained, noise, previous, padding), amplitude
 
     return one

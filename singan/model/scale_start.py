@@ -49,7 +49,10 @@ def reconstruct_through(
 
 
 def open_scale(
-    spec: ScaleSpec, reconstruction: Float[Array, "1 h w c"], real: Float[Array, "1 hh ww c"]
+    spec: ScaleSpec,
+    reconstruction: Float[Array, "1 h w c"],
+    real: Float[Array, "1 hh ww c"],
+    noise_weight: Float[Array, ""] | float,
 ) -> tuple[Float[Array, "1 hh ww c"], Float[Array, ""]]:
     """Returns (previous, amplitude) of a scale above 0, from the reconstruction of the scale below it.
 
@@ -57,7 +60,7 @@ def open_scale(
     for the whole scale (SinGAN paper, section 2.2: sigma proportional to that RMSE).
     """
     previous = hop(spec, reconstruction)
-    return previous, spec.train.noise_weight * losses.rmse(previous, real)
+    return previous, noise_weight * losses.rmse(previous, real)
 
 
 def starting_noise(spec: ScaleSpec, key_data: UInt[Array, "2"]) -> Float[Array, "1 h w 1"]:

@@ -2,9 +2,29 @@
 
 import dataclasses
 
-from singan.config import Config, MethodConfig, NetworkConfig, TrainConfig
+from singan.config import Config, MethodConfig, NetworkConfig
 from singan.model.networks import Critic, Generator
 from singan.model.pyramid import Pyramid
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSpec:
+    """What of config.train decides which programs are compiled; see singan/config.py for each field.
+
+    Learning rates and loss weights are not here: they only scale numbers, and are inputs of the compiled step
+    (state.Hyperparameters), so that a sweep over them compiles each scale once.
+    """
+
+    schedule: str
+    concurrent_scales: int
+    steps_per_scale: int
+    chunk: int
+    precision: str
+    critic_updates: int
+    generator_updates: int
+    adam_b1: float
+    adam_b2: float
+    group_size: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +36,7 @@ class ScaleSpec:
     pyramid: Pyramid
     network: NetworkConfig
     method: MethodConfig
-    train: TrainConfig
+    train: TrainSpec
     form: str
 
     @property
@@ -85,4 +105,5 @@ class ScaleSpec:
 
 def make_spec(config: Config, pyramid: Pyramid, channels: int, form: str, scale: int = 0) -> ScaleSpec:
     """Returns the spec of a scale for a parsed configuration."""
-    return ScaleSpec(scale, channels, pyramid, config.network, config.method, config.train, form)
+    train = TrainSpec(**{field.name: getattr(config.train, field.name) for field in dataclasses.fields(TrainSpec)})
+    return ScaleSpec(scale, channels, pyramid, config.network, config.method, train, form)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from singan.config import TrainConfig
 from singan.model.spec import ScaleSpec
 from singan.shapes import Array, Bool, Float, Int, PyTree, UInt
 
@@ -28,6 +29,20 @@ class TrainedScale:
 @no_type_check
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+    """What only scales numbers in a step: learning rates and loss weights, as float32 scalars of each image."""
+
+    critic_learning_rate: Float[Array, ""]
+    generator_learning_rates: Float[Array, "k"]  # of the generators that train together, coarsest first
+    learning_rate_decay: Float[Array, ""]  # factor of all learning rates from `decay_step` on
+    decay_step: Int[Array, ""]
+    gradient_penalty_weight: Float[Array, ""]
+    reconstruction_weight: Float[Array, ""]
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class ScaleInputs:
     """What a scale's training reads and never changes."""
 
@@ -38,6 +53,7 @@ class ScaleInputs:
     amplitude: Float[Array, ""]
     key_data: UInt[Array, "2"]
     trained: tuple[TrainedScale, ...]  # the frozen scales: 0 .. scale - 1 - len(older_amplitudes)
+    hyperparameters: Hyperparameters
     guide: PyTree = None  # what fine-tuning draws its previous images from, instead of noise alone
     older_amplitudes: tuple[Float[Array, ""], ...] = ()  # of the older scales that train, coarsest first
 
@@ -66,6 +82,23 @@ class ScaleState:
     step: Int[Array, ""]
     diverged_at: Int[Array, ""]  # the step at which something was not finite; -1 while all is well
     older: tuple[OlderGenerator, ...] = ()  # coarsest first
+
+
+def hyperparameters(train: TrainConfig, generators: int) -> Hyperparameters:
+    """Returns the learning rates and loss weights of a scale's training.
+
+    Args:
+      generators: how many train together: the scale's own, and the older ones of the concurrent schedule.
+    """
+    ages = np.arange(generators)[::-1]
+    return Hyperparameters(
+        np.float32(train.critic_learning_rate),
+        np.float32(train.generator_learning_rate * np.float64(train.concurrent_learning_rate) ** ages),
+        np.float32(train.learning_rate_decay),
+        np.int32(int(train.decay_at * train.steps_per_scale)),
+        np.float32(train.gradient_penalty_weight),
+        np.float32(train.reconstruction_weight),
+    )
 
 
 def adam(spec: ScaleSpec) -> optax.GradientTransformation:

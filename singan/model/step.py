@@ -96,24 +96,22 @@ def update_networks(
     spec: ScaleSpec, inputs: ScaleInputs, state: ScaleState, random: StepNoise
 ) -> tuple[ScaleState, dict[str, Array]]:
     """Returns the state after the critic and generator updates of one step with given random numbers, and metrics."""
-    learning_rate = jnp.where(
-        state.step < int(spec.train.decay_at * spec.train.steps_per_scale), 1.0, spec.train.learning_rate_decay
-    )
+    hyper = inputs.hyperparameters
+    decay = jnp.where(state.step < hyper.decay_step, 1.0, hyper.learning_rate_decay)
+    critic_rate = decay * hyper.critic_learning_rate
+    generator_rates = decay * hyper.generator_learning_rates
     noises = (*random.older, random.noise)
     generators = (*(one.generator for one in state.older), state.generator)
     generator_adams = (*(one.adam for one in state.older), state.generator_adam)
-    ages = reversed(range(len(generators)))
-    generator_rates = [spec.train.generator_learning_rate * spec.train.concurrent_learning_rate**age for age in ages]
 
     def critic_update(carry, update):
         critic, adam_state, generators = carry
         previous, epsilon = update
         fake, generators = generate(spec, generators, entrance(spec, inputs, noises, previous))
         (_, (critic, metrics)), gradient = jax.value_and_grad(_critic_loss, argnums=1, has_aux=True)(
-            spec, critic["params"], critic, inputs.real, lax.stop_gradient(fake), epsilon
+            spec, critic["params"], critic, inputs.real, lax.stop_gradient(fake), epsilon, hyper.gradient_penalty_weight
         )
-        rate = learning_rate * spec.train.critic_learning_rate
-        critic, adam_state = _descend(spec, critic, adam_state, gradient, rate)
+        critic, adam_state = _descend(spec, critic, adam_state, gradient, critic_rate)
         return (critic, adam_state, generators), {**metrics, "critic/gradient_norm": _norm(gradient)}
 
     (critic, critic_adam, generators), critic_metrics = lax.scan(
@@ -135,10 +133,9 @@ def update_networks(
         generators, adam_states, critic = carry
         params = tuple(generator["params"] for generator in generators)
         (_, (generators, critic, metrics)), gradient = jax.value_and_grad(_generator_loss, argnums=1, has_aux=True)(
-            spec, params, generators, critic, fake_entrance, star_entrance, inputs.real
+            spec, params, generators, critic, fake_entrance, star_entrance, inputs.real, hyper.reconstruction_weight
         )
-        rates = [learning_rate * rate for rate in generator_rates]
-        moved = map(functools.partial(_descend, spec), generators, adam_states, gradient, rates)
+        moved = map(functools.partial(_descend, spec), generators, adam_states, gradient, generator_rates)
         generators, adam_states = zip(*moved, strict=True)
         return (generators, adam_states, critic), {**metrics, "generator/gradient_norm": _norm(gradient)}
 
@@ -156,7 +153,7 @@ def update_networks(
     return new, {**critic_metrics, **generator_metrics}
 
 
-def _critic_loss(spec, params, variables, real, fake, epsilon):
+def _critic_loss(spec, params, variables, real, fake, epsilon, weight):
     """-mean D(real) + mean D(fake) + weight * penalty; the running statistics, if kept, see the three in this order."""
     if spec.shares_passes:
         scores, _ = apply_critic(spec, {**variables, "params": params}, jnp.concatenate([real, fake]))
@@ -169,13 +166,13 @@ def _critic_loss(spec, params, variables, real, fake, epsilon):
     gradient = losses.input_gradient(lambda image: apply_critic(spec, current, image)[0], mixed)
     if "batch_stats" in variables:
         variables = lax.stop_gradient(apply_critic(spec, current, mixed)[1])
-    penalty = spec.train.gradient_penalty_weight * losses.gradient_penalty(gradient)
+    penalty = weight * losses.gradient_penalty(gradient)
     real_term, fake_term = -jnp.mean(score_real), jnp.mean(score_fake)
     metrics = {"critic/real": real_term, "critic/fake": fake_term, "critic/gradient_penalty": penalty}
     return real_term + fake_term + penalty, (variables, metrics)
 
 
-def _generator_loss(spec, params, generators, critic, fake_entrance, star_entrance, real):
+def _generator_loss(spec, params, generators, critic, fake_entrance, star_entrance, real, weight):
     """-mean D(fake) + weight * MSE(reconstruction, real), both at this scale alone; params as generators, a tuple."""
     with_params = lambda: tuple({**g, "params": p} for g, p in zip(generators, params, strict=True))  # noqa: E731
     if spec.shares_passes:
@@ -187,7 +184,7 @@ def _generator_loss(spec, params, generators, critic, fake_entrance, star_entran
         scores, critic = apply_critic(spec, critic, fake)
         image, generators = generate(spec, with_params(), star_entrance)
     adversarial = -jnp.mean(scores)
-    reconstruction = spec.train.reconstruction_weight * losses.reconstruction_mse(image, real)
+    reconstruction = weight * losses.reconstruction_mse(image, real)
     metrics = {"generator/adversarial": adversarial, "generator/reconstruction": reconstruction}
     return adversarial + reconstruction, (generators, critic, metrics)
 

@@ -14,11 +14,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from singan.config import TrainConfig
 from singan.model.networks import initial_variables
 from singan.model.noise import image_key_data
 from singan.model.scale_start import starting_state
 from singan.model.spec import ScaleSpec
-from singan.model.state import ScaleInputs, ScaleState, TrainedScale
+from singan.model.state import ScaleInputs, ScaleState, TrainedScale, hyperparameters
 from singan.parallel import cohort
 from singan.parallel.flops import matrix_operations
 from singan.parallel.tpu_topologies import USABLE_MEMORY
@@ -162,6 +163,7 @@ def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
         one,
         image_key_data(0, ""),
         tuple(TrainedScale(variables(spec.at(scale).generator), one) for scale in range(coarsest.scale)),
+        hyperparameters(TrainConfig(), len(spec.older) + 1),
         older_amplitudes=(one,) * len(spec.older),
     )
     noise = np.zeros((1, *coarsest.size, 1), np.float32) if coarsest.scale == 0 else None

@@ -19,7 +19,7 @@ from singan.model.generation import hop, random_previous, run_trained
 from singan.model.networks import initial_variables
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key, weights_generator
 from singan.model.spec import ScaleSpec
-from singan.model.state import ScaleInputs, TrainedScale, fresh_state
+from singan.model.state import Hyperparameters, ScaleInputs, TrainedScale, fresh_state, hyperparameters
 from singan.model.step import Draw, StepNoise, draw
 from singan.parallel import cohort
 from singan.sampling.manipulation import Input, entering
@@ -144,16 +144,17 @@ def _train(
 ) -> list[tuple[TrainedScale, ...]]:
     mesh = mesh or cohort.image_mesh()
     spec = run.spec.at(scale)
+    spec = dataclasses.replace(spec, train=dataclasses.replace(spec.train, steps_per_scale=steps))
     train = dataclasses.replace(
-        spec.train,
+        run.config.train,
         steps_per_scale=steps,
-        critic_learning_rate=rate * spec.train.critic_learning_rate,
-        generator_learning_rate=rate * spec.train.generator_learning_rate,
+        critic_learning_rate=rate * run.config.train.critic_learning_rate,
+        generator_learning_rate=rate * run.config.train.generator_learning_rate,
     )
-    spec = dataclasses.replace(spec, train=train)
+    hyper = hyperparameters(train, 1)
     entered = _reconstructions(run, image_ids, scale, mesh)
     rows = [
-        _of_image(run, spec, name, image, guide, seed, quantised)
+        _of_image(run, spec, hyper, name, image, guide, seed, quantised)
         for name, image, guide in zip(image_ids, entered, guides, strict=True)
     ]
     group = 1 if spec.form == "direct" else -(-len(rows) // mesh.size)
@@ -190,7 +191,14 @@ def _reconstructions(run: Run, image_ids: Sequence[str], scale: int, mesh: Mesh)
 
 
 def _of_image(
-    run: Run, spec: ScaleSpec, name: str, previous: np.ndarray, guide: np.ndarray, seed: int, quantised: bool
+    run: Run,
+    spec: ScaleSpec,
+    hyper: Hyperparameters,
+    name: str,
+    previous: np.ndarray,
+    guide: np.ndarray,
+    seed: int,
+    quantised: bool,
 ) -> tuple[ScaleInputs, PyTree]:
     trained = jax.tree.map(lambda leaf: leaf[0], run.trained([name]))
     weights = jax.tree.map(lambda leaf: leaf[0], run.scales[spec.scale].rows([name]))
@@ -209,6 +217,7 @@ def _of_image(
         np.asarray(trained[spec.scale].amplitude),
         image_key_data(seed, name),
         trained[: spec.scale],
+        hyper,
         guide,
     )
     return inputs, fresh_state(spec, generator, critic, None)

@@ -14,7 +14,7 @@ from singan.model import scale_start
 from singan.model.generation import hop
 from singan.model.noise import image_key_data
 from singan.model.spec import ScaleSpec
-from singan.model.state import ScaleInputs, ScaleState, TrainedScale
+from singan.model.state import ScaleInputs, ScaleState, TrainedScale, hyperparameters
 from singan.parallel import cohort
 from singan.shapes import PyTree
 from singan.storage.finished_scale import FinishedScale, trained_scales
@@ -73,8 +73,9 @@ class Opening:
         if spec.scale == 0:
             previous, amplitude = np.zeros_like(reals), np.ones(len(reals), np.float32)
         else:
-            program = cohort.parallel(lambda recon, real: scale_start.open_scale(spec, recon, real), self._mesh)
-            arrays = self._weights_below["reconstruction"], reals
+            program = cohort.parallel(lambda *one: scale_start.open_scale(spec, *one), self._mesh)
+            weights = np.full(len(reals), self._config.train.noise_weight, np.float32)
+            arrays = self._weights_below["reconstruction"], reals, weights
             previous, amplitude = self._call(("open", spec), program, *arrays)
         if self._coarsest < spec.scale:
             previous = self._frozen_reconstruction()
@@ -87,6 +88,7 @@ class Opening:
                 amplitude[i],
                 image_key_data(self._config.seed, image.id),
                 jax.tree.map(lambda leaf, i=i: leaf[i], trained),
+                hyperparameters(self._config.train, len(spec.older) + 1),
                 older_amplitudes=tuple(self._trained[scale].amplitude[i] for scale in spec.older),
             )
             for i, image in enumerate(images)

@@ -24,10 +24,12 @@ def test_a_loss_does_not_depend_on_the_weights_of_other_images(tiny_spec, one_im
     x = jnp.pad(inputs.previous + 0.1 * inputs.real, wide)
 
     def critic_loss(params, real, fake, x):
-        return _critic_loss(spec, params, {"params": params}, real, fake, np.float32(0.4))[0]
+        return _critic_loss(spec, params, {"params": params}, real, fake, np.float32(0.4), 0.1)[0]
 
     def generator_loss(params, critic, real, x):
-        return _generator_loss(spec, (params,), ({"params": params},), critic, Entrance(x, x), Entrance(x, x), real)[0]
+        return _generator_loss(
+            spec, (params,), ({"params": params},), critic, Entrance(x, x), Entrance(x, x), real, 10.0
+        )[0]
 
     if which == "critic":
         params, rest = state.critic["params"], (inputs.real, inputs.previous, x)

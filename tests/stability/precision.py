@@ -36,9 +36,10 @@ class Difference:
 
 def compare(steps: int, preset: str = "corrected", form: str = "direct", options: bool = False) -> Iterator[Difference]:
     """Yields the differences of every scale; on a CPU, only the form `direct` takes notice of tf32 and bf16."""
+    from singan.config import TrainConfig
     from singan.model.noise import image_key_data
     from singan.model.scale_start import reconstruct
-    from singan.model.state import ScaleInputs, TrainedScale
+    from singan.model.state import ScaleInputs, TrainedScale, hyperparameters
     from singan.model.step import draw
     from singan.parallel.cohort import PRECISIONS
 
@@ -57,7 +58,13 @@ def compare(steps: int, preset: str = "corrected", form: str = "direct", options
             previous = np.asarray(hop(here, reconstruction), np.float32)
             amplitude = np.float32(0.1 * np.sqrt(np.mean(np.square(previous - real))))
         inputs = ScaleInputs(
-            real, previous, np.full(3, -1, np.float32), amplitude, image_key_data(0, "x"), tuple(below)
+            real,
+            previous,
+            np.full(3, -1, np.float32),
+            amplitude,
+            image_key_data(0, "x"),
+            tuple(below),
+            hyperparameters(TrainConfig(), 1),
         )
         state = _state(here, scale)
         z_star = state.reconstruction_noise if scale == 0 else z_star

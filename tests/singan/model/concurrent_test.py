@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from singan.config import parse
+from singan.config import TrainConfig, parse
 from singan.model.concurrent import older_noise, smooth_hop
 from singan.model.generation import apply_generator, generator_inputs, hop
 from singan.model.networks import initial_variables
@@ -14,7 +14,7 @@ from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
 from singan.model.pyramid import plan
 from singan.model.scale_start import starting_noise, starting_state
 from singan.model.spec import make_spec
-from singan.model.state import ScaleInputs
+from singan.model.state import ScaleInputs, hyperparameters
 from singan.model.step import draw, train_step
 
 SCALES, STEPS, CHUNK = 3, 4, 2
@@ -73,9 +73,9 @@ def test_the_scales_own_generator_trains_with_those_just_below(train, older):
 
 @pytest.fixture(scope="module")
 def opened(random_trained):
-    """Makes (inputs, state) of a scale whose scales below have random weights: opened(spec)."""
+    """Makes (inputs, state) of a scale whose scales below have random weights: opened(spec, **rates)."""
 
-    def make(spec):
+    def make(spec, **rates):
         coarsest = spec.scale - len(spec.older)
         below = [random_trained(spec.at(scale), 1) for scale in range(spec.scale)]
         key_data = image_key_data(0, "a")
@@ -87,6 +87,7 @@ def opened(random_trained):
             np.float32(0.2),
             key_data,
             tuple(below[:coarsest]),
+            hyperparameters(TrainConfig(steps_per_scale=STEPS, **rates), len(spec.older) + 1),
             older_amplitudes=tuple(one.amplitude for one in below[coarsest:]),
         )
         noise = np.asarray(starting_noise(spec.at(0), key_data)) if coarsest == 0 else None
@@ -156,8 +157,8 @@ def test_running_statistics_see_every_pass(three_generators):
 
 
 def test_at_a_rate_of_zero_older_generators_keep_their_weights_and_one_that_breaks_ends_it(opened):
-    spec = spec_at(2, 1, concurrent_learning_rate=0.0)
-    inputs, state = opened(spec)
+    spec = spec_at(2, 1)
+    inputs, state = opened(spec, concurrent_learning_rate=0.0)
     program = step_program(spec)
     new, _ = program(inputs, state)
     same(new.older[0].generator, state.older[0].generator)

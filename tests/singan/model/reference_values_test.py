@@ -16,8 +16,8 @@ from singan.model import losses
 from singan.model.concurrent import Entrance
 from singan.model.generation import apply_critic, apply_generator, generator_inputs
 from singan.model.pyramid import Pyramid
-from singan.model.spec import ScaleSpec
-from singan.model.state import ScaleInputs, fresh_state
+from singan.model.spec import make_spec
+from singan.model.state import ScaleInputs, fresh_state, hyperparameters
 from singan.model.step import StepNoise, _critic_loss, _generator_loss, update_networks
 from singan.pytorch.weights import from_state_dict
 
@@ -40,11 +40,13 @@ class Case:
         channels, height, width = values["real"].shape
         sizes = ((height, width),) * (scale + 1)
         pyramid = Pyramid((height, width), (height, width), sizes, 0.75, "reference")
-        self.spec = ScaleSpec(scale, channels, pyramid, config.network, config.method, config.train, "direct")
+        self.spec = make_spec(config, pyramid, channels, "direct", scale)
         self.generator, self.critic = self.weights("G0"), self.weights("D0")
         real, below, noise = (nhwc(values[name]).astype(dtype) for name in ("real", "z_prev", "noise"))
         padding, amplitude = np.zeros(channels, dtype), values["noise_amp"].astype(dtype)
-        self.inputs = ScaleInputs(real, below, padding, amplitude, np.zeros(2, np.uint32), ())
+        self.inputs = ScaleInputs(
+            real, below, padding, amplitude, np.zeros(2, np.uint32), (), hyperparameters(config.train, 1)
+        )
         previous = np.stack([nhwc(image) for image in values["prevs"]]).astype(dtype)
         self.random = StepNoise(noise, previous, values["eps"].astype(dtype))
 
@@ -133,7 +135,7 @@ def gradients_agree(ours, expected, tolerance):
 
 def test_the_critics_first_gradient(case):
     arguments = case.critic["params"], case.critic, case.inputs.real, case.fake, case.random.epsilon[0]
-    gradient = jax.jit(jax.grad(lambda *a: _critic_loss(case.spec, *a)[0]))(*arguments)
+    gradient = jax.jit(jax.grad(lambda *a: _critic_loss(case.spec, *a, 0.1)[0]))(*arguments)
     gradients_agree(gradient, case.gradient("D_grad"), 1e-4)
 
 
@@ -143,7 +145,7 @@ def test_the_generators_first_gradient(case):
     star = generator_inputs(spec, 0 * case.random.noise, inputs.previous, inputs.amplitude, inputs.padding)
     entrances = Entrance(*case.generator_inputs(2)), Entrance(*star)
     arguments = (case.generator["params"],), (case.generator,), case.weights("D1"), *entrances, inputs.real
-    (gradient,) = jax.jit(jax.grad(lambda *a: _generator_loss(spec, *a)[0]))(*arguments)
+    (gradient,) = jax.jit(jax.grad(lambda *a: _generator_loss(spec, *a, 10.0)[0]))(*arguments)
     # At scale 5 it is PyTorch's float32 that takes the other side of a corner: ours agree with each other no better.
     gradients_agree(gradient, case.gradient("G_grad"), 1e-5 if case.scale == 2 else 2e-3)
 
@@ -179,7 +181,7 @@ def test_weights_after_the_step(case, updated):
     So the generator's at scale 5, whose gradient PyTorch's rounding blurs (see above), agrees for most weights only.
     """
     new, _ = updated
-    rate = case.spec.train.generator_learning_rate
+    rate = 5e-4  # of both networks
     generator_after = case.weights("G1")["params"]
     for ours, before, after in (
         (new.generator["params"], case.generator["params"], generator_after),

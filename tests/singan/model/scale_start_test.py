@@ -19,18 +19,18 @@ def test_the_noise_amplitude_is_a_tenth_of_the_reconstructions_error(tiny_spec):
     for preset in ("corrected", "reference"):
         spec = tiny_spec(1, preset=preset)
         real, reconstruction = image(0, spec.size), image(1, spec.pyramid.sizes[0])
-        previous, amplitude = open_scale(spec, reconstruction, real)
+        previous, amplitude = open_scale(spec, reconstruction, real, 0.1)
         np.testing.assert_array_equal(previous, hop(spec, reconstruction))
         error = np.sqrt(np.mean((np.asarray(previous, np.float64) - real) ** 2))
         np.testing.assert_allclose(amplitude, 0.1 * error, rtol=1e-5)
-    _, doubled = open_scale(tiny_spec(1, preset="reference", noise_weight=0.2), reconstruction, real)
+    _, doubled = open_scale(spec, reconstruction, real, 0.2)
     np.testing.assert_allclose(doubled, 2 * amplitude, rtol=1e-6)
 
 
 def test_a_perfect_reconstruction_leaves_no_noise(tiny_spec):
     spec = tiny_spec(1)
     reconstruction = image(1, spec.pyramid.sizes[0])
-    assert open_scale(spec, reconstruction, np.asarray(hop(spec, reconstruction)))[1] == 0
+    assert open_scale(spec, reconstruction, np.asarray(hop(spec, reconstruction)), 0.1)[1] == 0
 
 
 def test_reconstruction_is_of_z_star_at_scale_0_and_of_no_noise_above(tiny_spec, random_trained):
