@@ -17,7 +17,7 @@ MAX_LINES = 350
 EVERYWHERE = {"jax", "jaxlib", "optax", "numpy", "scipy", "singan"}  # JAX itself needs SciPy
 ONLY_IN = {
     "flax": {"model/networks.py", "metrics/inception.py"},
-    "orbax": {"storage/checkpoints.py"},
+    "orbax": {"storage/checkpoints.py", "storage/stored_checkpoints.py"},
     "jaxtyping": {"shapes.py"},
     "etils": {"files.py"},  # Orbax itself needs both
     "fsspec": {"files.py"},
@@ -39,8 +39,9 @@ FLOORS = {
         {"model"},
         {"metrics"},
         {"pytorch"},
+        {"links"},
         {"config", "value_map", "files"},
-        {"config_checks", "npy"},
+        {"config_checks", "legacy_defaults", "npy"},
         {"errors", "shapes"},
     ),
     "launch": (
@@ -52,6 +53,7 @@ FLOORS = {
         {"results", "samples", "run_record"},
         {"images", "tracking", "multihost", "workdir_lock"},
         {"cli", "configs", "runtime", "selection"},
+        {"spreadsheet", "streams"},
         {"secrets", "text"},
     ),
 }

@@ -1,6 +1,6 @@
 """What tells real from synthetic images without an eye for them, measured on what a page shows.
 
-Levels, gaps, limits and saturation are what launch.reader_study.levels makes alike. The spectrum is content: a generator
+Levels, gaps, limits and saturation are what levels.py makes alike. The spectrum is content: a generator
 that leaves out fine detail does so in every image, and a page that hid it would hide what readers are asked about.
 """
 

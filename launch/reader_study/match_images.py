@@ -1,8 +1,8 @@
 """Makes real and generated images alike in all that is not their content: channels, size, range, steps of grey.
 
 A file's type, its value range and the gaps between its values would betray which images are real: 8-bit photographs
-have 256 values, a generator's floats have any. So every image is mapped to [0, 1], and launch.reader_study.levels rounds
-both kinds to one grid.
+have 256 values, a generator's floats have any. So every image is mapped to [0, 1], and levels.py rounds both kinds to
+one grid.
 """
 
 import dataclasses

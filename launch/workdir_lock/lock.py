@@ -28,8 +28,8 @@ class WorkdirLock:
     """Context manager: while it is held, no second process can hold the same workdir.
 
     In a directory there are two guards, as each has a hole: flock is race-free and ends with its process, but some
-    network file systems keep it to one host; the file's content (launch/workdir_lock/owner.py), which is refreshed as in a bucket,
-    is seen by all hosts.
+    network file systems keep it to one host; the file's content (owner.py), which is refreshed as in a bucket, is seen
+    by all hosts.
     """
 
     NAME = ".lock"

@@ -1,7 +1,7 @@
 """Checkpoints of one scale as the training writes them, each with digests of every image's arrays and of its files.
 
-Orbax (which this file and singan/storage/stored_checkpoints.py alone import) keeps no checksum of array data: a flipped bit
-would come back as if nothing were wrong. So every checkpoint carries digests, checked when it is read; a damaged one is
+Orbax (which this file and stored_checkpoints.py alone import) keeps no checksum of array data: a flipped bit would come
+back as if nothing were wrong. So every checkpoint carries digests, checked when it is read; a damaged one is
 named and set aside, and the one before it is used.
 """
 
