@@ -119,12 +119,12 @@ def claim_workdir(
             content["starts"].append(start_entry(mesh, all_processes))
             records.write_run(workdir, content)
 
-    all_processes.only_first(check)
-    all_processes.together(write_pixels)
+    all_processes.run_on_first(check)
+    all_processes.run_on_all(write_pixels)
     hosts = all_processes.hosts  # asked for by all, used by the first
     del hosts
-    all_processes.only_first(write_run)
-    content = all_processes.share(content)
+    all_processes.run_on_first(write_run)
+    content = all_processes.broadcast(content)
     return RunRecord(content["id"], content, origin, writes=all_processes.first)
 
 

@@ -216,7 +216,7 @@ def one_image(random_image, random_trained) -> Callable[..., tuple[ScaleInputs, 
 
 def _fresh_state(spec: ScaleSpec, image_id: str, noise: np.ndarray | None) -> ScaleState:
     below = None
-    if spec.inherits:
+    if spec.continues_previous_scale:
         rng = np.random.default_rng(len(image_id) + sum(image_id.encode()))
         below = tuple(initial_variables(net, spec.channels, rng) for net in (spec.generator, spec.critic))
     return starting_state(spec, 0, image_id, noise, below)

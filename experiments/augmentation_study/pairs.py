@@ -18,7 +18,7 @@ from singan.storage.workdir import pixel_digest
 
 MASK_FOLDERS = ("instances", "masks")
 PATIENT, FOLD = "patient", "fold"  # words for what is kept apart between training and test
-LEAST_SHARE = 0.01  # of a patch's pixels that must be foreground: an emptier one teaches nothing of it
+MIN_SHARE = 0.01  # of a patch's pixels that must be foreground: an emptier one teaches nothing of it
 BRIGHT = 99.5  # percentile of the pixels above 0 of an MRI channel that becomes 255
 
 
@@ -95,7 +95,7 @@ def cut(pairs: Sequence[Pair], study: Study) -> tuple[list[Pair], int]:
                 y, x = top + row * study.patch, left + column * study.patch
                 part = np.s_[y : y + study.patch, x : x + study.patch]
                 found = relabel_sequential(instances[part])[0].astype(np.int32)
-                if (found > 0).mean() < LEAST_SHARE:
+                if (found > 0).mean() < MIN_SHARE:
                     empty += 1
                     continue
                 name = pair.id if rows == columns == 1 else f"{pair.id}_y{y:03d}_x{x:03d}"

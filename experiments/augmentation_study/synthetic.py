@@ -95,7 +95,7 @@ def _keep_equal(folder: Path, settings: Mapping[str, Any]) -> None:
 def _write_card(run: Run, settings: Mapping[str, Any], ids: Sequence[str], study: Study, folder: Path) -> None:
     kept = measure.measured_ids([name for name in ids if name in run.ids])
     samples = {
-        name: np.load(folder / f"{name}.npy")[: measure.MOST_SAMPLES].astype(np.float32) / 127.5 - 1 for name in kept
+        name: np.load(folder / f"{name}.npy")[: measure.MAX_SAMPLES].astype(np.float32) / 127.5 - 1 for name in kept
     }
     measured = measure.measure(samples, measure.real_images(run, samples))
     total = len(ids) * study.samples

@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from scipy import ndimage, spatial
 
 from singan.errors import UserError
-from singan.model.generation import hop, run_trained
+from singan.model.generation import run_trained, upsample_to_next_scale
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
 from singan.model.resizing import resize_to
 from singan.model.spec import ScaleSpec
@@ -196,7 +196,7 @@ def translate(
             noisy[chosen],
             numbers,
         )
-        made = np.array(program(*cohort.place(arguments, mesh)))
+        made = np.array(program(*cohort.shard(arguments, mesh)))
         for (_, done), row in zip(some, made, strict=False):
             for (index, _), pixels in zip(done, row, strict=False):
                 results[index].append(pixels)
@@ -226,7 +226,7 @@ def translation_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: in
             for level, scale in zip(levels[1:], range(start_scale, spec.scale + 1), strict=True):
                 here = spec.at(scale)
                 noise = noisy * noise_map(here, jax.random.fold_in(key, scale))
-                made = run_trained(here, trained[scale], noise, hop(here, image), padding)
+                made = run_trained(here, trained[scale], noise, upsample_to_next_scale(here, image), padding)
                 image = jnp.where(known, level[None], jnp.clip(made, -1, 1))
             return image[0]
 

@@ -12,7 +12,7 @@ from launch.run_record import record_of
 from launch.samples import pictures
 from singan import files
 
-MOST_IMAGES = 4  # of the cohort that are shown
+MAX_IMAGES = 4  # of the cohort that are shown
 
 
 def write_pictures(
@@ -24,7 +24,7 @@ def write_pictures(
       shown: variant -> image id -> samples [k, h, w, C] in [-1, 1].
     """
     paths = []
-    images = plan.images[:MOST_IMAGES]
+    images = plan.images[:MAX_IMAGES]
     pyramid = next(iter(plan.pyramids.values()))
     real = {image.id: pyramid.level(image.pixels, len(pyramid) - 1) for image in images}
     count = max((len(samples) for of in shown.values() for samples in of.values()), default=0)

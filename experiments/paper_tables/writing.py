@@ -8,7 +8,7 @@ from experiments.paper_tables.sentences import RULE, Answer
 from experiments.paper_tables.variants import ABOUT
 from experiments.reporting.results import METRICS, SECONDS, Quality, Training
 from experiments.reporting.tables import TITLES, Rows, markdown_table
-from launch.results.numbers import ABSENT, interval, number
+from launch.results.numbers import MISSING, interval, number
 from launch.spreadsheet import csv_lines
 
 CSV_COLUMNS = ("variant", "start_scale", "pixels", "metric", "mean", "p10", "p90", "images", "note")
@@ -37,7 +37,7 @@ def training_rows(trainings: Mapping[str, Training | None]) -> Rows:
     lines = [["variant", "training, s/image", "reconstruction RMSE", "noise amplitude, coarsest scale first"]]
     for name, of in trainings.items():
         if of is None:
-            lines.append([name, "0" if name == "gpnn" else ABSENT, ABSENT, ABSENT])
+            lines.append([name, "0" if name == "gpnn" else MISSING, MISSING, MISSING])
         else:
             lines.append([name, number(of.seconds_per_image), number(of.rmse), " ".join(map(number, of.amplitudes))])
     return lines
@@ -127,7 +127,7 @@ def csv_text(
 
 def _cell(entry: Mapping[str, Any]) -> str:
     if "undefined" in entry:
-        return ABSENT
+        return MISSING
     mark = "*" if "note" in entry else ""
     text = interval(entry["mean"], entry["p10"], entry["p90"]) if entry["images"] > 1 else number(entry["mean"])
     return text + mark

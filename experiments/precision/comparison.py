@@ -8,7 +8,7 @@ from typing import Any
 from experiments.precision.shifts import NOT_SHOWN, Shift, shift
 from experiments.reporting.results import METRICS, Key, Quality, read_quality
 from experiments.reporting.tables import TITLES, signed
-from launch.results.numbers import ABSENT, counted, number
+from launch.results.numbers import MISSING, counted, number
 from launch.results.run_facts import RunFacts, read_facts
 from singan import files
 from singan.config import flatten, to_mapping
@@ -76,10 +76,10 @@ def table_of(rows: Sequence[Row]) -> list[list[str]]:
     lines = [head]
     for title, shifts in rows:
         known = next((found for found in shifts.values() if found), None)
-        cells = [title, number(known.base), number(known.spread)] if known else [title, ABSENT, ABSENT]
+        cells = [title, number(known.base), number(known.spread)] if known else [title, MISSING, MISSING]
         for found in shifts.values():
             if found is None:
-                cells += [ABSENT, NOT_SHOWN]
+                cells += [MISSING, NOT_SHOWN]
             else:
                 cells += [f"{signed(found.difference)} [{signed(found.low)}, {signed(found.high)}]", found.verdict]
         lines.append(cells)

@@ -75,7 +75,7 @@ def images_leave_each_other_alone(spec: ScaleSpec, mesh: Mesh) -> str:
 
     def train(images):
         size = cohort.padded_size(4, mesh, 4 // mesh.size)
-        placed = cohort.place(cohort.stack(images, size), mesh), cohort.place(cohort.stack([state], size), mesh)
+        placed = cohort.shard(cohort.stack(images, size), mesh), cohort.shard(cohort.stack([state], size), mesh)
         compiled = cohort.compile_program(program, *placed)
         return jax.tree.map(lambda leaf: np.array(leaf)[0], compiled(*placed)[0].generator)
 

@@ -86,7 +86,7 @@ def compile_chunk(spec: ScaleSpec, images: int, group: int, steps: int, mesh: Me
     chunk, name = cohort.chunk_program(spec, mesh, group, steps), ("chunk", spec, group, steps)
     program = cohort.compile_program(chunk, *shapes, precision=precision, name=name)
     seconds = time.perf_counter() - started
-    inputs, state = (cohort.place(cohort.stack([tree], size), mesh) for tree in example)
+    inputs, state = (cohort.shard(cohort.stack([tree], size), mesh) for tree in example)
     return Compiled(spec, images, group, steps, program, inputs, state, seconds)
 
 

@@ -18,7 +18,7 @@ from singan.storage.workdir import ImageRecord
 ATTEMPTS = 4  # donors tried for each tumour that is wanted
 RIM = 1.0  # pixels of the brain's border whose values are part brain, part background
 SURROUNDINGS = 5  # pixels around a tumour that are no healthy tissue either
-LEAST_FINEST = 4  # pixels of a tumour at the run's finest scale, below which it would not be seen
+MIN_FINEST = 4  # pixels of a tumour at the run's finest scale, below which it would not be seen
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ def draw(run: Run, image_id: str, candidates: Sequence[Candidate], choice: Choic
         yield Skipped(image_id, "", str(error))
         return
     height, width = run.spec.at(len(run.scales) - 1).size
-    least = int(np.ceil(LEAST_FINEST * allowed.size / (height * width)))
+    least = int(np.ceil(MIN_FINEST * allowed.size / (height * width)))
     made = 0
     for candidate in _in_turn(pool, rng, ATTEMPTS * choice.per_background):
         if made == choice.per_background:

@@ -15,7 +15,7 @@ from singan.storage.run import Run
 
 BRIGHTEST = 99.8  # percentile of what is not black that is shown as white: a few vessels would darken all else
 OUTLINE = (255, 160, 0)
-LEAST_HEIGHT = 160  # of the panels of figure 2b
+MIN_HEIGHT = 160  # of the panels of figure 2b
 PAPER = 255  # where a donor has no such modality
 
 
@@ -46,7 +46,7 @@ def figure_2b(run: Run, insertion: Insertion, results: Sequence[Result]) -> np.n
     for c, channel in enumerate(record.channels):
         white = _white(shown[0][..., c], shown[1][..., c])
         panels = [geometry.upright(_panel(image[..., c], white), record.details) for image in shown]
-        factor = max(1, -(-LEAST_HEIGHT // panels[0].shape[0]))
+        factor = max(1, -(-MIN_HEIGHT // panels[0].shape[0]))
         rows.append((channel, [panel.repeat(factor, 0).repeat(factor, 1) for panel in panels]))
     return pictures.grid(rows, ["background", "composite", *(f"start {result.start_scale}" for result in results)])
 

@@ -19,7 +19,7 @@ import dataclasses
 import numpy as np
 
 RULES = ("auto", "median", "median_mad")
-LEAST_PIXELS = 50  # of healthy brain, for its statistics to mean something
+MIN_PIXELS = 50  # of healthy brain, for its statistics to mean something
 RINGING = 0.1  # of the bright end: what lies less far below 0 is no signal, as launch.images.record_images has it
 
 
@@ -51,7 +51,7 @@ def match(
       ValueError: one of them shows too little healthy brain, or a median is not above 0 where its ratio is wanted.
     """
     for name, mask in (("the donor", donor_tissue), ("the background", tissue)):
-        if mask.sum() < LEAST_PIXELS:
+        if mask.sum() < MIN_PIXELS:
             raise ValueError(f"{name} shows only {int(mask.sum())} pixels of healthy brain to match intensities by")
     old, new = np.asarray(donor[donor_tissue], np.float64), np.asarray(background[tissue], np.float64)
     by_spread = {"auto": _standardised(old) | _standardised(new), "median": False, "median_mad": True}[rule]

@@ -5,15 +5,15 @@ from typing import NamedTuple
 
 from launch.compare.compared import Compared
 from launch.results import quality
-from launch.results.numbers import ABSENT, counted, duration, number, shown
+from launch.results.numbers import MISSING, counted, duration, number, shown
 from launch.results.quality import NOT_MEASURED, Measured
 from launch.spreadsheet import csv_lines
 from singan.config import flatten
 
 CSV_COLUMNS = ("run", "part", "scale", "name", "value", "p10", "p90", "count", "note")
-MISSING = Measured(reason=NOT_MEASURED)
+UNMEASURED = Measured(reason=NOT_MEASURED)
 NOT_EVALUATED = Measured(reason="not evaluated")
-NO_SUCH = Measured(reason=ABSENT)  # of what has no scales
+NOT_APPLICABLE = Measured(reason=MISSING)  # of what has no scales
 
 
 class Row(NamedTuple):
@@ -111,17 +111,17 @@ def to_csv(runs: Sequence[Compared], tables: Iterable[Part]) -> str:
 
 def _about(runs: Sequence[Compared]) -> Part:
     words = list(dict.fromkeys(name for one in runs for name in one.about))
-    rows = [Row(name, name, [one.about.get(name) or ABSENT for one in runs]) for name in words]
-    rows.append(_row(runs, "images", lambda one: f"{len(one.images):,}" if one.images else ABSENT))
-    rows.append(_row(runs, "images diverged", lambda one: ABSENT if one.diverged is None else str(one.diverged)))
-    rows.append(_row(runs, "wall time", lambda one: duration(one.seconds) if one.seconds else ABSENT))
+    rows = [Row(name, name, [one.about.get(name) or MISSING for one in runs]) for name in words]
+    rows.append(_row(runs, "images", lambda one: f"{len(one.images):,}" if one.images else MISSING))
+    rows.append(_row(runs, "images diverged", lambda one: MISSING if one.diverged is None else str(one.diverged)))
+    rows.append(_row(runs, "wall time", lambda one: duration(one.seconds) if one.seconds else MISSING))
     timed = [one.speeds for one in runs if one.speeds]
     if common := set.intersection(*map(set, timed)) if timed else set():
         scale = max(common)
-        speed = lambda one: number(one.speeds[scale]) if one.speeds else ABSENT  # noqa: E731
+        speed = lambda one: number(one.speeds[scale]) if one.speeds else MISSING  # noqa: E731
         rows.append(_row(runs, f"image-steps/s, scale {scale}", speed))
     last = [one.ends[max(one.ends)] if one.ends else {} for one in runs]
-    cells = [ends.get("reconstruction_rmse", NO_SUCH) for ends in last]
+    cells = [ends.get("reconstruction_rmse", NOT_APPLICABLE) for ends in last]
     rows.append(Row("reconstruction_rmse", "reconstruction RMSE, last finished scale", cells))
     return Part("run", "", "Runs", rows)
 
@@ -133,7 +133,7 @@ def _configuration(runs: Sequence[Compared]) -> Part:
     for key in keys:
         held = [one.config.get(key, absent) for one in runs if one.config]
         if any(value != held[0] for value in held[1:]):
-            rows.append(Row(key, key, [shown(one.config[key]) if key in one.config else ABSENT for one in runs]))
+            rows.append(Row(key, key, [shown(one.config[key]) if key in one.config else MISSING for one in runs]))
     return Part("config", "", "Configuration, where it differs", rows)
 
 
@@ -145,7 +145,7 @@ def _by_start_scale(runs: Sequence[Compared]) -> list[Part]:
     for start in sorted(starts - {quality.NOT_KNOWN} or starts, key=quality.start_order):
         metrics = [cohort.get(start, cohort.get(quality.NOT_KNOWN, {})) for cohort in cohorts]
         main, rest = quality.divided(name for of in metrics for name in of)
-        missing = [MISSING if one.evaluation else NOT_EVALUATED for one in runs]
+        missing = [UNMEASURED if one.evaluation else NOT_EVALUATED for one in runs]
         title = f"Samples, {quality.start_name(start)}"
         found.append(Part("evaluation", start, title, _metric_rows(main, metrics, missing)))
         others = _metric_rows(rest, metrics, missing)
@@ -161,12 +161,12 @@ def _by_scale(runs: Sequence[Compared]) -> list[Part]:
     for scale in scales:
         ends = [one.ends.get(scale, {}) for one in runs]
         names = ["reconstruction_rmse"]
-        if any(of.get(name, MISSING).count for of in ends for name in quality.AT_SCALES):
+        if any(of.get(name, UNMEASURED).count for of in ends for name in quality.AT_SCALES):
             names += quality.AT_SCALES
         size = {one.sizes[scale] for one in runs if scale < len(one.sizes)}
         pixels = "".join(f", {h}×{w} pixels" for h, w in size) if len(size) == 1 else ""
         title = f"At the end of scale {scale}{pixels}"
-        missing = [MISSING if one.config else NO_SUCH for one in runs]
+        missing = [UNMEASURED if one.config else NOT_APPLICABLE for one in runs]
         rows = _metric_rows(names, ends, missing)
         found.append(Part("scale", str(scale), title, rows, scale == max(common, default=-1)))
     return found

@@ -14,7 +14,7 @@ from singan.metrics import diversity, memorisation, sliced_wasserstein
 from singan.metrics.values import Undefined, Value
 from singan.storage.run import Run
 
-MOST_IMAGES, MOST_SAMPLES = 8, 8  # that are measured: of the images, and of the samples of each
+MAX_IMAGES, MAX_SAMPLES = 8, 8  # that are measured: of the images, and of the samples of each
 COPIED = 0.5  # share of a sample's judged patches from which on it is a near-copy
 NEAR = 0.5  # so is a blurred one, whose RMSE is below this part of what unrelated images have
 DEFINITIONS = {
@@ -34,9 +34,9 @@ _ONE = Undefined("the run has one training image only: there is no other to comp
 
 def measured_ids(ids: Sequence[str]) -> list[str]:
     """Returns the images whose samples are measured: up to MOST_IMAGES, spread over all."""
-    if len(ids) <= MOST_IMAGES:
+    if len(ids) <= MAX_IMAGES:
         return list(ids)
-    return [str(ids[round(place)]) for place in np.linspace(0, len(ids) - 1, MOST_IMAGES)]
+    return [str(ids[round(place)]) for place in np.linspace(0, len(ids) - 1, MAX_IMAGES)]
 
 
 class Collector:
@@ -49,8 +49,8 @@ class Collector:
     def add(self, ids: Sequence[str], first: int, pixels: Sequence[np.ndarray]) -> None:
         """Takes samples first, first + 1, ... of some images: [k, H, W, C] each, in [-1, 1]."""
         for name, drawn in zip(ids, pixels, strict=True):
-            if name in self._wanted and first < MOST_SAMPLES:
-                kept = np.array(drawn[: MOST_SAMPLES - first])  # a view would keep the whole batch
+            if name in self._wanted and first < MAX_SAMPLES:
+                kept = np.array(drawn[: MAX_SAMPLES - first])  # a view would keep the whole batch
                 self.samples[name] = np.concatenate([self.samples[name], kept]) if name in self.samples else kept
 
 
@@ -64,7 +64,7 @@ def real_images(run: Run, samples: Mapping[str, np.ndarray]) -> dict[str, np.nda
     on_source = first.shape[1:3] != finest and all(
         drawn.shape[1:3] == run.record(name).shape[:2] for name, drawn in samples.items()
     )
-    names = list(samples) + [name for name in run.ids if name not in samples][: MOST_IMAGES - len(samples)]
+    names = list(samples) + [name for name in run.ids if name not in samples][: MAX_IMAGES - len(samples)]
     return {name: run.pixels(name) if on_source else run.finest(name) for name in names}
 
 

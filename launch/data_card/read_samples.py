@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.data_card.measure import MOST_SAMPLES, measured_ids
+from launch.data_card.measure import MAX_SAMPLES, measured_ids
 from launch.images import geometry, image_folders
 from launch.images.image_folders import Entry
 from launch.images.readers import COLOURS
@@ -65,7 +65,7 @@ def read_samples(folder: Path, run: Run) -> Found:
     parts: dict[str, list[np.ndarray]] = {}
     channels: list[int] = []
     for entry, owner in zip(entries, owners, strict=True):
-        if owner in wanted and len(parts.setdefault(owner, [])) < MOST_SAMPLES:
+        if owner in wanted and len(parts.setdefault(owner, [])) < MAX_SAMPLES:
             pixels, channels = _read(entry, run.record(owner))
             parts[owner].append(pixels)
     return Found(

@@ -26,7 +26,7 @@ from singan.model.resizing import resize_to
 from singan.value_map import ValueMap, fit, volume_map
 
 NOT_KNOWN = -1  # the start scale of images that lie in no folder start_00, start_01 ...
-LEAST_SPAN = 0.02  # of the real values' range; what spans less is in other units
+MIN_SPAN = 0.02  # of the real values' range; what spans less is in other units
 NUMBER = re.compile(r"(.+)_\d{4,}")  # as launch.samples.writers names a sample
 
 
@@ -271,7 +271,7 @@ class _Reader:
         if value_map is None:
             raise UserError(f"{entry.source} holds {pixels.dtype} where other generated images are pictures of 8 bits")
         span, known = float(np.ptp(pixels)), float(max(np.subtract(value_map.high, value_map.low)))
-        if 0 < span < LEAST_SPAN * known:
+        if 0 < span < MIN_SPAN * known:
             raise UserError(
                 f"{entry.source} holds values from {pixels.min():.4g} to {pixels.max():.4g}, where real images have"
                 f" {min(value_map.low):.4g} to {max(value_map.high):.4g}: bring both to the same values"

@@ -21,13 +21,13 @@ from singan.sampling import samples as sampling
 from singan.storage import workdir as records
 from singan.storage.run import Run
 
-MOST_SCALES = 4  # start scales that are measured where none are asked for
+MAX_SCALES = 4  # start scales that are measured where none are asked for
 
 
 def default_scales(scales: int) -> list[int]:
     """Returns the start scales that tell most: from the coarsest to the one below the finest, evenly, at most four."""
     below = max(scales - 1, 1)
-    return sorted({round(place) for place in np.linspace(0, below - 1, min(below, MOST_SCALES))})
+    return sorted({round(place) for place in np.linspace(0, below - 1, min(below, MAX_SCALES))})
 
 
 def settings(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-LEAST_VOLUME = 1e-3  # of the box that three axes of length 1 span; less is a plane or a line
+MIN_VOLUME = 1e-3  # of the box that three axes of length 1 span; less is a plane or a line
 # Pictures show slices as radiologists look at them: rows run down to the feet, or to the back; columns run to the back,
 # or to the patient's left, so that the patient's right is on the left.
 SHOWN_TOWARDS = "IPL"
@@ -44,7 +44,7 @@ def completed(affine: np.ndarray, flat: bool) -> np.ndarray | None:
         normal = np.cross(axes[:, 0] / lengths[0], axes[:, 1] / lengths[1])
         result[:3, 2] = normal / max(np.linalg.norm(normal), np.finfo(float).tiny)
         axes, lengths = result[:3, :3], np.linalg.norm(result[:3, :3], axis=0)
-    if not lengths.all() or abs(np.linalg.det(axes / lengths)) < LEAST_VOLUME:
+    if not lengths.all() or abs(np.linalg.det(axes / lengths)) < MIN_VOLUME:
         return None
     return result
 

@@ -17,7 +17,7 @@ from singan.value_map import ValueMap
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 CHANNELS = {"brats": (*MODALITIES, "seg"), "pannuke": ("rgb", "instance", "class", "binary")}
 RINGING = 0.1  # of the bright end: what lies less far below 0 is no signal
-LEAST_OUTSIDE = 0.01  # of a slice's pixels that must be 0 for 0 to be what is outside the brain
+MIN_OUTSIDE = 0.01  # of a slice's pixels that must be 0 for 0 to be what is outside the brain
 DEFAULT = {"brats": MODALITIES, "pannuke": ("rgb",)}
 
 
@@ -181,7 +181,7 @@ def _volume_map(example: Mapping[str, Any], number: int, data: DataConfig) -> Va
     low, high = (bottom, top) if rule == "percentile" else (least, most)
     standardised = bottom < -RINGING * top
     found = mapped(low if standardised else 0.0, high, rule)
-    unknown = found.background == (0.0,) and np.mean(pixels == 0) < LEAST_OUTSIDE
+    unknown = found.background == (0.0,) and np.mean(pixels == 0) < MIN_OUTSIDE
     if standardised and unknown and data.background == "auto":
         raise UserError(
             f"{MODALITIES[number]} holds values below 0, and no one value at its border: say what surrounds the brain"

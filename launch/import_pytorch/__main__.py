@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     config = read_run.config_of(found)
     read_run.check_weights(found, config)
     mesh = runtime.start_jax(1)
-    config, replays = pytorch_replay.choose_hop(found, config, image, mesh)
+    config, replays = pytorch_replay.choose_rule(found, config, image, mesh)
     if text := pytorch_replay.disagreement(found, config, replays):
         if not ACCEPT_MISMATCH.value:
             raise UserError(

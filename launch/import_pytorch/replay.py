@@ -38,7 +38,7 @@ class Replay:
     amplitude: float
 
 
-def choose_hop(found: PytorchRun, config: Config, image: SourceImage, mesh: Mesh) -> tuple[Config, Sequence[Replay]]:
+def choose_rule(found: PytorchRun, config: Config, image: SourceImage, mesh: Mesh) -> tuple[Config, Sequence[Replay]]:
     """Returns the configuration with the rule between scales that explains the stored amplitudes best, and what each
     scale makes under it. Files do not say the rule; where no amplitude tells them apart, the channels do."""
     tried = []
@@ -58,7 +58,7 @@ def replay(found: PytorchRun, config: Config, image: SourceImage, mesh: Mesh) ->
         noise = found.reconstruction_noise if scale == 0 else None
         program = cohort.parallel(_one_scale(spec.at(scale), config.train.noise_weight), mesh)
         arrays = cohort.stack([(trained, noise, made, found.reals[scale][None], padding)], 1)
-        placed = cohort.place(arrays, mesh)
+        placed = cohort.shard(arrays, mesh)
         compiled = cohort.compile_program(program, *placed, precision=config.train.precision)
         made, amplitude = (np.array(result)[0] for result in compiled(*placed))
         replays.append(Replay(made, float(amplitude)))

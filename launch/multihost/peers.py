@@ -44,7 +44,7 @@ class Peers:
         self._beat, self._limit, self._lock = 0, float(PEER_TIMEOUT.value), threading.Lock()
         self._at_end: tuple[Callable[[int], Any], ...] = ()
         self._ending = threading.Lock()
-        self._last_words: dict[str, Any] = {}
+        self._exit_reason: dict[str, Any] = {}
         self.prefix = f"process {index}: " if index else ""
         self._period = min(2.0, PEER_TIMEOUT.value / 5)
 
@@ -112,7 +112,7 @@ class Peers:
             self._limit = 4 * self._period  # it is known that one is gone; the watch says which
             self._stopped.wait(PEER_TIMEOUT.value)
             self._end(self._gone(None, str(error).splitlines()[0][:150]), RESUMABLE)
-        self._take_over()
+        self._claim_exit()
         if isinstance(error, UserError):
             code, text = USER_ERROR, " ".join(str(error).split())
             print(f"error: {text}", file=sys.stderr, flush=True)
@@ -123,7 +123,7 @@ class Peers:
             code, text = 1, f"{type(error).__name__}: {error}".splitlines()[0][:300]
             traceback.print_exception(error)
         with contextlib.suppress(Exception):
-            self._last_words = {"end": text, "code": code}
+            self._exit_reason = {"end": text, "code": code}
             self._say()
             time.sleep(2.5 * self._period)  # process 0 holds the store that the others read it from
         self._exit(code)
@@ -131,7 +131,7 @@ class Peers:
     def _say(self) -> None:
         with self._lock:
             self._beat += 1
-            said = json.dumps({"beat": self._beat, "host": platform.node(), **self._last_words})
+            said = json.dumps({"beat": self._beat, "host": platform.node(), **self._exit_reason})
             self._client.key_value_set(f"{_KEYS}{self.index}", said, allow_overwrite=True)
 
     def _watch(self) -> None:
@@ -181,14 +181,14 @@ class Peers:
         time.sleep(0.1)  # what is printed goes through a thread (launch/multihost/abort_message.py)
         os._exit(code)  # not sys.exit: JAX would wait at the end for those who are gone
 
-    def _take_over(self) -> None:
+    def _claim_exit(self) -> None:
         """Of several threads that find an end, the first goes on from here alone."""
         if not self._ending.acquire(blocking=False):
             threading.Event().wait()
 
     def _begin_end(self, code: int) -> None:
         """Does what is to be done because another process is at its end."""
-        self._take_over()
+        self._claim_exit()
         for action in self._at_end:
             with contextlib.suppress(Exception):
                 action(code)

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 from launch.report.markup import Html, table, tag
-from launch.report.sections import MOST_LISTED, command, definitions
+from launch.report.sections import MAX_LISTED, command, definitions
 from launch.results import quality
 from launch.results.numbers import counted, shown
 from launch.results.run_facts import RunFacts
@@ -21,7 +21,7 @@ def evaluation(run: RunFacts) -> list[Html]:
     starts = sorted(found.cohort, key=quality.start_order)
     main, rest = quality.divided(name for start in starts for name in found.cohort[start])
     rows = [
-        [_name(metric), *(found.cohort[start].get(metric, MISSING).text() for start in starts)]
+        [_name(metric), *(found.cohort[start].get(metric, UNMEASURED).text() for start in starts)]
         for metric in (*main, *rest)
     ]
     head = ["mean over images [10th–90th percentile]", *map(quality.start_name, starts)]
@@ -39,7 +39,7 @@ def evaluation(run: RunFacts) -> list[Html]:
 
 
 SETTINGS = ("num_samples", "seed", "finest_scale", "inception", "metrics")
-MISSING = quality.Measured(reason=quality.NOT_MEASURED)
+UNMEASURED = quality.Measured(reason=quality.NOT_MEASURED)
 
 
 def _name(metric: str) -> Html:
@@ -58,9 +58,9 @@ def _notes(cohort: Mapping[str, Mapping[str, quality.Measured]]) -> list[str]:
 def _by_image(start: str, images: Mapping[str, Mapping[str, Mapping[str, quality.Measured]]]) -> Html:
     there = {name: of[start] for name, of in images.items() if start in of}
     metrics, _ = quality.divided(metric for of in there.values() for metric in of)
-    rows = [[name, *(of.get(m, MISSING).text() for m in metrics)] for name, of in list(there.items())[:MOST_LISTED]]
+    rows = [[name, *(of.get(m, UNMEASURED).text() for m in metrics)] for name, of in list(there.items())[:MAX_LISTED]]
     head = ["image", *map(quality.name_of, metrics)]
     title = f"Image by image, {quality.start_name(start)} ({counted(len(there), 'image')})"
-    more = f"{MOST_LISTED} are listed; evaluation.json has all." if len(there) > MOST_LISTED else None
+    more = f"{MAX_LISTED} are listed; evaluation.json has all." if len(there) > MAX_LISTED else None
     listed = table(head, rows, title) if rows else tag("p", "No images.")
     return tag("details", tag("summary", title), listed, tag("p", more) if more else None)

@@ -15,16 +15,16 @@ from launch.report import curves
 from launch.report.markup import Html, facts, picture, table, tag
 from launch.results import quality
 from launch.results.history import values
-from launch.results.numbers import ABSENT, counted, duration, interval, number, shown
+from launch.results.numbers import MISSING, counted, duration, interval, number, shown
 from launch.results.run_facts import STATUS, RunFacts
 from launch.samples import pictures
 from singan import config as configs
 from singan import files
 from singan.storage.workdir import ImageRecord
 
-MOST_THUMBNAILS, THUMBNAIL = 12, 128  # pictures; pixels of the longer side
-MOST_CHANNELS = 4  # pictures of one image among the thumbnails
-MOST_LISTED = 100  # rows of a table by image
+MAX_THUMBNAILS, THUMBNAIL = 12, 128  # pictures; pixels of the longer side
+MAX_CHANNELS = 4  # pictures of one image among the thumbnails
+MAX_LISTED = 100  # rows of a table by image
 PICTURE_BYTES = 24 * 2**20  # of all grids of a page; the finest scales come first
 
 
@@ -34,19 +34,19 @@ def state(run: RunFacts) -> Html:
     speeds = [scale.image_steps_per_second for scale in run.history]
     versions = last.get("versions") or {}
     said = [
-        ("Status", STATUS.get(str(run.record.get("status")), run.record.get("status", ABSENT))),
+        ("Status", STATUS.get(str(run.record.get("status")), run.record.get("status", MISSING))),
         ("Scales done", f"{len(run.finished)} of {len(run.sizes) or '?'}"),
-        ("Wall time", duration(run.seconds) if run.seconds else ABSENT),
-        ("Speed, finest scale", f"{number(speeds[-1])} image-steps/s" if speeds else ABSENT),
+        ("Wall time", duration(run.seconds) if run.seconds else MISSING),
+        ("Speed, finest scale", f"{number(speeds[-1])} image-steps/s" if speeds else MISSING),
         ("Precision", run.config.train.precision),
-        ("Devices", last.get("devices", ABSENT)),
-        ("Processes", last.get("processes", ABSENT)),
-        ("Starts", len(run.starts) or ABSENT),
-        ("First start", _time(run.starts[0].get("time")) if run.starts else ABSENT),
-        ("Run id", run.record.get("id", ABSENT)),
+        ("Devices", last.get("devices", MISSING)),
+        ("Processes", last.get("processes", MISSING)),
+        ("Starts", len(run.starts) or MISSING),
+        ("First start", _time(run.starts[0].get("time")) if run.starts else MISSING),
+        ("Run id", run.record.get("id", MISSING)),
         ("Code", commit(last)),
-        ("Python", last.get("python", ABSENT)),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or ABSENT),
+        ("Python", last.get("python", MISSING)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or MISSING),
     ]
     return facts(said)
 
@@ -68,14 +68,14 @@ def trained_on(run: RunFacts) -> list[Html]:
         ("Channels", "; ".join(", ".join(names) for names in channels)),
         ("Source", run.config.data.path or run.config.data.source),
     ]
-    shown = run.images[:MOST_THUMBNAILS]
+    shown = run.images[:MAX_THUMBNAILS]
     thumbnails = [
         tag("figure", [picture(png, f"{image.id} {name}") for name, png in found], tag("figcaption", image.id))
         for image in shown
         if (found := _thumbnails(run, image))
     ]
     left = len(run.images) - len(shown)
-    rows = [[image.id, image.source, _size(image), *_value_map(image)] for image in run.images[:MOST_LISTED]]
+    rows = [[image.id, image.source, _size(image), *_value_map(image)] for image in run.images[:MAX_LISTED]]
     head = ["image", "source", "pixels", "channel: value shown as −1 to 1", "background", "stored as"]
     listed = table(head, rows, "Images", words=range(1, len(head)))
     more = _more(len(run.images), "image", "images.json")
@@ -96,10 +96,10 @@ def by_scale(run: RunFacts) -> Html:
         rows.append(
             [
                 scale.scale,
-                f"{size[0]}×{size[1]}" if size else ABSENT,
+                f"{size[0]}×{size[1]}" if size else MISSING,
                 f"{scale.steps:,}",
-                number(round(alive[-1].mean)) if alive else ABSENT,
-                duration(scale.seconds) if scale.seconds else ABSENT,
+                number(round(alive[-1].mean)) if alive else MISSING,
+                duration(scale.seconds) if scale.seconds else MISSING,
                 number(scale.image_steps_per_second),
                 _spread(scale.ends.get("reconstruction_rmse")),
                 _spread(scale.ends.get("noise_amplitude")),
@@ -142,7 +142,7 @@ def diverged(run: RunFacts) -> Html:
     """Returns the images that were left out."""
     if not run.diverged:
         return tag("p", "None.")
-    rows = [[name, where] for name, where in list(run.diverged.items())[:MOST_LISTED]]
+    rows = [[name, where] for name, where in list(run.diverged.items())[:MAX_LISTED]]
     more = _more(len(run.diverged), "image", "run.json")
     return tag("div", table(["image", "diverged at"], rows, "Diverged images", words=[1]), more)
 
@@ -227,13 +227,13 @@ def _time(of: Any) -> str:
     try:
         return f"{datetime.datetime.fromisoformat(of).astimezone(datetime.UTC):%Y-%m-%d %H:%M} UTC"
     except (TypeError, ValueError):
-        return ABSENT
+        return MISSING
 
 
 def _spread(of: Any) -> str:
     numbers = values(of)
     if not numbers.size:
-        return ABSENT
+        return MISSING
     low, high = np.percentile(numbers, (10, 90))
     return interval(float(numbers.mean()), low, high) if numbers.size > 1 else number(float(numbers[0]))
 
@@ -243,8 +243,8 @@ def _line(command: str, *words: str) -> str:
 
 
 def _more(count: int, what: str, file: str) -> Html:
-    said = f"{MOST_LISTED} of {counted(count, what)} are listed; {file} has all."
-    return tag("p", said, class_="quiet") if count > MOST_LISTED else Html("")
+    said = f"{MAX_LISTED} of {counted(count, what)} are listed; {file} has all."
+    return tag("p", said, class_="quiet") if count > MAX_LISTED else Html("")
 
 
 def _size(image: ImageRecord) -> str:
@@ -255,7 +255,7 @@ def _value_map(image: ImageRecord) -> Sequence[str]:
     of = image.value_map
     limits = zip(image.channels, of.least or of.low, of.high, strict=True)
     ranges = [f"{name}: {number(low)} to {number(high)}" for name, low, high in limits]
-    background = [ABSENT if value is None else number(value) for value in of.background]
+    background = [MISSING if value is None else number(value) for value in of.background]
     return [
         "; ".join(ranges),
         background[0] if len(set(background)) == 1 else "; ".join(background),
@@ -273,7 +273,7 @@ def _thumbnails(run: RunFacts, image: ImageRecord) -> list[tuple[str, bytes]]:
     kept = np.clip(np.nan_to_num(pixels[::every, ::every]), -1, 1)  # a damaged file may hold any values
     small = geometry.upright(image.value_map.shown(kept), image.details)
     found = []
-    for name, numbers in list(channel_groups(image.channels).items())[:MOST_CHANNELS]:
+    for name, numbers in list(channel_groups(image.channels).items())[:MAX_CHANNELS]:
         panel = pictures.to_uint8(small[..., numbers])
         drawn = Image.fromarray(panel[..., 0] if panel.shape[-1] == 1 else panel)
         drawn.thumbnail((THUMBNAIL, THUMBNAIL))

@@ -11,8 +11,8 @@ import numpy as np
 from launch.tracking.metrics_file import parse_row, read_lines
 from launch.tracking.rows import ROW_KEYS
 
-MOST_ROWS = 6000  # rows of chunks that are parsed; of a longer file every k-th
-MOST_POINTS = 150  # of a curve in one scale; neighbours are averaged
+MAX_ROWS = 6000  # rows of chunks that are parsed; of a longer file every k-th
+MAX_POINTS = 150  # of a curve in one scale; neighbours are averaged
 EVALUATION = "evaluation/"  # names of what launch.evaluate adds, long after the training
 _CHUNK = b'"steps_per_second"'  # what only the rows of chunks have
 
@@ -91,7 +91,7 @@ def values(of: Any) -> np.ndarray:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yields the rows that count; broken lines, such as one that is being written, are left out."""
     chunks = sum(_CHUNK in line for line in read_lines(path))
-    every, number = -(-chunks // MOST_ROWS), 0
+    every, number = -(-chunks // MAX_ROWS), 0
     for line in read_lines(path):
         if _CHUNK in line:
             number += 1
@@ -115,7 +115,7 @@ def _point(step: float, value: Any) -> Point | None:
 
 
 def _thinned(points: list[Point]) -> list[Point]:
-    if len(points) <= MOST_POINTS:
+    if len(points) <= MAX_POINTS:
         return points
-    groups = np.array_split(np.asarray(points), MOST_POINTS)
+    groups = np.array_split(np.asarray(points), MAX_POINTS)
     return [Point(*map(float, group.mean(0))) for group in groups]

@@ -3,13 +3,13 @@
 import math
 from typing import Any
 
-ABSENT = "–"
+MISSING = "–"
 
 
 def number(value: Any, digits: int = 3) -> str:
     """Returns a number with three significant digits, whole numbers in full; what is none as a dash."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return ABSENT
+        return MISSING
     if isinstance(value, int) or abs(value) >= 10**digits:
         return f"{value:,.0f}"
     if value and not abs(value) >= 1e-4:
@@ -26,7 +26,7 @@ def interval(mean: Any, low: Any, high: Any) -> str:
 def duration(seconds: float) -> str:
     """Returns a time as people say it."""
     if not math.isfinite(seconds):
-        return ABSENT
+        return MISSING
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

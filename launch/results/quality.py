@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from launch.results import history
-from launch.results.numbers import ABSENT, interval, number
+from launch.results.numbers import MISSING, interval, number
 from singan import files
 from singan.errors import UserError
 
@@ -63,7 +63,7 @@ class Measured(NamedTuple):
     def text(self) -> str:
         """Returns 'mean [p10–p90]', the mean alone where it is one value, or the reason for having none."""
         if math.isnan(self.mean):
-            return self.reason or ABSENT
+            return self.reason or MISSING
         return interval(self.mean, self.low, self.high) if self.count > 1 else number(self.mean)
 
 

@@ -55,14 +55,14 @@ def load_cohorts(config: Config, root: AnyPath, processes: Processes | None = No
         small. It is raised in all processes.
     """
     everyone = processes or Processes()
-    found = everyone.together(lambda: find_images(config.data))
+    found = everyone.run_on_all(lambda: find_images(config.data))
     check_same(everyone, config, root, found.ids)
     own = shares(len(found.ids), everyone.count)[everyone.index]
-    images = everyone.together(lambda: found.read(own))
-    parts = everyone.gather([image_to_json(record_of(image)) for image in images])
+    images = everyone.run_on_all(lambda: found.read(own))
+    parts = everyone.all_gather([image_to_json(record_of(image)) for image in images])
     parts = [[image_from_json(row) for row in part] for part in parts]
     rows = [row for part in parts for row in part]
-    everyone.together(lambda: check_alike(config.data, [(row.source, row.shape, row.channels) for row in rows]))
+    everyone.run_on_all(lambda: check_alike(config.data, [(row.source, row.shape, row.channels) for row in rows]))
     shapes = sorted({row.shape for row in rows}, key=lambda shape: shape[:2])
     cohorts = []
     for shape in shapes:
@@ -73,7 +73,7 @@ def load_cohorts(config: Config, root: AnyPath, processes: Processes | None = No
                 [image for image in images if image.pixels.shape == shape],
                 of_shape,
                 [[row.id for row in part if row.shape == shape] for part in parts],
-                everyone.together(lambda shape=shape: _plan(config, shape)),
+                everyone.run_on_all(lambda shape=shape: _plan(config, shape)),
             )
         )
     return cohorts
@@ -90,7 +90,7 @@ def check_same(processes: Processes, config: Config, root: AnyPath, ids: Sequenc
         "workdir": {"--workdir": str(root)},
         "list of images": {"images": f"{len(ids)} images, {ids[0]} to {ids[-1]}, digest {names}"},
     }
-    everyone = processes.gather(here)
+    everyone = processes.all_gather(here)
 
     def compare() -> None:
         for index, there in enumerate(everyone):
@@ -105,7 +105,7 @@ def check_same(processes: Processes, config: Config, root: AnyPath, ids: Sequenc
                     )
 
     _ = processes.hosts
-    processes.together(compare)
+    processes.run_on_all(compare)
 
 
 def _shown(values: dict[str, Any], key: str) -> str:

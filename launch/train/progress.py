@@ -15,7 +15,7 @@ from launch.train import scale_end, scale_samples
 from singan import files
 from singan.config import Config
 from singan.model.spec import ScaleSpec
-from singan.parallel.processes import Team
+from singan.parallel.processes import ProcessGroup
 from singan.storage.finished_scale import FinishedScale
 from singan.storage.workdir import Workdir, read_images
 from singan.training.observer import ChunkResult, ScaleStart, Silent
@@ -30,7 +30,7 @@ class Report:
         self,
         config: Config,
         workdir: Workdir,
-        team: Team,
+        process_group: ProcessGroup,
         channels: Sequence[str],
         padding: Mapping[str, np.ndarray],
         open_writer: Callable[[int | None], Writer],
@@ -39,7 +39,7 @@ class Report:
         padding: of the images that this process trains.
         open_writer: given the restored global step, or None for a run that starts.
         """
-        self._config, self._workdir, self._team = config, workdir, team
+        self._config, self._workdir, self._team = config, workdir, process_group
         self._channels, self._padding, self._open_writer = channels, padding, open_writer
         self._writer: Writer | None = None
         self._told = -1  # the last global step with a row
@@ -192,8 +192,8 @@ class Report:
 class Follower(Silent):
     """The observer in all processes but the first: it has its part in what the Report tells, and tells nothing."""
 
-    def __init__(self, config: Config, team: Team, padding: Mapping[str, np.ndarray]):
-        self._config, self._team, self._padding = config, team, padding
+    def __init__(self, config: Config, process_group: ProcessGroup, padding: Mapping[str, np.ndarray]):
+        self._config, self._team, self._padding = config, process_group, padding
 
     def scale_finished(
         self, spec: ScaleSpec, scales: Sequence[FinishedScale], images: Mapping[str, np.ndarray]

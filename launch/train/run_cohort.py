@@ -23,7 +23,7 @@ from singan.config import Config, to_mapping
 from singan.errors import UserError
 from singan.model.convolution import form_for
 from singan.model.spec import make_spec
-from singan.parallel.processes import Processes, Team, make_team
+from singan.parallel.processes import Processes, ProcessGroup, make_process_group
 from singan.storage.finished_scale import all_whole, image_padding
 from singan.storage.workdir import Workdir
 from singan.training import trainer
@@ -34,18 +34,20 @@ def train_cohort(
     config: Config, cohort: Cohort, mesh: Mesh, stop: StopRequest, processes: Processes, peers: Peers | None
 ) -> int:
     """Trains a cohort, or goes on with it, and returns the exit code. All processes call it."""
-    if any(processes.gather(stop())):
+    if any(processes.all_gather(stop())):
         if processes.first:
             print(f"stopped before {cohort.workdir.path}; the same command goes on", file=sys.stderr)
         return RESUMABLE
     workdir, scales = cohort.workdir, len(cohort.pyramid)
     with contextlib.ExitStack() as stack:
         lock = WorkdirLock(workdir.path)
-        processes.only_first(lambda: stack.enter_context(lock))
-        processes.only_first(lambda: links.check_workdir(workdir.path))
+        processes.run_on_first(lambda: stack.enter_context(lock))
+        processes.run_on_first(lambda: links.check_workdir(workdir.path))
         record = claim_workdir(workdir, config, cohort.images, mesh, processes, cohort.rows)
-        team = make_team(processes, mesh, cohort.by_process)
-        if processes.share(record.is_finished(workdir, scales)) and _is_whole(config, cohort, team, record):
+        process_group = make_process_group(processes, mesh, cohort.by_process)
+        if processes.broadcast(record.is_finished(workdir, scales)) and _is_whole(
+            config, cohort, process_group, record
+        ):
             print(f"the run in {workdir.path} is finished\n{_where(workdir, scales)}")
             return DONE
         if peers is not None and processes.first:
@@ -53,32 +55,32 @@ def train_cohort(
                 lambda code: record.update(workdir, status="stopped" if code in (RESUMABLE, INTERRUPTED) else "failed"),
                 lambda _: lock.__exit__(None, None, None),
             )
-        code = _train(config, cohort, team, record, stop)
+        code = _train(config, cohort, process_group, record, stop)
         if peers is not None:
             peers.at_end()
-        processes.wait()  # the lock is held until no process is at work any more
+        processes.barrier()  # the lock is held until no process is at work any more
     if code == DONE:
         print(f"done\n{_where(workdir, scales)}")
     return code
 
 
-def _is_whole(config: Config, cohort: Cohort, team: Team, record: RunRecord) -> bool:
+def _is_whole(config: Config, cohort: Cohort, process_group: ProcessGroup, record: RunRecord) -> bool:
     """Returns whether a finished run's weights are whole; all processes read them together."""
-    form = form_for(team.mesh.devices.flat[0].platform)
+    form = form_for(process_group.mesh.devices.flat[0].platform)
     first = make_spec(config, cohort.pyramid, len(cohort.channels), form)
-    warn = print_warning if team.processes.first else lambda _: None
-    return all_whole(first, cohort.workdir, record.origin, warn, team)
+    warn = print_warning if process_group.processes.first else lambda _: None
+    return all_whole(first, cohort.workdir, record.origin, warn, process_group)
 
 
-def _train(config: Config, cohort: Cohort, team: Team, record: RunRecord, stop: StopRequest) -> int:
+def _train(config: Config, cohort: Cohort, process_group: ProcessGroup, record: RunRecord, stop: StopRequest) -> int:
     workdir, images = cohort.workdir, cohort.images
     padding = {image.id: image_padding(config, image.value_map) for image in images}
-    report: Report | Follower | ProfilingObserver = Follower(config, team, padding)
-    if team.processes.first:
+    report: Report | Follower | ProfilingObserver = Follower(config, process_group, padding)
+    if process_group.processes.first:
         report = Report(
             config,
             workdir,
-            team,
+            process_group,
             cohort.channels,
             padding,
             lambda step: open_writer(config.tracking, workdir.path, record.id, to_mapping(config), step),
@@ -86,25 +88,27 @@ def _train(config: Config, cohort: Cohort, team: Team, record: RunRecord, stop: 
     own = [TrainingImage(image.id, image.pixels, padding[image.id]) for image in images]
     code, status = FAILED, "failed"
     try:
-        report = profiled(report, workdir.path, team.processes.first)
-        form = form_of_run(record, config, cohort, team.mesh)
-        scales = trainer.train(config, own, cohort.pyramid, workdir, report, team.mesh, form, stop, team)
+        report = profiled(report, workdir.path, process_group.processes.first)
+        form = form_of_run(record, config, cohort, process_group.mesh)
+        scales = trainer.train(
+            config, own, cohort.pyramid, workdir, report, process_group.mesh, form, stop, process_group
+        )
         code, status = DONE, "finished"
         lost = {n: f"scale {i}, step {at}" for i, s in enumerate(scales) for n, at in s.diverged.items()}
         record.update(workdir, diverged=lost)
     except Stopped as stopped:
         code, status = RESUMABLE, "stopped"
-        if team.processes.first or stop():
-            who = _who_stopped(team.processes, stop)
+        if process_group.processes.first or stop():
+            who = _who_stopped(process_group.processes, stop)
             print(f"{who}: {stopped}; the same command resumes", file=sys.stderr)
         else:
-            _who_stopped(team.processes, stop)
+            _who_stopped(process_group.processes, stop)
     except Diverged as diverged:
         status = "diverged"
-        if team.processes.first:
+        if process_group.processes.first:
             print(f"error: {diverged}", file=sys.stderr)
     except jax.errors.JaxRuntimeError as error:
-        status = "stopped" if team.processes.count > 1 and is_of_another(error) else status
+        status = "stopped" if process_group.processes.count > 1 and is_of_another(error) else status
         raise
     finally:
         # Neither may hide what ended the training, such as a full disk.
@@ -112,7 +116,7 @@ def _train(config: Config, cohort: Cohort, team: Team, record: RunRecord, stop: 
             report.close(code)
         with contextlib.suppress(UserError) if code == FAILED else contextlib.nullcontext():
             record.update(workdir, status=status)
-        if team.processes.first:
+        if process_group.processes.first:
             try_write_report(workdir.path, report.warn)
     return code
 
@@ -121,7 +125,7 @@ def _who_stopped(processes: Processes, stop: StopRequest) -> str:
     """Returns the signal that ended the training, and whom it reached where there are several processes."""
     if processes.count == 1:
         return stop.signal_name
-    names = processes.gather(stop.signal_name)
+    names = processes.all_gather(stop.signal_name)
     return ", ".join(f"{name} on {processes.name(index)}" for index, name in enumerate(names) if name)
 
 

@@ -11,7 +11,7 @@ from launch.train.scale_samples import ScaleQuality
 from singan.config import Config
 from singan.metrics.values import Undefined
 from singan.model.spec import ScaleSpec
-from singan.parallel.processes import Team
+from singan.parallel.processes import ProcessGroup
 from singan.storage.finished_scale import FinishedScale
 
 
@@ -36,7 +36,7 @@ def measure(
     scales: Sequence[FinishedScale],
     images: Mapping[str, np.ndarray],
     padding: Mapping[str, np.ndarray],
-    team: Team,
+    process_group: ProcessGroup,
 ) -> ScaleEnd:
     """Measures the finest of `scales`. Every process of the team calls it, with the images that it trains.
 
@@ -44,13 +44,13 @@ def measure(
       images: training images at the scale's size, float32 [h, w, C] in [-1, 1], by id.
       padding: float32 [C] by id.
     """
-    finished, own = scales[-1], team.homes.of(scales[-1].ids).own
+    finished, own = scales[-1], process_group.assignment.of(scales[-1].ids).own
     shown = [name for name in finished.surviving[: config.tracking.max_grid_images] if name in own]
     quality = None
     if any(name in own for name in finished.surviving):
         mine = dataclasses.replace(finished, ids=own, diverged={n: s for n, s in finished.diverged.items() if n in own})
         quality = scale_samples.sample_and_measure(
-            config, spec, [*scales[:-1], mine], images, padding, team.own_mesh, shown
+            config, spec, [*scales[:-1], mine], images, padding, process_group.own_mesh, shown
         )
     rows, pictures = [], {}
     for name in own:
@@ -67,8 +67,8 @@ def measure(
         )
         if name in shown and quality is not None:
             pictures[name] = np.stack([images[name], reconstruction, *quality.samples[name]])
-    parts = team.processes.gather({"rows": rows, "quality": _plain(quality)})
-    together = team.processes.gather_arrays(pictures)
+    parts = process_group.processes.all_gather({"rows": rows, "quality": _plain(quality)})
+    together = process_group.processes.gather_arrays(pictures)
     ordered = {name: together[name] for name in finished.surviving if name in together}
     return ScaleEnd([row for part in parts for row in part["rows"]], _merged([p["quality"] for p in parts]), ordered)
 

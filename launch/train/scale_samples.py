@@ -80,7 +80,7 @@ def sample_and_measure(
         some = ids[begin : begin + together]
         names = [some[min(i, len(some) - 1)] for i in range(together)]
         drawn = drawing(
-            *cohort.place(
+            *cohort.shard(
                 (
                     trained_scales(scales, names),
                     scales[0].rows(names)["reconstruction_noise"],
@@ -92,7 +92,7 @@ def sample_and_measure(
             )
         )
         real = np.stack([images[name] for name in names])
-        measured = jax.tree.map(np.asarray, measuring(drawn, cohort.place(real, mesh))) if count else {}
+        measured = jax.tree.map(np.asarray, measuring(drawn, cohort.shard(real, mesh))) if count else {}
         for index, name in enumerate(some):
             values = {metric: measured[metric][index] for metric in measured}
             rows[name] = {**missing, **_row(values, images[name], count)} if count else {}

@@ -22,11 +22,11 @@ WINDOW, SIGMA = 11, 1.5  # pixels; of the Gaussian of Wang et al. 2004
 RANGE = 2.0  # of the values
 LUMINANCE, CONTRAST = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2  # C1 and C2
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2; finest scale first
-MOST_PAIRS = 128
+MAX_PAIRS = 128
 ONE_SAMPLE = "one sample alone has no diversity: draw two or more"
 
 
-def diversity(samples: Any, image: Any, names: Sequence[str] = (), most_pairs: int = MOST_PAIRS) -> dict[str, Value]:
+def diversity(samples: Any, image: Any, names: Sequence[str] = (), most_pairs: int = MAX_PAIRS) -> dict[str, Value]:
     """Returns `diversity`, `diversity/<channel>` and `ms_ssim` (see DEFINITIONS) of the samples of one image.
 
     A deviation over few samples is biased low (0.56 of its limit for two Gaussian samples, 0.95 for 16): compare equal
@@ -68,7 +68,7 @@ def _deviation(values: np.ndarray) -> float:
     return float(np.std(values, dtype=np.float64)) if np.ptp(values) else 0.0
 
 
-def sample_pairs(count: int, most: int = MOST_PAIRS) -> tuple[Int[Array, "p"], Int[Array, "p"]]:
+def sample_pairs(count: int, most: int = MAX_PAIRS) -> tuple[Int[Array, "p"], Int[Array, "p"]]:
     """Returns at most `most` different pairs of the numbers below `count`, first the ones next to each other (cyclic).
 
     Every number is in as many pairs as any other, or in one or two more.

@@ -29,7 +29,7 @@ from singan.metrics.frechet import map_frechet
 from singan.shapes import Array, Float, PyTree
 
 LAYERS = (64, 192, 768, 2048)
-LEAST_SIDES = {64: 13, 192: 31, 768: 91, 2048: 75}  # pixels; the maps then have 4 x 4 positions
+MIN_SIDES = {64: 13, 192: 31, 768: 91, 2048: 75}  # pixels; the maps then have 4 x 4 positions
 FID_SIDE = 299
 
 
@@ -208,10 +208,10 @@ def inception_features(
     for layer in layers:
         if layer not in LAYERS:
             raise UserError(f"there is no Inception layer {layer}: choose of {', '.join(map(str, LAYERS))}")
-        if min(images.shape[1:3]) < LEAST_SIDES[layer]:
+        if min(images.shape[1:3]) < MIN_SIDES[layer]:
             raise UserError(
                 f"images of {images.shape[1]}x{images.shape[2]} pixels are too small for Inception's layer {layer}:"
-                f" use at least {LEAST_SIDES[layer]} pixels a side, or an earlier layer"
+                f" use at least {MIN_SIDES[layer]} pixels a side, or an earlier layer"
             )
     return Inception().apply(variables, images, tuple(layers))  # pyright: ignore[reportReturnType]
 
@@ -277,5 +277,5 @@ def inception_inputs(
 @functools.cache
 def variable_shapes() -> Mapping[str, PyTree]:
     """Returns the shapes and types of the network's variables."""
-    image = jax.ShapeDtypeStruct((1, LEAST_SIDES[768], LEAST_SIDES[768], 3), np.float32)
+    image = jax.ShapeDtypeStruct((1, MIN_SIDES[768], MIN_SIDES[768], 3), np.float32)
     return jax.eval_shape(Inception().init, jax.random.key(0), image)

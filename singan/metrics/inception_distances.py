@@ -12,7 +12,7 @@ import numpy as np
 
 from singan.errors import UserError
 from singan.metrics.frechet import feature_frechet
-from singan.metrics.inception import LEAST_SIDES, inception_features, inception_inputs, inception_sifid, resized
+from singan.metrics.inception import MIN_SIDES, inception_features, inception_inputs, inception_sifid, resized
 from singan.metrics.kernel_distance import kernel_distance
 from singan.metrics.values import Undefined, Value, check_images
 from singan.shapes import PyTree
@@ -58,10 +58,8 @@ def inception_distance(
     rows: list[dict[str, Value]] = [{} for _ in samples]
     for layer in layers:
         for title in real:
-            if least < LEAST_SIDES.get(layer, 0):
-                values = [Undefined(f"a side below the {LEAST_SIDES[layer]} pixels that layer {layer} needs")] * len(
-                    rows
-                )
+            if least < MIN_SIDES.get(layer, 0):
+                values = [Undefined(f"a side below the {MIN_SIDES[layer]} pixels that layer {layer} needs")] * len(rows)
             else:
                 values = np.asarray(_sifid(variables, real[title][0], generated[title], layer), np.float64).tolist()
             for row, value in zip(rows, values, strict=True):

@@ -34,8 +34,8 @@ DEFINITIONS = {
     " comparable with an Inception SIFID or between numbers of channels",
 }
 
-MOST_CHANNELS = 16
-LEAST_SIDE = 16  # pixels: 4 x 4 feature vectors
+MAX_CHANNELS = 16
+MIN_SIDE = 16  # pixels: 4 x 4 feature vectors
 DIMENSIONS = 64
 _WIDTHS = (32, 32, DIMENSIONS)
 _TONE, _TONE_GAIN = 4, 0.25  # filters of the first layer that keep their mean, and how much they count
@@ -84,10 +84,9 @@ def random_features(images: Float[Array, "n h w c"]) -> Float[Array, "n hh ww d"
       UserError: as random_sifid.
     """
     height, width, channels = images.shape[1:]
-    if min(height, width) < LEAST_SIDE:
+    if min(height, width) < MIN_SIDE:
         raise UserError(
-            f"an image of {height}x{width} pixels is too small for random features:"
-            f" use at least {LEAST_SIDE}x{LEAST_SIDE}"
+            f"an image of {height}x{width} pixels is too small for random features: use at least {MIN_SIDE}x{MIN_SIDE}"
         )
     kernels = filters(channels)
     x = _layer(images, kernels[0])
@@ -103,8 +102,8 @@ def filters(channels: int) -> list[np.ndarray]:
     Raises:
       UserError: there are no channels, or more than MOST_CHANNELS.
     """
-    if not 1 <= channels <= MOST_CHANNELS:
-        raise UserError(f"random features take 1 to {MOST_CHANNELS} channels, not {channels}: choose some of them")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise UserError(f"random features take 1 to {MAX_CHANNELS} channels, not {channels}: choose some of them")
     gain = math.sqrt(2 / (1 + _LEAK**2))
     tone = unit_rows(fixed_normal(_SEED + channels, (_TONE, 9 * channels))).reshape(-1, 9, channels)
     texture = unit_rows(fixed_normal(_SEED + 100 + channels, (_WIDTHS[0] - _TONE, 8 * channels)))

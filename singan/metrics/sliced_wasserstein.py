@@ -32,9 +32,9 @@ DEFINITIONS = {
 
 PATCH = 7
 PROJECTIONS = 64
-LEAST_SIDE = 14  # of the coarsest level: at least 8 x 8 patches
-MOST_LEVELS = 5
-MOST_PATCHES = 4096  # of a level; larger levels give those of a grid
+MIN_SIDE = 14  # of the coarsest level: at least 8 x 8 patches
+MAX_LEVELS = 5
+MAX_PATCHES = 4096  # of a level; larger levels give those of a grid
 _SEED = 20180226
 _BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16
 
@@ -70,7 +70,7 @@ def level_sizes(height: int, width: int) -> list[tuple[int, int]]:
     if min(height, width) < PATCH:
         raise UserError(f"an image of {height}x{width} pixels holds no patch of {PATCH}x{PATCH}: use larger ones")
     sizes = [(height, width)]
-    while len(sizes) < MOST_LEVELS and math.ceil(min(sizes[0]) / 2) >= LEAST_SIDE:
+    while len(sizes) < MAX_LEVELS and math.ceil(min(sizes[0]) / 2) >= MIN_SIDE:
         sizes.insert(0, (math.ceil(sizes[0][0] / 2), math.ceil(sizes[0][1] / 2)))
     return sizes
 
@@ -130,7 +130,7 @@ def sorted_projections(band: Float[Array, "h w c"], vectors: Float[Array, "p p c
     """Returns the projections of a level's patches on each vector, in ascending order."""
     positions = [side - PATCH + 1 for side in band.shape[:2]]
     stride = 1
-    while math.prod(math.ceil(count / stride) for count in positions) > MOST_PATCHES:
+    while math.prod(math.ceil(count / stride) for count in positions) > MAX_PATCHES:
         stride += 1
     projections = lax.conv_general_dilated(
         band[None],

@@ -20,14 +20,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from singan.model.generation import apply_generator, generator_inputs, hop, surround
+from singan.model.generation import apply_generator, generator_inputs, pad_border, upsample_to_next_scale
 from singan.model.noise import Purpose, noise_map, scale_key
 from singan.model.spec import ScaleSpec
 from singan.model.state import ScaleInputs
 from singan.shapes import Array, Float, PyTree
 
 
-class Entrance(NamedTuple):
+class GeneratorInputs(NamedTuple):
     """What enters the generators of a pass, all of it known before the pass; b is 1, or the passes side by side."""
 
     x: Float[Array, "b H W c"]  # the coarsest generator's inputs
@@ -36,45 +36,45 @@ class Entrance(NamedTuple):
     padding: Float[Array, "c"] | float = 0.0  # what surrounds the later generators' previous images
 
 
-def older_noise(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> tuple[Array, ...]:
+def co_trained_noise(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> tuple[Array, ...]:
     """Returns the noise of a step for the older generators, coarsest first, each [1, h, w, C] of its scale.
 
     A generator's draws go on where its training at the scale before left off: they are those of its own step
     `step + age * steps_per_scale`, and never the same twice.
     """
     noises = []
-    for age in range(len(inputs.older_amplitudes), 0, -1):
+    for age in range(len(inputs.co_trained_amplitudes), 0, -1):
         here = spec.at(spec.scale - age)
         own_step = step + age * spec.train.steps_per_scale
         noises.append(noise_map(here, scale_key(inputs.key_data, here.scale, own_step, Purpose.STEP_NOISE)))
     return tuple(noises)
 
 
-def entrance(
+def make_inputs(
     spec: ScaleSpec, inputs: ScaleInputs, noises: tuple[Array, ...], previous: Float[Array, "1 h w c"]
-) -> Entrance:
+) -> GeneratorInputs:
     """Returns what enters the generators that train at `spec.scale`.
 
     Args:
       noises: one for each generator, coarsest first.
       previous: the image that enters the coarsest of them.
     """
-    amplitudes = (*inputs.older_amplitudes, inputs.amplitude)
-    coarsest = spec.at(spec.scale - len(inputs.older_amplitudes))
+    amplitudes = (*inputs.co_trained_amplitudes, inputs.amplitude)
+    coarsest = spec.at(spec.scale - len(inputs.co_trained_amplitudes))
     x, y = generator_inputs(coarsest, noises[0], previous, amplitudes[0], inputs.padding)
     later = zip(amplitudes[1:], noises[1:], strict=True)
-    return Entrance(x, y, tuple(surround(a * noise, spec.border, 0.0) for a, noise in later), inputs.padding)
+    return GeneratorInputs(x, y, tuple(pad_border(a * noise, spec.border, 0.0) for a, noise in later), inputs.padding)
 
 
-def side_by_side(*entrances: Entrance) -> Entrance:
+def side_by_side(*passes: GeneratorInputs) -> GeneratorInputs:
     """Returns the entrance of several passes made at once, with the padding of the first."""
-    rows = [(one.x, one.y, one.noises) for one in entrances]
+    rows = [(one.x, one.y, one.noises) for one in passes]
     x, y, noises = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
-    return Entrance(x, y, noises, entrances[0].padding)
+    return GeneratorInputs(x, y, noises, passes[0].padding)
 
 
 def generate(
-    spec: ScaleSpec, generators: tuple[PyTree, ...], entrance: Entrance
+    spec: ScaleSpec, generators: tuple[PyTree, ...], inputs: GeneratorInputs
 ) -> tuple[Float[Array, "b h w c"], tuple[PyTree, ...]]:
     """Returns (image, variables with updated running statistics) of a pass through generators that train.
 
@@ -84,24 +84,24 @@ def generate(
     The image is of `spec.scale`'s size and not clipped. Gradients flow through the hops to all generators.
     """
     first = spec.scale - len(generators) + 1
-    image, variables = apply_generator(spec.at(first), generators[0], entrance.x, entrance.y, frozen=False)
+    image, variables = apply_generator(spec.at(first), generators[0], inputs.x, inputs.y, frozen=False)
     updated = [variables]
-    for scale, noise, generator in zip(range(first + 1, spec.scale + 1), entrance.noises, generators[1:], strict=True):
+    for scale, noise, generator in zip(range(first + 1, spec.scale + 1), inputs.noises, generators[1:], strict=True):
         here = spec.at(scale)
-        y = surround(smooth_hop(here, image), spec.border, entrance.padding)
+        y = pad_border(differentiable_upsample(here, image), spec.border, inputs.padding)
         image, variables = apply_generator(here, generator, noise + y, y, frozen=False)
         updated.append(variables)
     return image, tuple(updated)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def smooth_hop(spec: ScaleSpec, image: Float[Array, "b h w c"]) -> Float[Array, "b hh ww c"]:
+def differentiable_upsample(spec: ScaleSpec, image: Float[Array, "b h w c"]) -> Float[Array, "b hh ww c"]:
     """Returns hop(spec, image), with the derivative of between_scales 'clip': rounding to 8 bits has none."""
-    return hop(spec, image)
+    return upsample_to_next_scale(spec, image)
 
 
-@smooth_hop.defjvp
+@differentiable_upsample.defjvp
 def _smooth_hop_jvp(spec, primals, tangents):
     method = dataclasses.replace(spec.method, between_scales="clip")
-    smooth = functools.partial(hop, dataclasses.replace(spec, method=method))
-    return hop(spec, *primals), jax.jvp(smooth, primals, tangents)[1]
+    smooth = functools.partial(upsample_to_next_scale, dataclasses.replace(spec, method=method))
+    return upsample_to_next_scale(spec, *primals), jax.jvp(smooth, primals, tangents)[1]

@@ -9,7 +9,9 @@ from singan.model.state import TrainedScale
 from singan.shapes import Array, Float, Key, PyTree
 
 
-def surround(image: Float[Array, "b h w c"], border: int, value: Float[Array, "c"] | float) -> Float[Array, "b H W c"]:
+def pad_border(
+    image: Float[Array, "b h w c"], border: int, value: Float[Array, "c"] | float
+) -> Float[Array, "b H W c"]:
     """Returns the image with `border` pixels of `value` on every side."""
     b, h, w, c = image.shape
     canvas = jnp.broadcast_to(jnp.asarray(value, image.dtype), (b, h + 2 * border, w + 2 * border, c))
@@ -29,13 +31,13 @@ def generator_inputs(
     surroundings included, and the amplitude is 1.
     """
     if spec.scale == 0:
-        x = surround(noise, spec.border, 0.0)
+        x = pad_border(noise, spec.border, 0.0)
         return x, jnp.zeros_like(x)
-    y = surround(previous, spec.border, padding)
-    return surround(amplitude * noise, spec.border, 0.0) + y, y
+    y = pad_border(previous, spec.border, padding)
+    return pad_border(amplitude * noise, spec.border, 0.0) + y, y
 
 
-def hop(spec: ScaleSpec, image: Float[Array, "b h w c"]) -> Float[Array, "b hh ww c"]:
+def upsample_to_next_scale(spec: ScaleSpec, image: Float[Array, "b h w c"]) -> Float[Array, "b hh ww c"]:
     """Returns an image of scale - 1 as the previous image of `spec.scale`, in [-1, 1].
 
     between_scales 'clip' resizes the clipped image; 'uint8' first cuts it down to 8 bits, as the reference does each
@@ -99,5 +101,5 @@ def random_previous(
     for scale in range(spec.scale):
         here = spec.at(scale)
         noise = noise_map(here, jax.random.fold_in(key, scale))
-        image = hop(spec.at(scale + 1), run_trained(here, trained[scale], noise, image, padding))
+        image = upsample_to_next_scale(spec.at(scale + 1), run_trained(here, trained[scale], noise, image, padding))
     return image

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from singan.model import losses
-from singan.model.generation import hop, run_trained
+from singan.model.generation import run_trained, upsample_to_next_scale
 from singan.model.networks import initial_variables
 from singan.model.noise import Purpose, noise_map, scale_key, weights_generator
 from singan.model.spec import ScaleSpec
@@ -44,7 +44,7 @@ def reconstruct_through(
     for scale, one in enumerate(trained, first):
         here = spec.at(scale)
         image = reconstruct(here, one, reconstruction_noise if scale == 0 else None, image, padding)
-        image = hop(spec.at(scale + 1), image) if scale < spec.scale else image
+        image = upsample_to_next_scale(spec.at(scale + 1), image) if scale < spec.scale else image
     return image
 
 
@@ -59,7 +59,7 @@ def open_scale(
     The noise amplitude is noise_weight times the RMSE between the real image and the upsampled reconstruction, fixed
     for the whole scale (SinGAN paper, section 2.2: sigma proportional to that RMSE).
     """
-    previous = hop(spec, reconstruction)
+    previous = upsample_to_next_scale(spec, reconstruction)
     return previous, noise_weight * losses.rmse(previous, real)
 
 
@@ -82,7 +82,7 @@ def starting_state(
       below: (generator, critic) variables of the previous scale; used where the spec says that they are inherited.
       older: variables of the older generators that train on, coarsest first.
     """
-    if spec.inherits:
+    if spec.continues_previous_scale:
         assert below is not None
         generator, critic = below
     else:

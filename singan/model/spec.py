@@ -54,7 +54,7 @@ class ScaleSpec:
         return dataclasses.replace(self, scale=scale)
 
     @property
-    def older(self) -> range:
+    def co_trained(self) -> range:
         """The scales below whose generators train on together with this scale's; none in the sequential schedule."""
         together = self.train.concurrent_scales if self.train.schedule == "concurrent" else 1
         return range(max(self.scale - together + 1, 0), self.scale)
@@ -66,12 +66,12 @@ class ScaleSpec:
         return min(self.network.width * 2**doublings, self.network.max_width)
 
     @property
-    def inherits(self) -> bool:
+    def continues_previous_scale(self) -> bool:
         """Whether both networks start from the previous scale's weights, which they do where the widths agree."""
         return self.scale > 0 and self.at(self.scale - 1).width == self.width
 
     @property
-    def shares_passes(self) -> bool:
+    def batches_passes(self) -> bool:
         """Whether passes of the same weights are made in one batch: where images are, and normalised each by itself.
 
         It saves a quarter of a program's operations, each of which a GPU has to start. Not on a TPU, whose form is

@@ -55,13 +55,13 @@ class ScaleInputs:
     trained: tuple[TrainedScale, ...]  # the frozen scales: 0 .. scale - 1 - len(older_amplitudes)
     hyperparameters: Hyperparameters
     guide: PyTree = None  # what fine-tuning draws its previous images from, instead of noise alone
-    older_amplitudes: tuple[Float[Array, ""], ...] = ()  # of the older scales that train, coarsest first
+    co_trained_amplitudes: tuple[Float[Array, ""], ...] = ()  # of the older scales that train, coarsest first
 
 
 @no_type_check
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class OlderGenerator:
+class CoTrainedGenerator:
     """The generator of a scale below that trains on together with the scale's own (concurrent schedule)."""
 
     generator: PyTree  # variables
@@ -81,7 +81,7 @@ class ScaleState:
     reconstruction_noise: Float[Array, "1 h w 1"] | None  # z* of scale 0; None where scale 0 does not train
     step: Int[Array, ""]
     diverged_at: Int[Array, ""]  # the step at which something was not finite; -1 while all is well
-    older: tuple[OlderGenerator, ...] = ()  # coarsest first
+    older: tuple[CoTrainedGenerator, ...] = ()  # coarsest first
 
 
 def hyperparameters(train: TrainConfig, generators: int) -> Hyperparameters:
@@ -132,7 +132,7 @@ def fresh_state(
         reconstruction_noise,
         np.zeros((), np.int32),
         np.full((), -1, np.int32),
-        tuple(OlderGenerator(variables, fresh_adam(variables)) for variables in older),
+        tuple(CoTrainedGenerator(variables, fresh_adam(variables)) for variables in older),
     )
 
 

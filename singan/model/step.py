@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from singan.model import losses
-from singan.model.concurrent import entrance, generate, older_noise, side_by_side
+from singan.model.concurrent import co_trained_noise, generate, make_inputs, side_by_side
 from singan.model.generation import apply_critic, random_previous
 from singan.model.noise import Purpose, noise_map, scale_key
 from singan.model.spec import ScaleSpec
-from singan.model.state import OlderGenerator, ScaleInputs, ScaleState, adam, alive
+from singan.model.state import CoTrainedGenerator, ScaleInputs, ScaleState, adam, alive
 from singan.shapes import Array, Float, PyTree
 
 METRICS = (
@@ -48,7 +48,7 @@ def draw(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> StepNoise:
     """Returns the random numbers of a step, which depend on (seed, image, scale, step) alone."""
     key = lambda purpose: scale_key(inputs.key_data, spec.scale, step, purpose)  # noqa: E731
     updates = jnp.arange(spec.train.critic_updates)
-    coarsest = spec.at(spec.scale - len(inputs.older_amplitudes))
+    coarsest = spec.at(spec.scale - len(inputs.co_trained_amplitudes))
     epsilon = jax.vmap(lambda u: jax.random.uniform(jax.random.fold_in(key(Purpose.INTERPOLATION), u)))(updates)
 
     def previous(update):
@@ -57,7 +57,7 @@ def draw(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> StepNoise:
 
     # All passes of a step in one batch on accelerators, one after another where batching buys nothing (CPU).
     passes = lax.map(previous, updates) if spec.form == "direct" else jax.vmap(previous)(updates)
-    return StepNoise(noise_map(spec, key(Purpose.STEP_NOISE)), passes, epsilon, older_noise(spec, inputs, step))
+    return StepNoise(noise_map(spec, key(Purpose.STEP_NOISE)), passes, epsilon, co_trained_noise(spec, inputs, step))
 
 
 Draw = Callable[[ScaleSpec, ScaleInputs, Array], StepNoise]
@@ -107,7 +107,7 @@ def update_networks(
     def critic_update(carry, update):
         critic, adam_state, generators = carry
         previous, epsilon = update
-        fake, generators = generate(spec, generators, entrance(spec, inputs, noises, previous))
+        fake, generators = generate(spec, generators, make_inputs(spec, inputs, noises, previous))
         (_, (critic, metrics)), gradient = jax.value_and_grad(_critic_loss, argnums=1, has_aux=True)(
             spec, critic["params"], critic, inputs.real, lax.stop_gradient(fake), epsilon, hyper.gradient_penalty_weight
         )
@@ -122,18 +122,18 @@ def update_networks(
     )
 
     # The generators see the noise and the previous image of the last critic update: nothing new is drawn.
-    fake_entrance = entrance(spec, inputs, noises, random.previous[-1])
-    star_noises = tuple(jnp.zeros_like(noise) for noise in noises)
+    fake_inputs = make_inputs(spec, inputs, noises, random.previous[-1])
+    rec_noises = tuple(jnp.zeros_like(noise) for noise in noises)
     if state.reconstruction_noise is not None:
-        z_star = jnp.broadcast_to(state.reconstruction_noise, noises[0].shape)
-        star_noises = (z_star, *star_noises[1:])
-    star_entrance = entrance(spec, inputs, star_noises, inputs.previous)
+        rec_noise = jnp.broadcast_to(state.reconstruction_noise, noises[0].shape)
+        rec_noises = (rec_noise, *rec_noises[1:])
+    rec_inputs = make_inputs(spec, inputs, rec_noises, inputs.previous)
 
     def generator_update(carry, _):
         generators, adam_states, critic = carry
         params = tuple(generator["params"] for generator in generators)
         (_, (generators, critic, metrics)), gradient = jax.value_and_grad(_generator_loss, argnums=1, has_aux=True)(
-            spec, params, generators, critic, fake_entrance, star_entrance, inputs.real, hyper.reconstruction_weight
+            spec, params, generators, critic, fake_inputs, rec_inputs, inputs.real, hyper.reconstruction_weight
         )
         moved = map(functools.partial(_descend, spec), generators, adam_states, gradient, generator_rates)
         generators, adam_states = zip(*moved, strict=True)
@@ -148,14 +148,14 @@ def update_networks(
         critic=critic,
         generator_adam=generator_adams[-1],
         critic_adam=critic_adam,
-        older=tuple(map(OlderGenerator, generators[:-1], generator_adams[:-1])),
+        older=tuple(map(CoTrainedGenerator, generators[:-1], generator_adams[:-1])),
     )
     return new, {**critic_metrics, **generator_metrics}
 
 
 def _critic_loss(spec, params, variables, real, fake, epsilon, weight):
     """-mean D(real) + mean D(fake) + weight * penalty; the running statistics, if kept, see the three in this order."""
-    if spec.shares_passes:
+    if spec.batches_passes:
         scores, _ = apply_critic(spec, {**variables, "params": params}, jnp.concatenate([real, fake]))
         score_real, score_fake = scores[:1], scores[1:]
     else:
@@ -172,17 +172,17 @@ def _critic_loss(spec, params, variables, real, fake, epsilon, weight):
     return real_term + fake_term + penalty, (variables, metrics)
 
 
-def _generator_loss(spec, params, generators, critic, fake_entrance, star_entrance, real, weight):
+def _generator_loss(spec, params, generators, critic, fake_inputs, rec_inputs, real, weight):
     """-mean D(fake) + weight * MSE(reconstruction, real), both at this scale alone; params as generators, a tuple."""
     with_params = lambda: tuple({**g, "params": p} for g, p in zip(generators, params, strict=True))  # noqa: E731
-    if spec.shares_passes:
-        images, _ = generate(spec, with_params(), side_by_side(fake_entrance, star_entrance))
+    if spec.batches_passes:
+        images, _ = generate(spec, with_params(), side_by_side(fake_inputs, rec_inputs))
         fake, image = images[:1], images[1:]
         scores, _ = apply_critic(spec, critic, fake)
     else:
-        fake, generators = generate(spec, with_params(), fake_entrance)
+        fake, generators = generate(spec, with_params(), fake_inputs)
         scores, critic = apply_critic(spec, critic, fake)
-        image, generators = generate(spec, with_params(), star_entrance)
+        image, generators = generate(spec, with_params(), rec_inputs)
     adversarial = -jnp.mean(scores)
     reconstruction = weight * losses.reconstruction_mse(image, real)
     metrics = {"generator/adversarial": adversarial, "generator/reconstruction": reconstruction}

@@ -53,7 +53,7 @@ def padded_size(images: int, mesh: Mesh, group: int) -> int:
     return -(-images // unit) * unit
 
 
-def place(tree: PyTree, mesh: Mesh) -> PyTree:
+def shard(tree: PyTree, mesh: Mesh) -> PyTree:
     """Returns the tree with its leading axis spread over the mesh; the host's arrays are copied, never shared.
 
     Where the mesh spans several processes, the tree holds this process's rows, and every process has as many.
@@ -78,7 +78,7 @@ def _replicator(mesh: Mesh) -> Callable[..., Any]:
     return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
-def own_rows(array: Any) -> np.ndarray:
+def local_rows(array: Any) -> np.ndarray:
     """Returns a host copy of the rows of an array that lie on this process's devices; all of them for a NumPy array."""
     if isinstance(array, np.ndarray) or array.is_fully_addressable:
         return np.array(array)

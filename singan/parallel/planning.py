@@ -154,7 +154,7 @@ def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
     """Returns (inputs, state) of one image at a scale, of the right shapes and of no meaning."""
     rng = np.random.default_rng(0)
     variables = lambda network: initial_variables(network, spec.channels, rng)  # noqa: E731
-    coarsest = spec.at(spec.scale - len(spec.older))
+    coarsest = spec.at(spec.scale - len(spec.co_trained))
     one = np.ones((), np.float32)
     inputs = ScaleInputs(
         np.zeros((1, *spec.size, spec.channels), np.float32),
@@ -163,12 +163,12 @@ def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
         one,
         image_key_data(0, ""),
         tuple(TrainedScale(variables(spec.at(scale).generator), one) for scale in range(coarsest.scale)),
-        hyperparameters(TrainConfig(), len(spec.older) + 1),
-        older_amplitudes=(one,) * len(spec.older),
+        hyperparameters(TrainConfig(), len(spec.co_trained) + 1),
+        co_trained_amplitudes=(one,) * len(spec.co_trained),
     )
     noise = np.zeros((1, *coarsest.size, 1), np.float32) if coarsest.scale == 0 else None
-    below = (variables(spec.generator), variables(spec.critic)) if spec.inherits else None
-    older = tuple(variables(spec.at(scale).generator) for scale in spec.older)
+    below = (variables(spec.generator), variables(spec.critic)) if spec.continues_previous_scale else None
+    older = tuple(variables(spec.at(scale).generator) for scale in spec.co_trained)
     return inputs, starting_state(spec, 0, "", noise, below, older)
 
 

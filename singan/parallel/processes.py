@@ -44,13 +44,13 @@ class Processes:
     @functools.cached_property
     def hosts(self) -> list[str]:
         """The host's name of each process (gathers)."""
-        return self.gather(platform.node())
+        return self.all_gather(platform.node())
 
     def name(self, index: int) -> str:
         """Returns how a person is told of a process."""
         return f"process {index} (host {self.hosts[index]})"
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Returns the JSON values that all processes gave, in the order of the processes."""
         if self.count == 1:
             return [value]
@@ -69,15 +69,15 @@ class Processes:
                 result |= {name[1:]: loaded[name] for name in loaded.files}
         return result
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Returns process 0's JSON value."""
-        return self.gather(value if self.first else None)[0]
+        return self.all_gather(value if self.first else None)[0]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Returns when every process has come here."""
-        self.gather(None)
+        self.all_gather(None)
 
-    def together(self, action: Callable[[], _T]) -> _T:
+    def run_on_all(self, action: Callable[[], _T]) -> _T:
         """Returns what `action` returns here, or raises in all processes when it raises a UserError in any."""
         if self.count == 1:
             return action()
@@ -87,15 +87,15 @@ class Processes:
             result = action()
         except UserError as raised:
             error = str(raised)
-        errors = self.gather(error)
+        errors = self.all_gather(error)
         for index, text in enumerate(errors):
             if text:
                 raise Agreed(text if all(one == text for one in errors) else f"{self.name(index)}: {text}")
         return result
 
-    def only_first(self, action: Callable[[], Any]) -> None:
+    def run_on_first(self, action: Callable[[], Any]) -> None:
         """Has process 0 do something, and returns when it is done. Raises in all processes as `together`."""
-        self.together(action if self.first else lambda: None)
+        self.run_on_all(action if self.first else lambda: None)
 
     def _gather_bytes(self, message: bytes) -> list[bytes]:
         lengths = self._everywhere(np.array([len(message)], np.int32))[:, 0]
@@ -117,7 +117,7 @@ class Processes:
 
 
 @dataclasses.dataclass(frozen=True)
-class Homes:
+class ImageAssignment:
     """Which process trains which image, for a whole run: an image never moves, as long as the processes are the same.
 
     Attributes:
@@ -142,10 +142,12 @@ class Homes:
         """Images of the process that has the most."""
         return max(len(names) for names in self.by_process)
 
-    def of(self, ids: Sequence[str]) -> "Homes":
+    def of(self, ids: Sequence[str]) -> "ImageAssignment":
         """Returns the same homes for some of the images."""
         kept = set(ids)
-        return Homes(tuple(tuple(name for name in names if name in kept) for names in self.by_process), self.index)
+        return ImageAssignment(
+            tuple(tuple(name for name in names if name in kept) for names in self.by_process), self.index
+        )
 
     def rows(self, each: int) -> list[int]:
         """Returns where the images `ids` lie in an array that has `each` rows of every process."""
@@ -153,17 +155,17 @@ class Homes:
 
 
 @dataclasses.dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """Those who train a cohort: the processes, their devices and their images."""
 
     processes: Processes
     mesh: Mesh  # over all processes' devices, each process's next to each other
     own_mesh: Mesh  # over this process's devices
-    homes: Homes
+    assignment: ImageAssignment
 
-    def of(self, ids: Sequence[str]) -> "Team":
+    def of(self, ids: Sequence[str]) -> "ProcessGroup":
         """Returns the same team for some of the images."""
-        return dataclasses.replace(self, homes=self.homes.of(ids))
+        return dataclasses.replace(self, assignment=self.assignment.of(ids))
 
 
 def shares(count: int, processes: int) -> list[range]:
@@ -173,11 +175,13 @@ def shares(count: int, processes: int) -> list[range]:
     return [range(begin, end) for begin, end in itertools.pairwise(starts)]
 
 
-def make_team(processes: Processes, mesh: Mesh, by_process: Sequence[Sequence[str]]) -> Team:
+def make_process_group(processes: Processes, mesh: Mesh, by_process: Sequence[Sequence[str]]) -> ProcessGroup:
     """Returns the team of the processes on the mesh, given each process's image ids."""
     own = [device for device in mesh.devices.flat if device.process_index == processes.index]
     own_mesh = mesh if len(own) == mesh.size else Mesh(np.asarray(own), mesh.axis_names, axis_types=mesh.axis_types)
-    return Team(processes, mesh, own_mesh, Homes(tuple(tuple(names) for names in by_process), processes.index))
+    return ProcessGroup(
+        processes, mesh, own_mesh, ImageAssignment(tuple(tuple(names) for names in by_process), processes.index)
+    )
 
 
 def _devices_of(index: int) -> list[Any]:

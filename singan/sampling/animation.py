@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from singan.model.generation import hop, run_trained
+from singan.model.generation import run_trained, upsample_to_next_scale
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
 from singan.model.spec import ScaleSpec
 from singan.parallel import cohort
@@ -46,7 +46,7 @@ def animate(
     keys = np.stack([image_key_data(seed, name) for name in names])
     group = 1 if spec.form == "direct" else size // mesh.size
     program = _program(spec, mesh, group, num_frames, start_scale, beta, pull, run.config.train.precision)
-    placed = cohort.place((run.trained(names), run.reconstruction_noise(names), run.padding(names), keys), mesh)
+    placed = cohort.shard((run.trained(names), run.reconstruction_noise(names), run.padding(names), keys), mesh)
     return np.array(program(*placed))[: len(image_ids)]
 
 
@@ -82,7 +82,7 @@ def _walk(spec: ScaleSpec, num_frames: int, start_scale: int, beta: float, pull:
             z = pull * still[s] + (1 - pull) * (now[s] + moved) if s >= start_scale else still[s]
             following.append(z)
             image = run_trained(spec.at(s), trained[s], z, image, padding)
-            image = hop(spec.at(s + 1), image) if s < spec.scale else jnp.clip(image, -1, 1)
+            image = upsample_to_next_scale(spec.at(s + 1), image) if s < spec.scale else jnp.clip(image, -1, 1)
         return (now, following), image[0]
 
     kicked = [(1 - KICK) * z + KICK * u for z, u in zip(still, fresh(0), strict=True)]

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from singan.model.generation import hop, random_previous, run_trained
+from singan.model.generation import random_previous, run_trained, upsample_to_next_scale
 from singan.model.networks import initial_variables
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key, weights_generator
 from singan.model.spec import ScaleSpec
@@ -55,11 +55,11 @@ def fine_tune_to_composites(
 
     def drawn(spec: ScaleSpec, given: ScaleInputs, step: Array) -> StepNoise:
         def previous(key):
-            image = hop(spec.at(start_scale), given.guide)
+            image = upsample_to_next_scale(spec.at(start_scale), given.guide)
             for scale in range(start_scale, spec.scale):
                 noise = noise_map(spec.at(scale), jax.random.fold_in(key, scale))
                 image = run_trained(spec.at(scale), given.trained[scale], noise, image, given.padding)
-                image = hop(spec.at(scale + 1), image)
+                image = upsample_to_next_scale(spec.at(scale + 1), image)
             return image
 
         return _redrawn(spec, given, step, previous)
@@ -159,8 +159,8 @@ def _train(
     ]
     group = 1 if spec.form == "direct" else -(-len(rows) // mesh.size)
     size = cohort.padded_size(len(rows), mesh, group)
-    inputs = cohort.place(cohort.stack([row[0] for row in rows], size), mesh)
-    state = cohort.place(cohort.stack([row[1] for row in rows], size), mesh)
+    inputs = cohort.shard(cohort.stack([row[0] for row in rows], size), mesh)
+    state = cohort.shard(cohort.stack([row[1] for row in rows], size), mesh)
     programs: dict[int, Any] = {}
     done = 0
     while done < steps:
@@ -185,7 +185,7 @@ def _reconstructions(run: Run, image_ids: Sequence[str], scale: int, mesh: Mesh)
     """Returns what the scale's reconstruction starts from, float32 [n, 1, h, w, C]."""
     size = cohort.padded_size(len(image_ids), mesh, 1)
     names = [image_ids[min(i, len(image_ids) - 1)] for i in range(size)]
-    placed = cohort.place((run.trained(names), run.reconstruction_noise(names), run.padding(names)), mesh)
+    placed = cohort.shard((run.trained(names), run.reconstruction_noise(names), run.padding(names)), mesh)
     program = cohort.parallel(lambda *one: start_image(run.spec, *one, start_scale=scale), mesh)
     return np.array(cohort.compile_program(program, *placed, precision=run.config.train.precision)(*placed))
 

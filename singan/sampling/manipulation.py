@@ -102,7 +102,7 @@ def inject(
             np.array([[number for _, number in row] for row in padded], np.int32),
             None if palettes is None else np.stack([palettes[first] for first in firsts]),
         )
-        placed = cohort.place(arguments, mesh)
+        placed = cohort.shard(arguments, mesh)
         made = np.array(program(*placed))
         for (_, jobs), row in zip(some, made, strict=False):
             for (index, _), pixels in zip(jobs, row, strict=False):

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from singan.model.generation import hop, run_trained
+from singan.model.generation import run_trained, upsample_to_next_scale
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
 from singan.model.pyramid import resize_matrix
 from singan.model.scale_start import reconstruct
@@ -63,7 +63,7 @@ def start_image(
     for scale in range(start_scale):
         noise = reconstruction_noise if scale == 0 else None
         image = reconstruct(spec.at(scale), trained[scale], noise, image, padding)
-        image = hop(spec.at(scale + 1), image)
+        image = upsample_to_next_scale(spec.at(scale + 1), image)
     if size == (1.0, 1.0):
         return image
     rows, columns = (
@@ -94,7 +94,7 @@ def sample_from(
         here = spec.at(scale)
         noise = noise_map(here, jax.random.fold_in(key, scale))
         image = run_trained(here, trained[scale], noise, image, padding)
-        image = hop(spec.at(scale + 1), image) if scale < spec.scale else jnp.clip(image, -1, 1)
+        image = upsample_to_next_scale(spec.at(scale + 1), image) if scale < spec.scale else jnp.clip(image, -1, 1)
     return image[0]
 
 
@@ -137,7 +137,7 @@ def injection_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int 
     def of_one(trained, padding, key_data, images, numbers, palette):
         def one(injected):
             image, number = injected
-            previous = hop(spec.at(start_scale), image[None])
+            previous = upsample_to_next_scale(spec.at(start_scale), image[None])
             if palette is not None:
                 previous = nearest_colour(previous, palette)
             return sample_from(spec, trained, previous, padding, start_scale, key_data, number)
@@ -187,9 +187,9 @@ def draw(
         some = tuple(ids[begin : begin + together])
         names = [some[min(i, len(some) - 1)] for i in range(together)]
         keys = np.stack([image_key_data(seed, name) for name in names])
-        placed = cohort.place((run.trained(names), run.reconstruction_noise(names), run.padding(names), keys), mesh)
+        placed = cohort.shard((run.trained(names), run.reconstruction_noise(names), run.padding(names), keys), mesh)
         for first in range(0, num_samples, each):
-            numbers = cohort.place(np.tile(np.arange(first, first + each, dtype=np.int32), (together, 1)), mesh)
+            numbers = cohort.shard(np.tile(np.arange(first, first + each, dtype=np.int32), (together, 1)), mesh)
             if begin == first == 0:
                 planned(together * each, program.memory(*placed, numbers))
             sent.append((some, first, program(*placed, numbers)))

@@ -25,7 +25,7 @@ from singan.sampling.samples import resized_spec
 from singan.storage.run import Run
 
 FACTORS = (2.0, 8.0)
-LEAST_WEIGHT = 50.0  # of the reconstruction in a run that is meant for this; the reference trains with 100
+MIN_WEIGHT = 50.0  # of the reconstruction in a run that is meant for this; the reference trains with 100
 TOLERANCE = 0.05  # relative, between the growth of a step and that from scale to scale in training
 CONFIG = "experiments/super_resolution/config.py"
 
@@ -76,7 +76,7 @@ def super_resolve(
     growth = 1 / run.spec.pyramid.ratio
     steps = steps_of(factor, growth)
     advice = f"train one for it with --config={CONFIG}:{factor:g}"
-    if (weight := run.config.train.reconstruction_weight) < LEAST_WEIGHT:
+    if (weight := run.config.train.reconstruction_weight) < MIN_WEIGHT:
         raise UserError(f"this run's reconstruction weight of {weight:g} is not made for super-resolution: {advice}")
     if abs(factor ** (1 / steps) / growth - 1) > TOLERANCE:
         raise UserError(
@@ -93,7 +93,7 @@ def super_resolve(
         keys = np.stack([image_key_data(seed, name) for name in names])
         pixels = np.stack([images[i] for i in index])
         arguments = (run.trained(names)[-1], run.padding(names), keys, pixels)
-        placed = cohort.place(jax.tree.map(lambda leaf, rows=filled: np.asarray(leaf)[rows], arguments), mesh)
+        placed = cohort.shard(jax.tree.map(lambda leaf, rows=filled: np.asarray(leaf)[rows], arguments), mesh)
         last, precision = run.spec.at(len(run.scales) - 1), run.config.train.precision
         made = np.array(_program(last, mesh, (shape[0], shape[1]), factor, steps, precision)(*placed))
         for i, image in zip(index, made, strict=False):

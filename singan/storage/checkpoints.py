@@ -16,8 +16,8 @@ import orbax.checkpoint as ocp
 
 from singan import files
 from singan.errors import UserError
-from singan.parallel.cohort import own_rows
-from singan.parallel.processes import Homes, Processes
+from singan.parallel.cohort import local_rows
+from singan.parallel.processes import ImageAssignment, Processes
 from singan.shapes import PyTree
 from singan.storage.checkpoint_files import is_checkpoint, names, seal
 from singan.storage.stored_checkpoints import Expected, check_name, digests, leaves_of, newest_whole, steps
@@ -32,7 +32,7 @@ def flatten(tree: PyTree) -> dict[str, np.ndarray]:
 
     Of arrays that are spread over several processes, the rows of this one.
     """
-    return {path: own_rows(leaf) for path, leaf in leaves_of(tree).items()}
+    return {path: local_rows(leaf) for path, leaf in leaves_of(tree).items()}
 
 
 def unflatten(template: PyTree, flat: Mapping[str, np.ndarray]) -> PyTree:
@@ -82,7 +82,7 @@ class ScaleCheckpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         check_name(self._directory)
-        self._processes.only_first(lambda: files.make_directory(self._directory))
+        self._processes.run_on_first(lambda: files.make_directory(self._directory))
         options: dict[str, Any] = {
             "create": False,
             "preservation_policy": _Newest(self._directory),
@@ -122,13 +122,13 @@ class ScaleCheckpoints:
         rows = flatten(tree)
         own = {path: leaf[: len(ids)] for path, leaf in rows.items()}
         self.wait()
-        self._processes.together(lambda: self._check_place(self._directory / str(step), own))
-        parts = self._processes.gather(digests(own, ids))
+        self._processes.run_on_all(lambda: self._check_place(self._directory / str(step), own))
+        parts = self._processes.all_gather(digests(own, ids))
         sums = {name: digest for part in parts for name, digest in part.items()}
         about, arrays = {"images": list(sums), "digests": sums, **extra}, own
         if self._processes.count > 1:  # Orbax writes what lies on the devices, so what only fills the cohort up too
-            homes = Homes(tuple(tuple(part) for part in parts))
-            about, arrays = {**about, "rows": homes.rows(len(next(iter(rows.values()))))}, leaves_of(tree)
+            assignment = ImageAssignment(tuple(tuple(part) for part in parts))
+            about, arrays = {**about, "rows": assignment.rows(len(next(iter(rows.values()))))}, leaves_of(tree)
         about = files.plain(about)
         about["sum"] = files.digest(about)
         arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
@@ -173,7 +173,7 @@ class ScaleCheckpoints:
             else:
                 source.rename(target)
 
-        self._processes.only_first(lambda: self._guarded(move))
+        self._processes.run_on_first(lambda: self._guarded(move))
         self._guarded(self._manager.reload)
         return target.name
 
@@ -183,7 +183,7 @@ class ScaleCheckpoints:
 
     def keep_only(self, step: int) -> None:
         """Removes all checkpoints but one, and what saves that were killed have left; nothing else."""
-        for other in self._processes.share(self._processes.together(lambda: steps(self._directory))):
+        for other in self._processes.broadcast(self._processes.run_on_all(lambda: steps(self._directory))):
             if other != step and other in self._manager.all_steps():
                 self._manager.delete(other)
         if not files.is_bucket(self._directory) and self._processes.first:

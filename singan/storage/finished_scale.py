@@ -13,7 +13,7 @@ from singan.config import Config
 from singan.model.networks import initial_variables
 from singan.model.spec import ScaleSpec
 from singan.model.state import TrainedScale
-from singan.parallel.processes import Processes, Team
+from singan.parallel.processes import Processes, ProcessGroup
 from singan.shapes import PyTree
 from singan.storage.checkpoints import ScaleCheckpoints, unflatten
 from singan.storage.origin import Origin
@@ -82,7 +82,7 @@ def weights_template(spec: ScaleSpec) -> PyTree:
     return {
         "trained": TrainedScale(initial_variables(spec.generator, spec.channels, rng), np.zeros((), np.float32)),
         "critic": initial_variables(spec.critic, spec.channels, rng),
-        "older": tuple(initial_variables(spec.at(s).generator, spec.channels, rng) for s in spec.older),
+        "older": tuple(initial_variables(spec.at(s).generator, spec.channels, rng) for s in spec.co_trained),
         "reconstruction": np.zeros((1, height, width, spec.channels), np.float32),
         "reconstruction_noise": np.zeros((1, height, width, 1), np.float32) if spec.scale == 0 else None,
     }
@@ -94,7 +94,7 @@ def read_finished(
     origin: Origin,
     below: str,
     warn: Callable[[str], None],
-    team: Team | None = None,
+    process_group: ProcessGroup | None = None,
     training: bool = False,
 ) -> FinishedScale | None:
     """Returns a scale whose final weights are there and whole, or None; what is damaged is warned of.
@@ -108,10 +108,10 @@ def read_finished(
         scale, which a kill at its end has left, are removed. Otherwise nothing is changed on disk.
     """
     directory = files.absolute(workdir.checkpoints(spec.scale))
-    processes = team.processes if team else Processes()
-    if not processes.share(directory.is_dir()):
+    processes = process_group.processes if process_group else Processes()
+    if not processes.broadcast(directory.is_dir()):
         return None
-    own = team.homes.own if team else None
+    own = process_group.assignment.own if process_group else None
     template = weights_template(spec)
     expected = Expected(origin.ids, {"weights": template}, origin.digest)
 
@@ -133,7 +133,9 @@ def read_finished(
     return FinishedScale(ids, dict(about["diverged"]), unflatten(template, flat), dict(about["digests"]), held)
 
 
-def all_whole(first: ScaleSpec, workdir: Workdir, origin: Origin, warn: Callable[[str], None], team: Team) -> bool:
+def all_whole(
+    first: ScaleSpec, workdir: Workdir, origin: Origin, warn: Callable[[str], None], process_group: ProcessGroup
+) -> bool:
     """Returns whether the weights of every scale are there, whole, and those that DONE names.
 
     All processes call it, and hold the workdir: what is damaged is set aside.
@@ -141,12 +143,12 @@ def all_whole(first: ScaleSpec, workdir: Workdir, origin: Origin, warn: Callable
     Args:
       first: the spec of scale 0.
     """
-    below, here = "", team
+    below, here = "", process_group
     for scale in range(len(first.pyramid)):
         finished = read_finished(first.at(scale), workdir, origin, below, warn, here, training=True)
-        if finished is None or team.processes.share(read_done(workdir, scale) != finished.digests):
+        if finished is None or process_group.processes.broadcast(read_done(workdir, scale) != finished.digests):
             return False
-        below, here = finished.fingerprint, team.of(finished.surviving)
+        below, here = finished.fingerprint, process_group.of(finished.surviving)
     return True
 
 

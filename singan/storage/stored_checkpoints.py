@@ -130,11 +130,11 @@ def newest_whole(
       UserError: a file cannot be read, is of another Orbax's format, or is of another run.
     """
     processes = processes or Processes()
-    everything = processes.together(lambda: sorted(steps(directory), reverse=True))
-    for step in processes.share(everything):
+    everything = processes.run_on_all(lambda: sorted(steps(directory), reverse=True))
+    for step in processes.broadcast(everything):
         folder: Any = directory / str(step)
-        found, why = processes.together(lambda f=folder: _read(f, own, expected, processes.index))
-        reasons = list(filter(None, processes.gather(why)))
+        found, why = processes.run_on_all(lambda f=folder: _read(f, own, expected, processes.index))
+        reasons = list(filter(None, processes.all_gather(why)))
         if found and not reasons:
             return step, *found
         if set_aside is None and not folder.exists():  # by now a training has gone on: see what it has left

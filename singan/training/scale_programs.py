@@ -14,7 +14,7 @@ from singan.model import scale_start
 from singan.model.spec import ScaleSpec
 from singan.model.state import ScaleInputs, ScaleState, TrainedScale
 from singan.parallel import cohort, planning
-from singan.parallel.processes import Team
+from singan.parallel.processes import ProcessGroup
 from singan.shapes import PyTree
 from singan.training.ahead import Ahead
 
@@ -31,19 +31,23 @@ class ScalePrograms:
     Any thread may ask. Whoever asks for what another thread is making waits for it.
     """
 
-    def __init__(self, spec: ScaleSpec, team: Team):
-        self.spec, self._processes = spec, team.processes
-        self.mesh, self._own_mesh, self._most = team.mesh, team.own_mesh, team.homes.most
+    def __init__(self, spec: ScaleSpec, process_group: ProcessGroup):
+        self.spec, self._processes = spec, process_group.processes
+        self.mesh, self._own_mesh, self._most = (
+            process_group.mesh,
+            process_group.own_mesh,
+            process_group.assignment.most,
+        )
         self.ahead_seconds = 0.0  # that were spent ahead on what `plan` returns
         self._lock, self._made = threading.Lock(), dict[tuple[int, int], Future]()  # by group and steps (0: finish)
         # It may be a context of this thread, which the one that compiles ahead does not see.
         self._x64 = bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
         self._dropped = False
 
-    def serve(self, spec: ScaleSpec, team: Team) -> bool:
+    def serve(self, spec: ScaleSpec, process_group: ProcessGroup) -> bool:
         """Returns whether these are the programs of a scale for a team."""
         own = self.spec, self._most, self.mesh, self._own_mesh
-        return own == (spec, team.homes.most, team.mesh, team.own_mesh)
+        return own == (spec, process_group.assignment.most, process_group.mesh, process_group.own_mesh)
 
     @functools.cached_property
     def example(self) -> tuple[ScaleInputs, ScaleState]:
@@ -60,7 +64,7 @@ class ScalePrograms:
         Args:
           waiting: called now and then while this waits for another thread; it may raise.
         """
-        return self._plan(lambda group: min(self._processes.gather(group)), waiting, ahead=False)
+        return self._plan(lambda group: min(self._processes.all_gather(group)), waiting, ahead=False)
 
     def plan_ahead(self) -> None:
         """Compiles what `plan` is going to return, as far as this process can know it alone.
@@ -154,16 +158,16 @@ class Compiler:
         self._thread = Ahead()
         self._next: ScalePrograms | None = None
 
-    def programs(self, spec: ScaleSpec, team: Team) -> ScalePrograms:
+    def programs(self, spec: ScaleSpec, process_group: ProcessGroup) -> ScalePrograms:
         """Returns the programs of a scale: those that were begun, unless they are for another number of images."""
         begun, self._next = self._next, None
-        if begun is not None and begun.serve(spec, team):
+        if begun is not None and begun.serve(spec, process_group):
             return begun
         if begun is not None:
             begun.drop()
-        return ScalePrograms(spec, team)
+        return ScalePrograms(spec, process_group)
 
-    def go_on(self, now: ScalePrograms, above: ScaleSpec | None, team: Team, group: int) -> None:
+    def go_on(self, now: ScalePrograms, above: ScaleSpec | None, process_group: ProcessGroup, group: int) -> None:
         """Begins to compile what will be asked for next, while a scale trains.
 
         Args:
@@ -178,7 +182,7 @@ class Compiler:
             self._thread.start(lambda: now.chunk(group, rest, ahead=True))
         self._thread.start(lambda: now.finish(group, ahead=True))
         if above is not None:
-            self._next = ScalePrograms(above, team)
+            self._next = ScalePrograms(above, process_group)
             self._thread.start(self._next.plan_ahead)
 
     def __enter__(self) -> "Compiler":
@@ -198,7 +202,7 @@ def finish_program(spec: ScaleSpec, mesh: Any, group: int) -> Callable[..., Any]
         older = tuple(one.generator for one in state.older)
         image = scale_start.reconstruct_through(
             spec,
-            (*map(TrainedScale, older, inputs.older_amplitudes), trained),
+            (*map(TrainedScale, older, inputs.co_trained_amplitudes), trained),
             state.reconstruction_noise,
             inputs.previous,
             inputs.padding,

@@ -13,7 +13,7 @@ from singan.config import Config
 from singan.errors import UserError
 from singan.model.state import ScaleInputs, ScaleState
 from singan.parallel import cohort
-from singan.parallel.processes import Team
+from singan.parallel.processes import ProcessGroup
 from singan.shapes import PyTree
 from singan.storage.checkpoints import ScaleCheckpoints, unflatten
 from singan.storage.finished_scale import FinishedScale
@@ -22,7 +22,7 @@ from singan.storage.stored_checkpoints import Expected
 from singan.storage.workdir import Workdir
 from singan.training.observer import ChunkResult, Observer, ScaleStart
 from singan.training.scale_programs import ScalePrograms
-from singan.training.scale_setup import Opening, TrainingImage
+from singan.training.scale_setup import ScaleSetup, TrainingImage
 
 
 class Diverged(RuntimeError):
@@ -44,15 +44,19 @@ class ScaleRun:
         finished: Sequence[FinishedScale],
         workdir: Workdir,
         observer: Observer,
-        team: Team,
+        process_group: ProcessGroup,
         origin: Origin,
     ):
         """Args: images: those of this process, in the order of team.homes.own."""
         self.config, self.spec, self.programs = config, programs.spec, programs
-        self.workdir, self.observer, self.team = workdir, observer, team
-        self.mesh, self.processes, self.homes = team.mesh, team.processes, team.homes
-        self.ids = self.homes.ids
-        self.opening = Opening(config, self.spec, images, finished, team.own_mesh)
+        self.workdir, self.observer, self.process_group = workdir, observer, process_group
+        self.mesh, self.processes, self.assignment = (
+            process_group.mesh,
+            process_group.processes,
+            process_group.assignment,
+        )
+        self.ids = self.assignment.ids
+        self.setup = ScaleSetup(config, self.spec, images, finished, process_group.own_mesh)
         self.below = finished[-1].fingerprint if finished else ""
         self.origin = origin
 
@@ -65,10 +69,10 @@ class ScaleRun:
         directory = self.workdir.checkpoints(self.spec.scale)
         with ScaleCheckpoints(directory, self.observer.warn, self.processes) as checkpoints:
             found = self._restore(checkpoints)
-            step, states = found if found else (0, self.opening.states())
+            step, states = found if found else (0, self.setup.states())
             fresh = self.spec.scale == 0 and step == 0
             self.observer.restored(None if fresh else self.spec.scale * self.config.train.steps_per_scale + step)
-            inputs = self.opening.inputs()
+            inputs = self.setup.inputs()
 
             def waiting() -> None:
                 if self.processes.count == 1 and should_stop():
@@ -85,10 +89,10 @@ class ScaleRun:
 
     def _restore(self, checkpoints: ScaleCheckpoints) -> tuple[int, list[ScaleState]] | None:
         expected = Expected(self.origin.ids, {"state": self.programs.example[1]}, self.origin.digest)
-        found = checkpoints.latest(self.homes.own, expected)
+        found = checkpoints.latest(self.assignment.own, expected)
         while found and (found[2].get("kind") != "state" or found[2].get("below") != self.below):
             checkpoints.delete(found[0])  # of another training than the one that is now below
-            found = checkpoints.latest(self.homes.own, expected)
+            found = checkpoints.latest(self.assignment.own, expected)
         if found is None:
             return None
         step, flat, about = found
@@ -98,7 +102,7 @@ class ScaleRun:
                 f" ({', '.join(about['images'][:3])} ...): choose another --workdir"
             )
         stacked = unflatten(self.programs.example[1], flat)
-        return step, [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(self.homes.own))]
+        return step, [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(self.assignment.own))]
 
     def _from(self) -> dict[str, str]:
         """Returns what a checkpoint says of what it was trained from."""
@@ -111,7 +115,7 @@ class ScaleRun:
             marked = np.array(stacked.diverged_at)
             marked[len(trees) :] = 0
             stacked = dataclasses.replace(stacked, diverged_at=marked)
-        return cohort.place(stacked, self.mesh)
+        return cohort.shard(stacked, self.mesh)
 
     def _run_chunks(
         self,
@@ -160,7 +164,7 @@ class ScaleRun:
                 if step < train.steps_per_scale and (stop or step % every == 0):
                     stop = tell() or stop
                     self.observer.checkpointing()
-                    checkpoints.save(step, state, self.homes.own, {"kind": "state", **self._from()})
+                    checkpoints.save(step, state, self.assignment.own, {"kind": "state", **self._from()})
                     if stop:
                         checkpoints.wait()
                         raise Stopped(f"stopped at scale {self.spec.scale}, step {step}")
@@ -175,12 +179,12 @@ class ScaleRun:
         """
         if self.processes.count == 1:
             return *results, np.zeros(1, bool)
-        flags = cohort.place(np.full(self.programs.rows(group), asked), self.mesh)
+        flags = cohort.shard(np.full(self.programs.rows(group), asked), self.mesh)
         return cohort.replicate((*results, flags), self.mesh)
 
     def _tell(self, step: int, steps: int, results: Any, seconds: float) -> bool:
         metrics, diverged_at, asked = results
-        rows = self.homes.rows(len(diverged_at) // self.processes.count)
+        rows = self.assignment.rows(len(diverged_at) // self.processes.count)
         metrics, diverged_at = jax.tree.map(lambda leaf: leaf[rows], (metrics, diverged_at))
         diverged = _diverged(self.ids, diverged_at)
         self.observer.chunk_done(ChunkResult(self.spec, self.ids, step, metrics, diverged, steps, seconds))
@@ -196,15 +200,15 @@ class ScaleRun:
     ) -> FinishedScale:
         weights = self.programs.finish(group)(inputs, state)
         _, diverged_at, _ = jax.tree.map(np.array, self._everywhere(({}, state.diverged_at), group, False))
-        diverged = _diverged(self.ids, diverged_at[self.homes.rows(self.programs.rows(group))])
+        diverged = _diverged(self.ids, diverged_at[self.assignment.rows(self.programs.rows(group))])
         self.observer.checkpointing()
         step = self.config.train.steps_per_scale
         extra = {"kind": "weights", "diverged": diverged, **self._from()}
-        digests = checkpoints.save(step, weights, self.homes.own, extra)
+        digests = checkpoints.save(step, weights, self.assignment.own, extra)
         checkpoints.wait()
         checkpoints.keep_only(step)
-        own = jax.tree.map(lambda leaf: cohort.own_rows(leaf)[: len(self.homes.own)], weights)
-        return FinishedScale(self.ids, diverged, own, digests, self.homes.own)
+        own = jax.tree.map(lambda leaf: cohort.local_rows(leaf)[: len(self.assignment.own)], weights)
+        return FinishedScale(self.ids, diverged, own, digests, self.assignment.own)
 
 
 def _diverged(ids: Sequence[str], diverged_at: np.ndarray) -> dict[str, int]:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from singan.config import Config
 from singan.model import scale_start
-from singan.model.generation import hop
+from singan.model.generation import upsample_to_next_scale
 from singan.model.noise import image_key_data
 from singan.model.spec import ScaleSpec
 from singan.model.state import ScaleInputs, ScaleState, TrainedScale, hyperparameters
@@ -29,7 +29,7 @@ class TrainingImage:
     padding: np.ndarray  # float32 [C] in [-1, 1]
 
 
-class Opening:
+class ScaleSetup:
     """Opens one scale for images, given all finished scales below it."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Opening:
         """Args: mesh: over devices of this process, whose images these are."""
         self._config, self._spec, self._images, self._finished, self._mesh = config, spec, images, finished, mesh
         self._ids = tuple(image.id for image in images)
-        self._coarsest = spec.scale - len(spec.older)  # of the scales that train
+        self._coarsest = spec.scale - len(spec.co_trained)  # of the scales that train
 
     def states(self) -> list[ScaleState]:
         """Returns what each image's training starts from."""
@@ -54,9 +54,9 @@ class Opening:
         spec, image = self._spec, self._images[index]
         of_image = lambda tree: jax.tree.map(lambda leaf: leaf[index], tree)  # noqa: E731
         below = None
-        if spec.inherits:
+        if spec.continues_previous_scale:
             below = of_image((self._weights_below["trained"].generator, self._weights_below["critic"]))
-        older = of_image(tuple(self._trained[scale].generator for scale in spec.older))
+        older = of_image(tuple(self._trained[scale].generator for scale in spec.co_trained))
         noise = None
         if spec.scale == 0:
             noise = np.asarray(scale_start.starting_noise(spec, image_key_data(self._config.seed, image.id)))
@@ -88,8 +88,8 @@ class Opening:
                 amplitude[i],
                 image_key_data(self._config.seed, image.id),
                 jax.tree.map(lambda leaf, i=i: leaf[i], trained),
-                hyperparameters(self._config.train, len(spec.older) + 1),
-                older_amplitudes=tuple(self._trained[scale].amplitude[i] for scale in spec.older),
+                hyperparameters(self._config.train, len(spec.co_trained) + 1),
+                co_trained_amplitudes=tuple(self._trained[scale].amplitude[i] for scale in spec.co_trained),
             )
             for i, image in enumerate(images)
         ]
@@ -119,7 +119,9 @@ class Opening:
 
         def through(trained, reconstruction_noise, padding):
             below = coarsest.at(coarsest.scale - 1)
-            return hop(coarsest, scale_start.reconstruct_through(below, trained, reconstruction_noise, start, padding))
+            return upsample_to_next_scale(
+                coarsest, scale_start.reconstruct_through(below, trained, reconstruction_noise, start, padding)
+            )
 
         program = cohort.parallel(through, self._mesh)
         paddings = np.stack([image.padding for image in self._images])
@@ -131,6 +133,6 @@ class Opening:
         count = len(jax.tree.leaves(arrays)[0])
         size = cohort.padded_size(count, self._mesh, 1)
         index = [min(i, count - 1) for i in range(size)]
-        placed = cohort.place(jax.tree.map(lambda leaf: leaf[index], arrays), self._mesh)
+        placed = cohort.shard(jax.tree.map(lambda leaf: leaf[index], arrays), self._mesh)
         compiled = cohort.compile_program(program, *placed, precision=self._config.train.precision, name=name)
         return jax.tree.map(lambda leaf: np.array(leaf)[:count], compiled(*placed))

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from singan.config import Config
 from singan.model.pyramid import Pyramid
 from singan.model.spec import ScaleSpec, make_spec
-from singan.parallel.processes import Processes, Team, make_team
+from singan.parallel.processes import Processes, ProcessGroup, make_process_group
 from singan.storage import workdir as records
 from singan.storage.finished_scale import FinishedScale, read_finished
 from singan.storage.origin import Origin, origin_of
@@ -35,7 +35,7 @@ def train(
     mesh: Mesh,
     form: str,
     should_stop: Callable[[], bool] = lambda: False,
-    team: Team | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> tuple[FinishedScale, ...]:
     """Trains or goes on training all scales of all images; returns the finished scales, coarsest first.
 
@@ -52,18 +52,18 @@ def train(
       UserError: files cannot be written or read.
     """
     by_id = {image.id: image for image in images}
-    team = team or make_team(Processes(), mesh, [list(by_id)])
-    tell = team.processes
-    channels = max(tell.gather(images[0].pixels.shape[-1] if images else 0))
+    process_group = process_group or make_process_group(Processes(), mesh, [list(by_id)])
+    tell = process_group.processes
+    channels = max(tell.all_gather(images[0].pixels.shape[-1] if images else 0))
     first = make_spec(config, pyramid, channels, form)
     steps = config.train.steps_per_scale
     origin = _origin(config, images, tell)
-    last = tell.share(max((s for s in range(len(pyramid)) if workdir.checkpoints(s).is_dir()), default=0))
+    last = tell.broadcast(max((s for s in range(len(pyramid)) if workdir.checkpoints(s).is_dir()), default=0))
     finished: list[FinishedScale] = []
-    with Compiler(config, team.own_mesh.devices.flat[0]) as compiler:
+    with Compiler(config, process_group.own_mesh.devices.flat[0]) as compiler:
         for scale in range(len(pyramid)):
             spec = first.at(scale)
-            here = team.of(finished[-1].surviving) if finished else team
+            here = process_group.of(finished[-1].surviving) if finished else process_group
             below = finished[-1].fingerprint if finished else ""
             done = read_finished(spec, workdir, origin, below, observer.warn, here, training=True)
             repairing = scale < last
@@ -73,7 +73,7 @@ def train(
                         f"scale {scale} has no whole weights, though later scales are there: it is trained again"
                     )
                 told = Repair(observer) if repairing else observer
-                own = [by_id[name] for name in here.homes.own]
+                own = [by_id[name] for name in here.assignment.own]
                 programs = compiler.programs(spec, here)
                 # What lies on disk above may be whole, and then is not trained.
                 above = first.at(scale + 1) if last <= scale < len(pyramid) - 1 else None
@@ -84,13 +84,13 @@ def train(
             elif scale == last:
                 observer.restored((scale + 1) * steps)
             finished.append(done)
-            is_marked = tell.share(records.read_done(workdir, scale) == done.digests)
+            is_marked = tell.broadcast(records.read_done(workdir, scale) == done.digests)
             if not is_marked and not repairing:
-                levels = {name: pyramid.level(by_id[name].pixels, scale) for name in here.homes.own}
+                levels = {name: pyramid.level(by_id[name].pixels, scale) for name in here.assignment.own}
                 observer.scale_finished(spec, finished, levels)
-            if not is_marked or tell.share(records.read_trained_from(workdir, scale) != origin.digest):
+            if not is_marked or tell.broadcast(records.read_trained_from(workdir, scale) != origin.digest):
                 mark = functools.partial(records.write_done, workdir, scale, done.digests, done.diverged, origin.digest)
-                tell.only_first(mark)
+                tell.run_on_first(mark)
             if not done.surviving:
                 raise Diverged(
                     f"every image has diverged by scale {scale}: lower the learning rates or check the images"
@@ -99,12 +99,17 @@ def train(
 
 
 def _origin(config: Config, images: Sequence[TrainingImage], processes: Processes) -> Origin:
-    parts = processes.gather({image.id: records.pixel_digest(image.pixels) for image in images})
+    parts = processes.all_gather({image.id: records.pixel_digest(image.pixels) for image in images})
     return origin_of(config, {name: digest for part in parts for name, digest in part.items()})
 
 
 def _is_whole_above(
-    spec: ScaleSpec, workdir: Workdir, origin: Origin, done: FinishedScale, observer: Observer, team: Team
+    spec: ScaleSpec,
+    workdir: Workdir,
+    origin: Origin,
+    done: FinishedScale,
+    observer: Observer,
+    process_group: ProcessGroup,
 ) -> bool:
-    here = team.of(done.surviving)
+    here = process_group.of(done.surviving)
     return read_finished(spec, workdir, origin, done.fingerprint, observer.warn, here, training=True) is not None

@@ -5,7 +5,7 @@ import pytest
 from experiments.modality_translation import translation
 from experiments.modality_translation.translation import GUESSES, NOISES, Partial, fill, guess, subject, translate
 from singan.errors import UserError
-from singan.model.generation import hop, run_trained
+from singan.model.generation import run_trained, upsample_to_next_scale
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
 from singan.parallel.cohort import image_mesh
 from singan.sampling import manipulation
@@ -40,7 +40,7 @@ def test_known_channels_are_held_at_every_scale_and_leave_as_they_came(random_ru
     for scale in (2, 3):
         here = spec.at(scale)
         noise = np.where(kept, 0, noise_map(here, jax.random.fold_in(key, scale)))
-        image = np.array(run_trained(here, trained[scale], noise, hop(here, image), padding))
+        image = np.array(run_trained(here, trained[scale], noise, upsample_to_next_scale(here, image), padding))
         image[..., kept] = spec.pyramid.level(one.pixels, scale)[..., kept]
     np.testing.assert_allclose(made[1], np.clip(image[0], -1, 1), atol=2e-5)
 

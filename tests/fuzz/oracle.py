@@ -17,9 +17,9 @@ from singan.errors import UserError
 
 SUCCESS, REFUSED = "success", "one clear line"
 LONGEST_LINE = 1200  # characters of a message
-MOST_LINES = 12  # that a function may print
-MOST_SECONDS = 15.0
-MOST_BYTES = 700 * 2**20  # by which one example may raise the largest memory that the process has had
+MAX_LINES = 12  # that a function may print
+MAX_SECONDS = 15.0
+MAX_BYTES = 700 * 2**20  # by which one example may raise the largest memory that the process has had
 # What only a programmer reads: addresses, classes, tracebacks.
 UGLY = re.compile(r"Traceback| at 0x[0-9a-f]{6}|<class |<function |<built-in|object has no attribute|\bNoneType\b")
 
@@ -51,9 +51,9 @@ def judge(action: Callable[[], Any], refusals: tuple[type[Exception], ...] = (Us
     check_line(line, outcome)
     if noise:
         raise Fault(f"noise besides its outcome: {noise[0][:200]}")
-    if (seconds := time.monotonic() - started) > MOST_SECONDS:
+    if (seconds := time.monotonic() - started) > MAX_SECONDS:
         raise Fault(f"took {seconds:.0f} s")
-    if (grown := _peak() - before) > MOST_BYTES:
+    if (grown := _peak() - before) > MAX_BYTES:
         raise Fault(f"took {grown / 2**20:.0f} MiB")
     return outcome, line
 
@@ -89,11 +89,11 @@ def _limited() -> Iterator[None]:
         raise _TooLongError
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
     try:
         yield
     except _TooLongError:
-        raise Fault(f"did not end within {MOST_SECONDS:.0f} s") from None
+        raise Fault(f"did not end within {MAX_SECONDS:.0f} s") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -116,7 +116,7 @@ def _noise() -> Iterator[list[str]]:
     # Those that Python shows: deprecations are for programmers.
     shown = [warning for warning in caught if not issubclass(warning.category, HIDDEN)]
     said += [f"{warning.category.__name__}: {warning.message}" for warning in shown]
-    if len(lines := out.getvalue().splitlines()) > MOST_LINES:
+    if len(lines := out.getvalue().splitlines()) > MAX_LINES:
         said.append(f"{len(lines)} lines, beginning with {lines[0]}")
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from singan.model.concurrent import Entrance
+from singan.model.concurrent import GeneratorInputs
 from singan.model.step import _critic_loss, _generator_loss, train_step
 from singan.parallel.cohort import image_mesh, parallel, place, stack
 
@@ -28,7 +28,7 @@ def test_a_loss_does_not_depend_on_the_weights_of_other_images(tiny_spec, one_im
 
     def generator_loss(params, critic, real, x):
         return _generator_loss(
-            spec, (params,), ({"params": params},), critic, Entrance(x, x), Entrance(x, x), real, 10.0
+            spec, (params,), ({"params": params},), critic, GeneratorInputs(x, x), GeneratorInputs(x, x), real, 10.0
         )[0]
 
     if which == "critic":

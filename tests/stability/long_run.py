@@ -28,7 +28,7 @@ from singan import files
 from singan.config import parse, to_mapping
 from singan.model.convolution import form_for
 from singan.model.pyramid import plan
-from singan.parallel.processes import Processes, make_team
+from singan.parallel.processes import Processes, make_process_group
 from singan.storage.finished_scale import image_padding
 from singan.storage.workdir import Workdir
 from singan.training import trainer
@@ -95,8 +95,8 @@ def measure(workdir: Path, first: int, steps: int, wandb: str = "offline") -> Wa
     def writer(step: int | None):
         return open_writer(config.tracking, workdir, record.id, to_mapping(config), step)
 
-    team = make_team(Processes(), mesh, [[image.id for image in images]])
-    report = Watched(config, directory, team, images[0].channels, padding, writer, at=(first, steps))
+    process_group = make_process_group(Processes(), mesh, [[image.id for image in images]])
+    report = Watched(config, directory, process_group, images[0].channels, padding, writer, at=(first, steps))
     cohort = [TrainingImage(image.id, image.pixels, padding[image.id]) for image in images]
     try:
         form = form_for(mesh.devices.flat[0].platform)

@@ -46,16 +46,16 @@ def compare(steps: int, preset: str = "corrected", form: str = "direct", options
     spec, image = _spec(preset, form), _image()
     chosen = {what: PRECISIONS[name] for what, name in CHOSEN.items() if options or what == FLOAT32}
     below: list[TrainedScale] = []
-    reconstruction, z_star = None, None
+    reconstruction, rec_noise = None, None
     for scale in range(len(spec.pyramid)):
         here = spec.at(scale)
         real = here.pyramid.level(image, scale)[None]
         if scale == 0:
             previous, amplitude = np.zeros_like(real), np.float32(1)
         else:
-            from singan.model.generation import hop
+            from singan.model.generation import upsample_to_next_scale
 
-            previous = np.asarray(hop(here, reconstruction), np.float32)
+            previous = np.asarray(upsample_to_next_scale(here, reconstruction), np.float32)
             amplitude = np.float32(0.1 * np.sqrt(np.mean(np.square(previous - real))))
         inputs = ScaleInputs(
             real,
@@ -67,7 +67,7 @@ def compare(steps: int, preset: str = "corrected", form: str = "direct", options
             hyperparameters(TrainConfig(), 1),
         )
         state = _state(here, scale)
-        z_star = state.reconstruction_noise if scale == 0 else z_star
+        rec_noise = state.reconstruction_noise if scale == 0 else rec_noise
         noises = [jax.jit(lambda i, n, s=here: draw(s, i, n))(inputs, np.int32(n)) for n in range(steps)]
         runs = {}
         for what, precision in {"float64": "highest", **chosen}.items():
@@ -89,7 +89,7 @@ def compare(steps: int, preset: str = "corrected", form: str = "direct", options
                 )
         generator = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), runs[FLOAT32][-1].generator)
         trained = TrainedScale(generator, amplitude)
-        noise = z_star if scale == 0 else None
+        noise = rec_noise if scale == 0 else None
         reconstruction = np.asarray(reconstruct(here, trained, noise, inputs.previous, inputs.padding), np.float32)
         below.append(trained)
 
@@ -114,9 +114,9 @@ def _run(spec: Any, inputs: Any, state: Any, noises: Sequence[Any]) -> Iterator[
 
     def step(inputs, state, noise):
         new, metrics = update_networks(spec, inputs, state, noise)
-        z_star = new.reconstruction_noise if spec.scale == 0 else None
+        rec_noise = new.reconstruction_noise if spec.scale == 0 else None
         trained = TrainedScale(new.generator, inputs.amplitude)
-        return new, metrics, reconstruct(spec, trained, z_star, inputs.previous, inputs.padding)
+        return new, metrics, reconstruct(spec, trained, rec_noise, inputs.previous, inputs.padding)
 
     compiled = jax.jit(step, compiler_options=QUICKLY_COMPILED)
     for number, noise in enumerate(noises):
@@ -148,7 +148,7 @@ def _state(spec: Any, scale: int) -> Any:
 
     noise = np.asarray(starting_noise(spec, image_key_data(0, "x"))) if scale == 0 else None
     below = None
-    if spec.inherits:
+    if spec.continues_previous_scale:
         rng = np.random.default_rng(scale)
         below = tuple(initial_variables(net, spec.channels, rng) for net in (spec.generator, spec.critic))
     return starting_state(spec, 0, "x", noise, below)

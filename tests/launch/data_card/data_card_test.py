@@ -87,7 +87,7 @@ def test_plain_images_cannot_be_judged():
 def test_only_a_part_of_large_sets_is_kept():
     ids = [f"image{number:02d}" for number in range(20)]
     kept = measuring.measured_ids(ids)
-    assert len(kept) == measuring.MOST_IMAGES
+    assert len(kept) == measuring.MAX_IMAGES
     assert {"image00", "image19"} <= set(kept)
     collector = Collector(ids)
     pixels = np.random.default_rng(0).normal(size=(6, 4, 4, 1)).astype(np.float32)

@@ -64,7 +64,7 @@ class Network(torch.nn.Module):
         return x if y is None else x + y[..., BORDER:-BORDER, BORDER:-BORDER]
 
 
-def surround(image):
+def pad_border(image):
     return torch.nn.functional.pad(image, (BORDER,) * 4)
 
 
@@ -94,12 +94,12 @@ AMPLITUDES = [1, torch.tensor(0.25), np.float64(0.125)]
 def write_training(folder, amplitudes=AMPLITUDES, padded=True, **options):
     """Writes what the reference leaves of a training of three scales."""
     noise = torch.randn(1, 1, *SIZES[0], generator=torch.Generator().manual_seed(0))
-    noise = (surround(noise) if padded else noise).expand(1, CHANNELS, -1, -1)
+    noise = (pad_border(noise) if padded else noise).expand(1, CHANNELS, -1, -1)
     for scale, (generator, critic) in enumerate(networks()):
         (folder / str(scale)).mkdir(parents=True)
         torch.save(generator.state_dict(), folder / str(scale) / "netG.pth", **options)
         torch.save(critic.state_dict(), folder / str(scale) / "netD.pth", **options)
-        torch.save(noise if scale == 0 else surround(torch.zeros_like(reals()[scale])), folder / f"{scale}/z_opt.pth")
+        torch.save(noise if scale == 0 else pad_border(torch.zeros_like(reals()[scale])), folder / f"{scale}/z_opt.pth")
     torch.save(reals(), folder / "reals.pth", **options)
     torch.save(amplitudes, folder / "NoiseAmp.pth", **options)
     torch.save([generator for generator, _ in networks()], folder / "Gs.pth", **options)
@@ -156,7 +156,7 @@ def test_every_scale_computes_what_pytorch_does(imported):
         previous = torch.rand(1, CHANNELS, *SIZES[scale], generator=rng) * 2 - 1 if scale else torch.zeros_like(noise)
         amplitude = [1, 0.25, 0.125][scale]
         with torch.no_grad():
-            expected = generator(surround(amplitude * noise + previous), surround(previous))
+            expected = generator(pad_border(amplitude * noise + previous), pad_border(previous))
             scores = critic.train()(previous + noise)
         trained = jax.tree.map(lambda leaf: leaf[0], run.trained(run.ids)[scale])
         last = lambda image: image.numpy().transpose(0, 2, 3, 1)  # noqa: E731
@@ -179,7 +179,7 @@ def test_reconstructions_and_their_errors_are_pytorchs(imported, tmp_path):
             image = previous = bring_up(run, scale, image)
             amplitudes.append(0.1 * (previous - reals()[scale]).square().mean().sqrt().item())
         with torch.no_grad():
-            image = generator(surround(image), surround(previous))
+            image = generator(pad_border(image), pad_border(previous))
         ours = run.scales[scale].weights["reconstruction"][0, 0]
         np.testing.assert_allclose(ours, image[0].permute(1, 2, 0), atol=2e-5)
         error = (image - reals()[scale]).square().mean().sqrt().item()
@@ -195,7 +195,7 @@ def test_reconstructions_and_their_errors_are_pytorchs(imported, tmp_path):
     found = read_run.read_run(tmp_path / "again")
     picture = read_run.image_of(found, "", (), "auto")
     mesh = image_mesh(jax.devices()[:1])
-    config, replays = pytorch_replay.choose_hop(found, read_run.config_of(found), picture, mesh)
+    config, replays = pytorch_replay.choose_rule(found, read_run.config_of(found), picture, mesh)
     assert config.method.between_scales == run.config.method.between_scales
     assert [replay.amplitude for replay in replays[1:]] == pytest.approx(amplitudes, rel=1e-5)
     assert pytorch_replay.disagreement(found, config, replays) == ""

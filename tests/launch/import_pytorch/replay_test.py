@@ -21,7 +21,7 @@ def test_a_real_checkpoint(shared_data):
     assert config.network == NetworkConfig()
     image = read_run.image_of(found, "", (), "auto")
     mesh = image_mesh(jax.devices()[:1])
-    config, replays = pytorch_replay.choose_hop(found, config, image, mesh)
+    config, replays = pytorch_replay.choose_rule(found, config, image, mesh)
     errors = [
         math.sqrt(np.square(replay.reconstruction[0] - real).mean())
         for replay, real in zip(replays, found.reals, strict=False)

@@ -158,7 +158,7 @@ def test_a_training_of_no_known_rule_is_refused_but_if_asked_for(commands, tmp_p
 def replayed(folder):
     found = read_run.read_run(folder)
     image = read_run.image_of(found, "", (), "auto")
-    config, replays = replay.choose_hop(found, read_run.config_of(found), image, image_mesh(jax.devices()[:1]))
+    config, replays = replay.choose_rule(found, read_run.config_of(found), image, image_mesh(jax.devices()[:1]))
     return found, config, replays
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from launch.report import curves
 from launch.report.page import try_write_report, write_report
-from launch.results.history import MOST_POINTS, MOST_ROWS, Point, ScaleHistory, read_history
+from launch.results.history import MAX_POINTS, MAX_ROWS, Point, ScaleHistory, read_history
 from launch.results.numbers import duration, number
 from launch.results.run_facts import read_facts
 from singan.config import parse
@@ -198,7 +198,7 @@ def test_an_error_never_stops_the_training_that_asks_for_the_page(tmp_path, ugly
 
 
 def test_a_long_file_is_thinned_to_means_and_what_scales_ended_with_is_kept(tmp_path):
-    path, count = tmp_path / "metrics.jsonl", 3 * MOST_ROWS
+    path, count = tmp_path / "metrics.jsonl", 3 * MAX_ROWS
     with path.open("w") as file:
         for step in range(1, count + 1):
             row = {"global_step": step, "scale": 0, "scale_step": step, "time": step / 10, "steps_per_second": 10.0}
@@ -212,7 +212,7 @@ def test_a_long_file_is_thinned_to_means_and_what_scales_ended_with_is_kept(tmp_
     assert scale.ends == {"swd": [0.1, None, 0.3]}
     assert list(scale.curves) == ["steps_per_second", "critic/real"]
     points = scale.curves["critic/real"]
-    assert len(points) == MOST_POINTS
+    assert len(points) == MAX_POINTS
     assert all(point.mean == point.step == point.low == point.high for point in points)
     assert abs(np.mean([point.mean for point in points]) - count / 2) < 2
     assert scale.steps == count

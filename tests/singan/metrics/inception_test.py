@@ -6,7 +6,7 @@ from singan.errors import UserError
 from singan.metrics.frechet import single_image_frechet
 from singan.metrics.inception import (
     LAYERS,
-    LEAST_SIDES,
+    MIN_SIDES,
     Inception,
     inception_features,
     inception_inputs,
@@ -210,11 +210,11 @@ def test_resizing_is_pytorchs():
 
 def test_least_sides_leave_four_by_four_positions():
     for layer in (64, 192, 768):
-        for side, positions in ((LEAST_SIDES[layer], 4), (LEAST_SIDES[layer] - 1, 3)):
+        for side, positions in ((MIN_SIDES[layer], 4), (MIN_SIDES[layer] - 1, 3)):
             x = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
             shapes = jax.eval_shape(lambda v, x, layer=layer: Inception().apply(v, x, (layer,)), variable_shapes(), x)
             assert shapes[layer].shape == (1, positions, positions, layer)
-    smallest = jax.ShapeDtypeStruct((1, LEAST_SIDES[2048], LEAST_SIDES[2048], 3), np.float32)
+    smallest = jax.ShapeDtypeStruct((1, MIN_SIDES[2048], MIN_SIDES[2048], 3), np.float32)
     shapes = jax.eval_shape(lambda v, x: inception_features(v, x, (2048,)), variable_shapes(), smallest)
     assert shapes[2048].shape == (1, 2048)
     with pytest.raises(UserError, match="30x64 pixels are too small for Inception's layer 192: use at least 31"):

@@ -8,7 +8,7 @@ from singan.metrics.fixed_random import fixed_normal, unit_rows
 from singan.metrics.random_features import (
     DEFINITIONS,
     DIMENSIONS,
-    LEAST_SIDE,
+    MIN_SIDE,
     filters,
     random_features,
     random_sifid,
@@ -88,9 +88,9 @@ def test_another_draw_of_the_texture_is_nearer_than_another_texture():
 
 def test_what_cannot_be_looked_at_has_a_reason_and_broken_pixels_an_error():
     image = texture(7, 20, 20, 1)
-    for side in (LEAST_SIDE, LEAST_SIDE - 1):
+    for side in (MIN_SIDE, MIN_SIDE - 1):
         (row,) = texture_distance(image[None, :side, :], image)
-        assert isinstance(row["random_sifid"], Undefined) == (side < LEAST_SIDE)
+        assert isinstance(row["random_sifid"], Undefined) == (side < MIN_SIDE)
     assert "15x20 pixels is too small for random features: use at least 16x16" in row["random_sifid"].reason
     deep = np.zeros((20, 20, 17))
     assert "1 to 16 channels, not 17" in texture_distance(deep[None], deep)[0]["random_sifid"].reason

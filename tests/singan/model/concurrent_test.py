@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from singan.config import TrainConfig, parse
-from singan.model.concurrent import older_noise, smooth_hop
-from singan.model.generation import apply_generator, generator_inputs, hop
+from singan.model.concurrent import co_trained_noise, differentiable_upsample
+from singan.model.generation import apply_generator, generator_inputs, upsample_to_next_scale
 from singan.model.networks import initial_variables
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
 from singan.model.pyramid import plan
@@ -68,7 +68,7 @@ def same(result, expected):
     ],
 )
 def test_the_scales_own_generator_trains_with_those_just_below(train, older):
-    assert [list(spec_at(scale, **train).older) for scale in range(4)] == older
+    assert [list(spec_at(scale, **train).co_trained) for scale in range(4)] == older
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def opened(random_trained):
     """Makes (inputs, state) of a scale whose scales below have random weights: opened(spec, **rates)."""
 
     def make(spec, **rates):
-        coarsest = spec.scale - len(spec.older)
+        coarsest = spec.scale - len(spec.co_trained)
         below = [random_trained(spec.at(scale), 1) for scale in range(spec.scale)]
         key_data = image_key_data(0, "a")
         previous = np.random.default_rng(1).uniform(-1, 1, (1, *spec.at(coarsest).size, spec.channels))
@@ -87,8 +87,8 @@ def opened(random_trained):
             np.float32(0.2),
             key_data,
             tuple(below[:coarsest]),
-            hyperparameters(TrainConfig(steps_per_scale=STEPS, **rates), len(spec.older) + 1),
-            older_amplitudes=tuple(one.amplitude for one in below[coarsest:]),
+            hyperparameters(TrainConfig(steps_per_scale=STEPS, **rates), len(spec.co_trained) + 1),
+            co_trained_amplitudes=tuple(one.amplitude for one in below[coarsest:]),
         )
         noise = np.asarray(starting_noise(spec.at(0), key_data)) if coarsest == 0 else None
         nets = tuple(
@@ -136,13 +136,15 @@ def test_running_statistics_see_every_pass(three_generators):
     def older_generators(inputs, state):
         random = draw(spec, inputs, state.step)
         variables = [one.generator for one in state.older]
-        z_star = state.reconstruction_noise + 0 * random.older[0]
-        fake, star = (random.older, random.previous[0]), ((z_star, 0 * random.older[1]), inputs.previous)
+        rec_noise = state.reconstruction_noise + 0 * random.older[0]
+        fake, star = (random.older, random.previous[0]), ((rec_noise, 0 * random.older[1]), inputs.previous)
         for noises, image in (fake, fake, star):
             for scale in (0, 1):
                 here = spec.at(scale)
-                image = image if scale == 0 else hop(here, image)
-                given = generator_inputs(here, noises[scale], image, inputs.older_amplitudes[scale], inputs.padding)
+                image = image if scale == 0 else upsample_to_next_scale(here, image)
+                given = generator_inputs(
+                    here, noises[scale], image, inputs.co_trained_amplitudes[scale], inputs.padding
+                )
                 image, variables[scale] = apply_generator(here, variables[scale], *given, frozen=False)
         return variables
 
@@ -164,7 +166,7 @@ def test_at_a_rate_of_zero_older_generators_keep_their_weights_and_one_that_brea
     same(new.older[0].generator, state.older[0].generator)
     assert all((a != b).any() for a, b in zip(*map(jax.tree.leaves, (new.generator, state.generator)), strict=True))
 
-    broken = dataclasses.replace(inputs, older_amplitudes=(np.float32(np.nan),))
+    broken = dataclasses.replace(inputs, co_trained_amplitudes=(np.float32(np.nan),))
     new, _ = program(broken, state)
     assert new.diverged_at == 0
     same(dataclasses.replace(new, step=state.step, diverged_at=state.diverged_at), state)
@@ -174,20 +176,22 @@ def test_an_older_generators_noise_goes_on_where_its_own_training_stopped(opened
     spec = spec_at(2, concurrent_scales=3)
     inputs, _ = opened(spec)
     step = np.int32(3)
-    for scale, noise in enumerate(older_noise(spec, inputs, step)):
+    for scale, noise in enumerate(co_trained_noise(spec, inputs, step)):
         own_step = step + (2 - scale) * STEPS
         key = scale_key(inputs.key_data, scale, own_step, Purpose.STEP_NOISE)
         np.testing.assert_array_equal(noise, noise_map(spec.at(scale), key))
-    np.testing.assert_array_equal(draw(spec, inputs, step).older[0], older_noise(spec, inputs, step)[0])
+    np.testing.assert_array_equal(draw(spec, inputs, step).older[0], co_trained_noise(spec, inputs, step)[0])
 
 
 def test_eight_bits_between_scales_let_gradients_through():
     spec = spec_at(1, preset="reference")
     image = np.random.default_rng(0).uniform(-0.9, 0.9, (1, *spec.at(0).size, 2)).astype(np.float32)
-    np.testing.assert_array_equal(*quickly(lambda x: (smooth_hop(spec, x), hop(spec, x)))(image))
+    np.testing.assert_array_equal(
+        *quickly(lambda x: (differentiable_upsample(spec, x), upsample_to_next_scale(spec, x)))(image)
+    )
     weights = np.random.default_rng(1).normal(0, 1, (1, *spec.size, 2)).astype(np.float32)
     gradient = lambda f: quickly(jax.grad(lambda x: (weights * f(spec, x)).sum()))(image)  # noqa: E731
-    rounded, smooth = gradient(hop), gradient(smooth_hop)
+    rounded, smooth = gradient(upsample_to_next_scale), gradient(differentiable_upsample)
     assert (rounded == 0).all()
     rows, columns = spec.pyramid.upsampling(1)
     inside = np.abs(np.einsum("ph,bhwc,qw->bpqc", rows, image, columns)) < 1  # elsewhere the clip stops it

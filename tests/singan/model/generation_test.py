@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from singan.model.generation import generator_inputs, hop, random_previous, run_trained, surround
+from singan.model.generation import generator_inputs, pad_border, random_previous, run_trained, upsample_to_next_scale
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
 from singan.model.pyramid import resize_matrix
 from singan.storage.finished_scale import image_padding
@@ -20,7 +20,7 @@ def image(seed, size, channels=2, spread=1.0):
 
 def test_surround_puts_each_channels_value_around_the_image():
     x = image(0, (4, 3))
-    out = np.asarray(surround(x, 2, np.float32([-1, 0.5])))
+    out = np.asarray(pad_border(x, 2, np.float32([-1, 0.5])))
     assert out.shape == (1, 8, 7, 2)
     np.testing.assert_array_equal(out[:, 2:-2, 2:-2], x)
     ring = np.ones((8, 7), bool)
@@ -78,7 +78,7 @@ def test_hop_resizes_what_is_clipped_or_cut_to_8_bits(tiny_spec, between_scales)
         source = (255 * (source + 1) / 2).astype(np.uint8) / 255 * 2 - 1
     rows, columns = spec.pyramid.upsampling(1)
     expected = np.clip(np.einsum("ph,bhwc,qw->bpqc", rows, source, columns), -1, 1)
-    out = hop(spec, x)
+    out = upsample_to_next_scale(spec, x)
     assert out.shape == (1, *spec.size, 2)
     np.testing.assert_allclose(out, expected, atol=2e-6)
 
@@ -98,7 +98,7 @@ def test_the_rescaling_hop_divides_by_the_largest_value_before_or_after_the_crop
     kept = whole[:, : spec.size[0], : spec.size[1]]
     assert whole.max() > 1.001 * kept.max()
     largest = whole.max() if rule == "uint8_rescaled_before_crop" else kept.max()
-    np.testing.assert_allclose(hop(spec, x), np.clip(2 * kept / largest - 1, -1, 1), atol=2e-6)
+    np.testing.assert_allclose(upsample_to_next_scale(spec, x), np.clip(2 * kept / largest - 1, -1, 1), atol=2e-6)
 
 
 def _enlarged(spec):
@@ -111,8 +111,8 @@ def _enlarged(spec):
 def test_hop_keeps_a_constant_image_and_the_presets_differ_by_less_than_a_grey_level(tiny_spec):
     for value in (-1.0, -0.3001, 0.777, 1.0):
         x = np.full((1, *tiny_spec().pyramid.sizes[1], 1), value, np.float32)
-        np.testing.assert_allclose(hop(tiny_spec(2), x), value, atol=1e-6)
-        cut = float(hop(tiny_spec(2, preset="reference"), x)[0, 7, 7, 0])
+        np.testing.assert_allclose(upsample_to_next_scale(tiny_spec(2), x), value, atol=1e-6)
+        cut = float(upsample_to_next_scale(tiny_spec(2, preset="reference"), x)[0, 7, 7, 0])
         assert -1e-6 <= value - cut < 2 / 255
 
 
@@ -127,6 +127,6 @@ def test_a_random_pass_is_each_scale_in_turn(tiny_spec, random_trained):
         by_hand = run_trained(
             here, trained[scale], noise_map(here, jax.random.fold_in(key, scale)), by_hand, MRI_PADDING
         )
-        by_hand = hop(spec.at(scale + 1), by_hand)
+        by_hand = upsample_to_next_scale(spec.at(scale + 1), by_hand)
     np.testing.assert_allclose(out, by_hand, atol=1e-4)
     np.testing.assert_array_equal(random_previous(spec.at(0), (), MRI_PADDING, key), np.zeros((1, 13, 11, 2)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from singan.model import losses, step
-from singan.model.concurrent import Entrance
+from singan.model.concurrent import GeneratorInputs
 from singan.model.convolution import conv3x3
 from singan.model.generation import apply_critic, apply_generator, generator_inputs
 
@@ -117,7 +117,14 @@ def test_the_generator_wants_a_high_score_and_a_faithful_reconstruction(without_
     x = np.pad(image(8, 1, *spec.size, 2), ((0, 0), (5, 5), (5, 5), (0, 0)))
     zero = jax.tree.map(np.zeros_like, state.generator)
     loss, (_, _, metrics) = step._generator_loss(
-        spec, (zero["params"],), (zero,), state.critic, Entrance(x, 0 * x), Entrance(x, 0 * x), inputs.real, 7.0
+        spec,
+        (zero["params"],),
+        (zero,),
+        state.critic,
+        GeneratorInputs(x, 0 * x),
+        GeneratorInputs(x, 0 * x),
+        inputs.real,
+        7.0,
     )
     np.testing.assert_allclose(metrics["generator/reconstruction"], 7 * np.mean(inputs.real**2), rtol=1e-5)
     score = np.mean(apply_critic(spec, state.critic, np.zeros_like(inputs.real))[0])

@@ -8,7 +8,7 @@ from jax import lax
 
 from singan.model.convolution import conv3x3
 from singan.model.convolution_impls import CANONICAL
-from singan.model.generation import hop
+from singan.model.generation import upsample_to_next_scale
 from singan.model.step import draw, train_step
 from singan.parallel import cohort
 from singan.parallel.cohort import PRECISIONS
@@ -151,5 +151,5 @@ def test_resizing_between_scales_is_whole_at_any_precision(tiny_spec):
     spec = tiny_spec(scale=1, num_layers=2)
     image = np.random.default_rng(0).uniform(-1, 1, (1, *spec.pyramid.sizes[0], spec.channels)).astype(np.float32)
     with jax.default_matmul_precision(PRECISIONS["bf16"]):
-        program = jax.make_jaxpr(lambda image: hop(spec, image))(image)
+        program = jax.make_jaxpr(lambda image: upsample_to_next_scale(spec, image))(image)
     assert [equation.params["precision"] for equation in equations(program, "dot_general")] == [WHOLE, WHOLE]

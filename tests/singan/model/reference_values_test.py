@@ -13,7 +13,7 @@ import pytest
 
 from singan.config import parse
 from singan.model import losses
-from singan.model.concurrent import Entrance
+from singan.model.concurrent import GeneratorInputs
 from singan.model.generation import apply_critic, apply_generator, generator_inputs
 from singan.model.pyramid import Pyramid
 from singan.model.spec import make_spec
@@ -143,8 +143,8 @@ def test_the_generators_first_gradient(case):
     """It follows on the critic's three updates: here with the reference's critic, so that they do not blur it."""
     spec, inputs = case.spec, case.inputs
     star = generator_inputs(spec, 0 * case.random.noise, inputs.previous, inputs.amplitude, inputs.padding)
-    entrances = Entrance(*case.generator_inputs(2)), Entrance(*star)
-    arguments = (case.generator["params"],), (case.generator,), case.weights("D1"), *entrances, inputs.real
+    passes = GeneratorInputs(*case.generator_inputs(2)), GeneratorInputs(*star)
+    arguments = (case.generator["params"],), (case.generator,), case.weights("D1"), *passes, inputs.real
     (gradient,) = jax.jit(jax.grad(lambda *a: _generator_loss(spec, *a, 10.0)[0]))(*arguments)
     # At scale 5 it is PyTorch's float32 that takes the other side of a corner: ours agree with each other no better.
     gradients_agree(gradient, case.gradient("G_grad"), 1e-5 if case.scale == 2 else 2e-3)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from singan.model.generation import hop, run_trained
+from singan.model.generation import run_trained, upsample_to_next_scale
 from singan.model.networks import initial_variables
 from singan.model.scale_start import open_scale, reconstruct, starting_state
 
@@ -20,7 +20,7 @@ def test_the_noise_amplitude_is_a_tenth_of_the_reconstructions_error(tiny_spec):
         spec = tiny_spec(1, preset=preset)
         real, reconstruction = image(0, spec.size), image(1, spec.pyramid.sizes[0])
         previous, amplitude = open_scale(spec, reconstruction, real, 0.1)
-        np.testing.assert_array_equal(previous, hop(spec, reconstruction))
+        np.testing.assert_array_equal(previous, upsample_to_next_scale(spec, reconstruction))
         error = np.sqrt(np.mean((np.asarray(previous, np.float64) - real) ** 2))
         np.testing.assert_allclose(amplitude, 0.1 * error, rtol=1e-5)
     _, doubled = open_scale(spec, reconstruction, real, 0.2)
@@ -30,16 +30,16 @@ def test_the_noise_amplitude_is_a_tenth_of_the_reconstructions_error(tiny_spec):
 def test_a_perfect_reconstruction_leaves_no_noise(tiny_spec):
     spec = tiny_spec(1)
     reconstruction = image(1, spec.pyramid.sizes[0])
-    assert open_scale(spec, reconstruction, np.asarray(hop(spec, reconstruction)), 0.1)[1] == 0
+    assert open_scale(spec, reconstruction, np.asarray(upsample_to_next_scale(spec, reconstruction)), 0.1)[1] == 0
 
 
 def test_reconstruction_is_of_z_star_at_scale_0_and_of_no_noise_above(tiny_spec, random_trained):
     coarsest = tiny_spec(0)
-    z_star = image(2, coarsest.size, 1)
+    rec_noise = image(2, coarsest.size, 1)
     trained = random_trained(coarsest)
     zeros = np.zeros((1, *coarsest.size, 2), np.float32)
-    out = reconstruct(coarsest, trained, z_star, zeros, PADDING)
-    expected = run_trained(coarsest, trained, np.concatenate([z_star, z_star], -1), zeros, PADDING)
+    out = reconstruct(coarsest, trained, rec_noise, zeros, PADDING)
+    expected = run_trained(coarsest, trained, np.concatenate([rec_noise, rec_noise], -1), zeros, PADDING)
     np.testing.assert_array_equal(out, expected)
 
     spec = tiny_spec(1)
@@ -58,7 +58,7 @@ def default_width_spec(tiny_spec, scale):
 def test_weights_are_inherited_where_the_widths_agree(tiny_spec):
     specs = [default_width_spec(tiny_spec, scale) for scale in range(14)]
     assert [spec.width for spec in specs] == [32] * 4 + [64] * 4 + [128] * 6
-    assert [scale for scale in range(14) if not specs[scale].inherits] == [0, 4, 8]
+    assert [scale for scale in range(14) if not specs[scale].continues_previous_scale] == [0, 4, 8]
 
 
 def below(spec):

@@ -33,7 +33,7 @@ class Doubling:
         self.mesh, self.traces = mesh or image_mesh(jax.devices()[:2]), 0
 
     def array(self, size=4):
-        return cohort.place(np.arange(size, dtype=np.float32), self.mesh)
+        return cohort.shard(np.arange(size, dtype=np.float32), self.mesh)
 
     def make(self, name=("double",), size=4, precision="highest"):
         def double(x):

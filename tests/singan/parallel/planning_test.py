@@ -23,7 +23,7 @@ from singan.parallel.planning import (
 )
 from singan.parallel.tpu_topologies import USABLE_MEMORY
 from singan.storage.finished_scale import FinishedScale, weights_template
-from singan.training.scale_setup import Opening, TrainingImage
+from singan.training.scale_setup import ScaleSetup, TrainingImage
 
 FIXED, EACH = 1000, 70  # bytes that stay on the device, and of each image that is trained at the same time
 
@@ -168,7 +168,7 @@ def test_the_example_of_a_scale_has_the_shapes_of_its_training(tiny_config, sche
     below = [jax.tree.map(lambda leaf: leaf[None], weights_template(spec.at(s))) for s in range(scale)]
     finished = [FinishedScale(("one",), {}, weights, {}) for weights in below]
     image = TrainingImage("one", np.zeros((20, 19, 2), np.float32), np.zeros(2, np.float32))
-    opening = Opening(config, spec, [image], finished, image_mesh(jax.devices()[:1]))
+    opening = ScaleSetup(config, spec, [image], finished, image_mesh(jax.devices()[:1]))
     shapes = lambda tree: jax.tree.map(lambda leaf: (np.shape(leaf), np.asarray(leaf).dtype), tree)  # noqa: E731
     assert shapes(example(spec)) == shapes((opening.inputs()[0], opening.state(0)))
 

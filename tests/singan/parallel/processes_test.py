@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from singan.errors import UserError
-from singan.parallel.cohort import image_mesh, own_rows, place, replicate
-from singan.parallel.processes import Homes, Processes, make_team, shares
+from singan.parallel.cohort import image_mesh, local_rows, place, replicate
+from singan.parallel.processes import ImageAssignment, Processes, make_process_group, shares
 
 
 @pytest.mark.parametrize(("count", "processes"), [(5, 2), (4, 4), (3, 4), (0, 2), (64, 8), (1, 1)])
@@ -18,13 +18,13 @@ def test_shares_are_blocks_as_even_as_can_be(count, processes):
 
 
 def test_homes_know_where_images_lie_and_stay_when_others_go():
-    homes = Homes((("a", "b", "c"), ("d", "e")), 1)
-    assert (homes.ids, homes.own, homes.most) == (("a", "b", "c", "d", "e"), ("d", "e"), 3)
-    assert homes.rows(4) == [0, 1, 2, 4, 5]
-    left = homes.of(["e", "b"])
+    assignment = ImageAssignment((("a", "b", "c"), ("d", "e")), 1)
+    assert (assignment.ids, assignment.own, assignment.most) == (("a", "b", "c", "d", "e"), ("d", "e"), 3)
+    assert assignment.rows(4) == [0, 1, 2, 4, 5]
+    left = assignment.of(["e", "b"])
     assert (left.ids, left.own, left.most) == (("b", "e"), ("e",), 1)
     assert left.rows(2) == [0, 2]
-    assert homes.of(["a"]).own == ()
+    assert assignment.of(["a"]).own == ()
 
 
 def test_one_process_alone_asks_nobody():
@@ -44,9 +44,9 @@ def _refuse():
 
 def test_a_team_of_one_has_all_devices_and_rows():
     mesh = image_mesh(jax.devices()[:2])
-    team = make_team(Processes(), mesh, [["a", "b", "c"]])
-    assert team.own_mesh is mesh
+    process_group = make_process_group(Processes(), mesh, [["a", "b", "c"]])
+    assert process_group.own_mesh is mesh
     placed = place(np.arange(4.0), mesh)
-    assert own_rows(placed).tolist() == [0, 1, 2, 3]
+    assert local_rows(placed).tolist() == [0, 1, 2, 3]
     assert replicate(placed, mesh).is_fully_replicated
-    assert team.of(["b"]).homes.own == ("b",)
+    assert process_group.of(["b"]).assignment.own == ("b",)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from singan.errors import UserError
-from singan.model.generation import hop
+from singan.model.generation import upsample_to_next_scale
 from singan.model.noise import image_key_data
 from singan.parallel.cohort import image_mesh
 from singan.sampling import manipulation, masks
@@ -34,7 +34,7 @@ def test_an_image_enters_below_its_start_scale_and_runs_to_the_finest(random_run
     assert made.dtype == np.float32
     trained = jax.tree.map(lambda leaf: leaf[0], run.trained(["image0"]))
     spec = run.spec.at(3)
-    previous = hop(spec.at(2), spec.pyramid.level(one.pixels, 1)[None])
+    previous = upsample_to_next_scale(spec.at(2), spec.pyramid.level(one.pixels, 1)[None])
     key_data, padding = image_key_data(3, "image0"), run.padding(["image0"])[0]
     for number in range(2):
         expected = sample_from(spec, trained, previous, padding, 2, key_data, np.int32(number))
@@ -97,7 +97,7 @@ def test_palettes_quantise_what_enters(random_run, random_image):
     own = [jax.tree.map(lambda leaf: leaf[0], run.trained(["image0"]))]
     colours = palette(run.finest("image0"), 3)
     made = manipulation.inject(run, [one], 3, mesh=CPU, trained=own, palettes=[colours])[0]
-    previous = nearest_colour(hop(run.spec.at(3), manipulation.entering(run, one, 3)[None]), colours)
+    previous = nearest_colour(upsample_to_next_scale(run.spec.at(3), manipulation.entering(run, one, 3)[None]), colours)
     assert len(np.unique(np.asarray(previous).reshape(-1, 2), axis=0)) <= 3
     expected = sample_from(
         run.spec.at(3), own[0], previous, run.padding(["image0"])[0], 3, image_key_data(0, "image0"), np.int32(0)

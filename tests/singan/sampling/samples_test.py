@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from singan.model.generation import hop, run_trained
+from singan.model.generation import run_trained, upsample_to_next_scale
 from singan.model.noise import image_key_data
 from singan.model.scale_start import reconstruct, starting_noise
 from singan.parallel.cohort import image_mesh, place, stack
@@ -59,35 +59,35 @@ def test_a_sample_depends_on_its_number_and_image_alone(spec, arguments):
 
 
 def test_scales_below_the_start_keep_the_reconstruction(spec, arguments):
-    trained, z_star, padding, key_data = arguments[0]
+    trained, rec_noise, padding, key_data = arguments[0]
     zeros = np.zeros((1, *spec.pyramid.sizes[0], 2), np.float32)
-    below = hop(spec, reconstruct(spec.at(0), trained[0], z_star, zeros, padding))
-    np.testing.assert_array_equal(start_image(spec, trained, z_star, padding, 1), below)
-    np.testing.assert_array_equal(start_image(spec, trained, z_star, padding, 0), zeros)
+    below = upsample_to_next_scale(spec, reconstruct(spec.at(0), trained[0], rec_noise, zeros, padding))
+    np.testing.assert_array_equal(start_image(spec, trained, rec_noise, padding, 1), below)
+    np.testing.assert_array_equal(start_image(spec, trained, rec_noise, padding, 0), zeros)
 
     silent = (trained[0], dataclasses.replace(trained[1], amplitude=np.float32(0)))
     expected = np.clip(run_trained(spec, trained[1], 0 * below, below, padding), -1, 1)
-    from_1 = draw(spec, [(silent, z_star, padding, key_data)], [0, 1], start_scale=1)
+    from_1 = draw(spec, [(silent, rec_noise, padding, key_data)], [0, 1], start_scale=1)
     for sample in from_1[0]:
         np.testing.assert_allclose(sample, expected[0], atol=2e-5)
-    from_0 = draw(spec, [(silent, z_star, padding, key_data)], [0, 1], start_scale=0)
+    from_0 = draw(spec, [(silent, rec_noise, padding, key_data)], [0, 1], start_scale=0)
     assert np.abs(from_0[0, 0] - from_0[0, 1]).max() > 0.05
     assert np.abs(from_0[0] - expected).max() > 0.05
 
 
 def test_samples_are_clipped(spec, arguments):
-    trained, z_star, padding, key_data = arguments[0]
+    trained, rec_noise, padding, key_data = arguments[0]
     params = {**trained[1].generator["params"], "bias": np.float32([2, -2])}
     bright = (trained[0], dataclasses.replace(trained[1], generator={"params": params}))
-    below = start_image(spec, bright, z_star, padding, 1)
+    below = start_image(spec, bright, rec_noise, padding, 1)
     assert np.abs(run_trained(spec, bright[1], 0 * below, below, padding)).max() > 1.1
-    samples = draw(spec, [(bright, z_star, padding, key_data)], [0, 1], start_scale=1)
+    samples = draw(spec, [(bright, rec_noise, padding, key_data)], [0, 1], start_scale=1)
     assert (samples.min(), samples.max()) == (-1, 1)
 
 
 def test_start_scales_and_seeds_draw_other_noise(spec, arguments):
-    trained, z_star, padding, key_data = arguments[0]
-    image = start_image(spec, trained, z_star, padding, 1)
+    trained, rec_noise, padding, key_data = arguments[0]
+    image = start_image(spec, trained, rec_noise, padding, 1)
     sample = lambda key, number: sample_from(spec, trained, image, padding, 1, key, np.int32(number))  # noqa: E731
     first = sample(key_data, 0)
     np.testing.assert_array_equal(first, sample(key_data, 0))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from singan.model.generation import hop, run_trained
+from singan.model.generation import run_trained, upsample_to_next_scale
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
 from singan.model.scale_start import reconstruct_through
 from singan.model.state import TrainedScale
@@ -194,7 +194,7 @@ def test_samples_come_from_the_newest_generators(whole, newest):
         image = np.zeros((1, *spec.at(0).size, 2), np.float32)
         for scale in range(SCALES):
             here = spec.at(scale)
-            image = image if scale == 0 else hop(here, image)
+            image = image if scale == 0 else upsample_to_next_scale(here, image)
             noise = noise_map(here, jax.random.fold_in(key, scale))
             image = run_trained(here, of_image[scale], noise, image, PADDING[:2])
         return image.clip(-1, 1)[0]

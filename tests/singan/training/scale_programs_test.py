@@ -14,7 +14,7 @@ from singan.model.spec import make_spec
 from singan.model.step import train_step
 from singan.parallel import cohort, executable_cache
 from singan.parallel.cohort import image_mesh
-from singan.parallel.processes import Processes, make_team
+from singan.parallel.processes import Processes, make_process_group
 from singan.storage.workdir import Workdir
 from singan.training import ahead, trainer
 from singan.training.observer import Silent
@@ -159,7 +159,7 @@ def test_a_gpu_that_another_scale_fills_is_not_taken_for_too_small(traces, tiny_
     config = tiny_config(num_layers=2, steps_per_scale=2, chunk=2, critic_updates=1)
     spec = make_spec(config, plan(13, 13, config.pyramid), 2, "direct")
     mesh = image_mesh(jax.devices()[:1])
-    programs = ScalePrograms(spec, make_team(Processes(), mesh, [["a", "b"]]))
+    programs = ScalePrograms(spec, make_process_group(Processes(), mesh, [["a", "b"]]))
     monkeypatch.setattr(ScalePrograms, "_device", Gpu())
 
     def no_memory():
