@@ -40,3 +40,34 @@ def test_a_scale_is_traced_once_and_its_shorter_last_chunk_once_more(
     mesh = image_mesh(jax.devices()[:1])
     trainer.train(config, [image], pyramid, Workdir(tmp_path), Silent(), mesh, "direct")
     assert traces == dict.fromkeys(range(len(pyramid)), expected)
+
+
+def test_a_sweep_over_learning_rates_and_loss_weights_compiles_each_scale_once(
+    tiny_config, random_image, tmp_path, kept_in, monkeypatch, compiled_quickly
+):
+    compiled, one = [], cohort._compile
+
+    def counted(program, *arguments):
+        compiled.append(program)
+        return one(program, *arguments)
+
+    monkeypatch.setattr(cohort, "_compile", counted)
+    rest = {"num_layers": 2, "steps_per_scale": 4, "chunk": 2, "critic_updates": 1, "generator_updates": 1}
+    runs = [
+        {},
+        {"critic_learning_rate": 1e-3, "generator_learning_rate": 2e-3, "learning_rate_decay": 0.5, "decay_at": 0.5},
+        {"gradient_penalty_weight": 1.0, "reconstruction_weight": 3.0, "noise_weight": 0.3},
+    ]
+    image = TrainingImage("a", random_image()[:13, :13], np.zeros(2, np.float32))
+    weights = set()
+    with kept_in(tmp_path / "compiled"):
+        for number, train in enumerate(runs):
+            config = tiny_config(**rest, **train)
+            pyramid = plan(13, 13, config.pyramid)
+            workdir, mesh = Workdir(tmp_path / f"run{number}"), image_mesh(jax.devices()[:1])
+            trainer.train(config, [image], pyramid, workdir, Silent(), mesh, "direct")
+            weights.add((workdir.path / "scales/00/DONE").read_text())
+            if number == 0:
+                first = len(compiled)
+    assert len(compiled) == first > 0
+    assert len(weights) == 3
