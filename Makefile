@@ -5,12 +5,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: quickstart test faults lint bench fuzz long-run clean
+.PHONY: quickstart test test-all faults lint bench fuzz long-run clean
 
 quickstart: $(READY)
 	@$(BIN)/python -m launch.train --config=experiments/quickstart/config.py --workdir=runs/quickstart
 
 test: $(READY)
+	@$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not slow"
+
+test-all: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist=loadfile
 
 N ?= 20
