@@ -38,9 +38,9 @@ def broken_links(page: Path) -> list[str]:
 
 
 def table_rows(page: str, heading: str) -> list[str]:
-    """The rows of the first table behind a heading, without its head."""
-    lines = page.split(f"\n## {heading}\n", 1)[1].splitlines()
-    return [line for line in lines[: lines.index("", 1)] if line.startswith("| `")]
+    """The rows of the tables below a heading, without their heads."""
+    section = page.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return [line for line in section.splitlines() if line.startswith("| `")]
 
 
 def test_a_broken_link_is_found(tmp_path):
