@@ -48,9 +48,9 @@ class Evaluation:
         self.definitions: dict[str, str] = {}
         self._pooled_of: dict[str, dict[str, Any]] = {}  # which metrics these are, and of which images
         self._written_at = time.monotonic()
-        self._claim_exit(note)
+        self._read_earlier(note)
 
-    def _claim_exit(self, note: Callable[[str], None]) -> None:
+    def _read_earlier(self, note: Callable[[str], None]) -> None:
         if not self.path.exists():
             return
         try:
