@@ -1,5 +1,8 @@
 """Tables of Markdown, and the titles of metrics."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from launch.results.numbers import number
 
 TITLES = {
@@ -16,9 +19,9 @@ TITLES = {
 Rows = list[list[str]]
 
 
-def markdown_table(rows: Rows) -> str:
-    """Returns a Markdown table."""
-    head, *lines = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+def markdown_table(rows: Sequence[Sequence[Any]]) -> str:
+    """Returns a Markdown table; the first row is its head."""
+    head, *lines = ([str(cell).replace("|", "\\|") for cell in row] for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *lines])
 
 

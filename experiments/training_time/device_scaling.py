@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from experiments.training_time import bench_steps, whole_steps
+from experiments.training_time import whole_steps
 from singan.model.spec import ScaleSpec
 from singan.parallel.cohort import image_mesh
 
@@ -24,7 +24,7 @@ def scales_to_measure(scales: int, platform: str) -> list[int]:
     return [0] if platform == "cpu" else sorted({0, scales // 2, scales - 1})
 
 
-def measure(spec: ScaleSpec, images: int, precision: str, seconds: float, rate: float) -> list[dict[str, Any]]:
+def measure(spec: ScaleSpec, images: int, seconds: float, rate: float) -> list[dict[str, Any]]:
     """Returns a row for each number of this process's devices: the same `images` images, images x steps per second.
 
     Efficiency is the throughput against that of one device times the number of devices. Places that only fill up,
@@ -33,14 +33,12 @@ def measure(spec: ScaleSpec, images: int, precision: str, seconds: float, rate: 
     rows = []
     for count in device_counts(len(jax.local_devices())):
         mesh = image_mesh(jax.local_devices()[:count])
-        compiled, _ = bench_steps.compile_for(spec, images, mesh, precision, seconds, rate * count)
-        row = whole_steps.measure(compiled, seconds)
+        row = whole_steps.measure(whole_steps.compile_fitting(spec, images, mesh, seconds, rate * count), seconds)
         throughput = 1e3 / row["ms_per_step_and_image"]
         alone = rows[0]["images_steps_per_second"] if rows else throughput
         rows.append(
             {
                 **row,
-                "precision": precision,
                 "devices": count,
                 "images_steps_per_second": throughput,
                 "efficiency": throughput / (count * alone),

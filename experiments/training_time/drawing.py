@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments.training_time import gpu_report
+from experiments.training_time.machine import machine
 from launch import cli, runtime
 from launch.images.find import load_images
 from launch.samples import writers
@@ -43,8 +43,8 @@ BATCH = 64
 def main(argv: list[str]) -> int:
     del argv
     mesh = runtime.start_jax(1)
-    machine = gpu_report.machine(mesh)
-    print(f"{machine['time']}, commit {machine['git_commit'] or '-'}, {machine['device']}, jax {machine['jax']}")
+    about = machine(mesh)
+    print(f"{about['time']}, commit {about['git_commit'] or '-'}, {about['device']}, jax {about['jax']}")
     with tempfile.TemporaryDirectory() as folder:
         run = _run(Path(folder))
         (image_id,) = run.ids

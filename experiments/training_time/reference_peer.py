@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.reporting.tables import markdown_table
 from experiments.training_time import whole_steps
-from experiments.training_time.gpu_report import table
 from launch.text import one_line
 from singan.errors import UserError
 from singan.model.spec import ScaleSpec
@@ -103,7 +103,7 @@ def section(reference: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], st
     )
     return (
         f"{reference['torch']}. Seconds are those of {steps_per_scale} iterations.\n\n"
-        f"{table(tuple(heads.split(',')), cells)}\n\nGeometric mean {mean:.2f}, least {min(ratios):.2f}."
+        f"{markdown_table([heads.split(','), *cells])}\n\nGeometric mean {mean:.2f}, least {min(ratios):.2f}."
     )
 
 

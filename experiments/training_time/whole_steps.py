@@ -1,21 +1,29 @@
-"""Whole training steps of a cohort, compiled and timed as launch.train runs them, draws through frozen scales included.
+"""Whole training steps of a cohort, compiled and timed as launch.train runs them, and PyTorch's step beside them.
 
-Needs JAX, Flax, Optax and NumPy alone. The images are made by code: what they show does not matter to the time.
+The draws through the frozen scales are part of both. The images are made by code: what they show does not matter to the
+time.
 """
 
+import contextlib
 import dataclasses
 import functools
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
 from singan.model.spec import ScaleSpec
 from singan.model.state import ScaleInputs, ScaleState
-from singan.parallel import cohort, planning
+from singan.parallel import cohort, executable_cache, planning
+from singan.parallel.device_rates import matmul_rate
 from singan.parallel.flops import Operations, matrix_operations
+
+CPU_SIDE, SIDE = 1536, 8192  # of the matrices whose product gives the rate: large enough to reach it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,25 +85,30 @@ def _operations(spec: ScaleSpec) -> Operations:
     return matrix_operations(jaxpr)
 
 
-def compile_chunk(spec: ScaleSpec, images: int, group: int, steps: int, mesh: Mesh, precision: str) -> Compiled:
+def compile_chunk(spec: ScaleSpec, images: int, group: int, steps: int, mesh: Mesh) -> Compiled:
     """Returns a scale's chunk of `steps` steps for `images` images on the mesh, at most `group` of a device at once."""
     size = cohort.padded_size(images, mesh, group)
     example = example_of(spec)
     shapes = [cohort.abstract(tree, size, mesh) for tree in example]
     started = time.perf_counter()
     chunk, name = cohort.chunk_program(spec, mesh, group, steps), ("chunk", spec, group, steps)
-    program = cohort.compile_program(chunk, *shapes, precision=precision, name=name)
+    program = cohort.compile_program(chunk, *shapes, precision=spec.train.precision, name=name)
     seconds = time.perf_counter() - started
     inputs, state = (cohort.shard(cohort.stack([tree], size), mesh) for tree in example)
     return Compiled(spec, images, group, steps, program, inputs, state, seconds)
 
 
-def compile_fitting(spec: ScaleSpec, images: int, steps: int, mesh: Mesh, precision: str) -> Compiled:
-    """Returns what compile_chunk does with the group that launch.train takes: as many images as fit the device."""
+def compile_fitting(spec: ScaleSpec, images: int, mesh: Mesh, seconds: float, rate: float) -> Compiled:
+    """Returns the chunk that compile_chunk does with the group that launch.train takes: as many images as fit a device.
+
+    Args:
+      seconds: the chunk has as many steps as fit a third of them at half of `rate`, the devices' FLOP/s; 100 at most.
+    """
+    steps = int(np.clip(seconds / 3 / (2 * asked_flops(spec) * images / rate), 1, 100))
     chunks: dict[int, Compiled] = {}
 
     def compile(group: int) -> Any:
-        chunks[group] = compile_chunk(spec, images, group, steps, mesh, precision)
+        chunks[group] = compile_chunk(spec, images, group, steps, mesh)
         return chunks[group].program
 
     return chunks[planning.plan_group(-(-images // mesh.size), mesh.devices.flat[0], compile).group]
@@ -116,7 +129,7 @@ def measure(compiled: Compiled, seconds: float = 1.0, least: int = 3) -> dict[st
     if (np.array(state.diverged_at) >= 0).any() or not np.isfinite(np.array(metrics["critic/real"])).all():
         raise RuntimeError("the network diverged: its time is not that of training")
     step = sorted(times)[len(times) // 2] / compiled.steps
-    memory, analysis = planning.compiled_memory(compiled.program), compiled.program.cost_analysis() or {}
+    memory = planning.compiled_memory(compiled.program)
     return {
         "scale": compiled.spec.scale,
         "height": compiled.spec.size[0],
@@ -130,5 +143,95 @@ def measure(compiled: Compiled, seconds: float = 1.0, least: int = 3) -> dict[st
         "compile_seconds": compiled.compile_seconds,
         "memory_bytes": memory.total,
         "temporary_bytes": memory.temporary,
-        "program_bytes_accessed_once": analysis.get("bytes accessed", 0.0),
+        "precision": compiled.spec.train.precision,
     }
+
+
+@contextlib.contextmanager
+def empty_cache() -> Iterator[Callable[[], int]]:
+    """Keeps compiled programs in a new temporary folder, so that the first compilation of each is a cold one.
+
+    Yields a function that returns how many programs have been read from it.
+    """
+    hits = 0
+
+    def count(event: str, **_: Any) -> None:
+        nonlocal hits
+        hits += event == executable_cache.LOADED
+
+    settings = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in settings}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, value in zip(settings, (folder, 0), strict=True):
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # JAX opens its cache once
+        jax.monitoring.register_event_listener(count)
+        try:
+            yield lambda: hits
+        finally:
+            jax.monitoring.unregister_event_listener(count)
+            for name, value in before.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
+
+
+def best_rate(precision: str, tiny: bool = False) -> float:
+    """Returns the FLOP/s of a matrix product on the first device, right now: what a step can reach at best."""
+    side = 256 if tiny else CPU_SIDE if jax.default_backend() == "cpu" else SIDE
+    return matmul_rate(precision, side, 0.3)
+
+
+def row(
+    spec: ScaleSpec, images: int, mesh: Mesh, seconds: float, rate: float, cache_hits: Callable[[], int]
+) -> dict[str, Any]:
+    """Returns a row of the benchmark: what `measure` returns, with rates and compilation.
+
+    Args:
+      seconds: least time spent on the figure.
+      rate: FLOP/s of a matrix product at the same precision, measured in the same run.
+      cache_hits: of `empty_cache`; warm_compile_seconds is None where the second compilation did not read the first.
+    """
+    compiled, flops, hits = compile_fitting(spec, images, mesh, seconds, rate), asked_flops(spec), cache_hits()
+    again = compile_chunk(spec, images, compiled.group, compiled.steps, mesh)
+    warm = again.compile_seconds if cache_hits() > hits else None
+    del again
+    measured = measure(compiled, seconds)
+    per_second = flops / measured["ms_per_step_and_image"] * 1e3
+    return {
+        **measured,
+        "warm_compile_seconds": warm,
+        "asked_flops_per_image": flops,
+        "bytes_per_image": accessed_bytes(compiled),
+        "flops_per_second": per_second,
+        "matmul_rate": rate,
+        "share_of_matmul": per_second / rate,
+    }
+
+
+def pytorch_timer(seconds: float) -> Callable[[ScaleSpec], float] | None:
+    """Returns a function that gives PyTorch's milliseconds of a step at a scale, or None where torch is missing.
+
+    It trains on the image that this project's side has, and draws through generators of the same sizes and widths.
+    """
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        return None
+    from experiments.training_time.pytorch_peer import seconds_per_step
+
+    device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
+
+    def timed(spec: ScaleSpec) -> float:
+        inputs, _ = example_of(spec)
+        real = torch.from_numpy(np.ascontiguousarray(inputs.real.transpose(0, 3, 1, 2))).to(device)
+        frozen = [(*spec.at(scale).size, spec.at(scale).width) for scale in range(spec.scale)]
+        return 1e3 * seconds_per_step(real, (real + 0.1).clamp(-1, 1), spec.width, seconds, frozen=frozen)
+
+    return timed
+
+
+def pytorch_version() -> str:
+    """Returns the version of torch that is installed, with its threads."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    return f"torch {torch.__version__} with {torch.get_num_threads()} threads"

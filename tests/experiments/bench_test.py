@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.training_time import bench_report, device_scaling
+from experiments.training_time import device_scaling, report
 from tests.launch.train.train_test import ROOT
 
 
@@ -61,6 +61,7 @@ def _results(times, pytorch):
             "height": side,
             "width": side - 5,
             "features": 32,
+            "precision": "highest",
             "images": images,
             "group": 1,
             "ms_per_step_and_image": ms,
@@ -90,19 +91,22 @@ def _results(times, pytorch):
         "cohorts": [1, 8],
         "copy_rate": 1e11,
         "steps": rows,
+        "checks": [],
+        "forms": [],
         "devices": [],
         "reference": None,
+        "left_out": [],
     }
 
 
 def test_targets_are_met_or_missed_by_the_geometric_means():
     results = _results([(10, 10), (20, 20), (100, 100)], [40, 40, 90])  # ratios 4, 2 and 0.9
-    found = {(one["images"], one["pixels"]): one["mean"] for one in bench_report.means(results)}
-    assert found[1, None] == pytest.approx((4 * 2 * 0.9) ** (1 / 3))
-    assert found[8, 33] == pytest.approx(4)
-    assert found[8, 54] == pytest.approx(8**0.5)
-    assert [one["met"] for one in bench_report.targets(results)] == [False, False, True, True]
-    text = bench_report.summary(results)
+    by_range = {(one["images"], one["pixels"]): one["mean"] for one in report.means(results)}
+    assert by_range[1, None] == pytest.approx((4 * 2 * 0.9) ** (1 / 3))
+    assert by_range[8, 33] == pytest.approx(4)
+    assert by_range[8, 54] == pytest.approx(8**0.5)
+    assert [one["met"] for one in report.targets(results)] == [False, False, True, True]
+    text = report.summary(results)
     assert "target MISSED: N = 1, every scale faster than PyTorch: the least ratio is 0.90" in text
     assert "target met: N = 8, scales up to 33 px, geometric mean of at least 3.5: it is 4.00" in text
 
@@ -110,27 +114,27 @@ def test_targets_are_met_or_missed_by_the_geometric_means():
 def test_no_target_is_judged_before_every_scale_was_measured():
     results = _results([(10, 10), (20, 20), (30, 30)], [40, 80, 120])
     results["steps"] = results["steps"][:-1]
-    assert bench_report.targets(results) == []
-    assert bench_report.whole_training(results, 8)[-1]["training"] is None
+    assert report.targets(results) == []
+    assert report.whole_training(results, 8)[-1]["training"] is None
 
 
 def test_a_whole_training_is_its_steps_and_its_compilation():
     results = _results([(10, 10), (20, 20), (30, 30)], [40, 80, 120])
-    *scales, total = bench_report.whole_training(results, 8)
+    *scales, total = report.whole_training(results, 8)
     assert [row["training"] for row in scales] == [pytest.approx(2 * 8 * ms) for ms in (10, 20, 30)]
     assert total["cold"] == pytest.approx(2 * 8 * 60 + 3 * 8)
     assert total["warm"] == pytest.approx(2 * 8 * 60 + 3 * 1)
     assert total["pytorch"] == pytest.approx(2 * 8 * 240)
-    assert f"| all | 960 | 984 | 963 | 3840 | {3840 / 984:.2f} | {3840 / 963:.2f} |" in bench_report.markdown(results)
+    assert f"| all | 960 | 984 | 963 | 3840 | {3840 / 984:.2f} | {3840 / 963:.2f} |" in report.markdown(results)
 
 
 def test_the_roof_is_memory_where_few_operations_are_made_with_a_byte():
-    page = bench_report.markdown(_results([(10, 10), (20, 20), (30, 30)], [None] * 3))
+    page = report.markdown(_results([(10, 10), (20, 20), (30, 30)], [None] * 3))
     # 2 FLOP a byte at 1e11 B/s are 200 GFLOP/s, below the matrix product's 1000; 2 GFLOP in 10 ms are 200 GFLOP/s.
     assert "| 0 | 1 | 2 | 1 | 2.0 | 1000 | 200 | 200 | 20% | 100% |" in page
 
 
 def test_rows_are_told_with_and_without_pytorch():
     with_peer, without = (_results([(10, 10)] * 3, peer)["steps"][0] for peer in ([40] * 3, [None] * 3))
-    assert "  40.0   4.00  " in bench_report.line(with_peer)
-    assert np.ptp([len(bench_report.line(row)) for row in (with_peer, without)]) == 0
+    assert "  40.0   4.00  " in report.line(with_peer)
+    assert np.ptp([len(report.line(row)) for row in (with_peer, without)]) == 0

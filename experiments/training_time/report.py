@@ -1,11 +1,12 @@
 """What the benchmark's measurements are written as: lines while it runs, JSON, Markdown and a plot."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.reporting.tables import markdown_table
 from experiments.training_time import device_scaling, reference_peer
-from experiments.training_time.gpu_report import pyplot, table
 from singan import files
 
 # On a CPU: images of the cohort, longest side in pixels (None for every scale), least geometric mean of the ratio.
@@ -35,8 +36,13 @@ def about(results: Results) -> str:
     )
 
 
-def line(row: dict[str, Any]) -> str:
-    """Returns a measured row as one line below HEADS."""
+def checks(results: Results) -> str:
+    """Returns a line for each check of the device."""
+    return "\n".join(f"{'ok' if one['passed'] else 'FAILED'}: {one['text']}" for one in results["checks"])
+
+
+def line(row: dict[str, Any], named: bool = False) -> str:
+    """Returns a measured row as one line below HEADS, with its precision and form where it is to be named."""
     mib, warm = row["memory_bytes"] / 2**20, row["warm_compile_seconds"]
     peer = f"{row['pytorch_ms']:10.1f}  {row['ratio']:5.2f}" if row["ratio"] else f"{'-':>10}  {'-':>5}"
     return (
@@ -44,6 +50,7 @@ def line(row: dict[str, Any]) -> str:
         f"  {row['ms_per_step_and_image']:13.1f}  {peer}  {row['asked_flops_per_image'] / 1e9:5.3g}"
         f"  {row['flops_per_second'] / 1e9:7.4g}  {row['share_of_matmul']:9.0%}  {row['compile_seconds']:9.1f}"
         f"  {'-' if warm is None else f'{warm:.1f}':>7}  {mib:4.0f}  {mib / row['images']:9.1f}"
+        + (f"  {row['precision']} {row['form']}" if named else "")
     )
 
 
@@ -52,7 +59,7 @@ def means(results: Results) -> list[dict[str, Any]]:
 
     Each has images, pixels (the longest side taken; None for every scale), scales, mean and least.
     """
-    found = []
+    rows = []
     for images in results["cohorts"]:
         for pixels in (None, *COARSE):
             ratios = [
@@ -62,10 +69,10 @@ def means(results: Results) -> list[dict[str, Any]]:
             ]
             if ratios:
                 mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-                found.append(
+                rows.append(
                     {"images": images, "pixels": pixels, "scales": len(ratios), "mean": mean, "least": min(ratios)}
                 )
-    return found
+    return rows
 
 
 def targets(results: Results) -> list[dict[str, Any]]:
@@ -73,15 +80,15 @@ def targets(results: Results) -> list[dict[str, Any]]:
     if "(cpu)" not in results["machine"]["device"] or results["tiny"] or not _complete(results):
         return []
     by_range = {(one["images"], one["pixels"]): one for one in means(results)}
-    found = []
+    judged = []
     if every := by_range.get((1, None)):
         text = f"N = 1, every scale faster than PyTorch: the least ratio is {every['least']:.2f}"
-        found.append({"met": every["least"] > 1, "text": text})
+        judged.append({"met": every["least"] > 1, "text": text})
     for images, pixels, least in TARGETS:
         if one := by_range.get((images, pixels)):
             text = f"N = {images}, {_range(pixels)}, geometric mean of at least {least:g}: it is {one['mean']:.2f}"
-            found.append({"met": one["mean"] >= least, "text": text})
-    return found
+            judged.append({"met": one["mean"] >= least, "text": text})
+    return judged
 
 
 def whole_training(results: Results, images: int) -> list[dict[str, Any]]:
@@ -118,53 +125,77 @@ def _complete(results: Results) -> bool:
 
 def summary(results: Results) -> str:
     """Returns the geometric means, and which targets are met or missed, in plain lines."""
-    lines = [
-        f"N = {one['images']}, {_range(one['pixels'])} ({one['scales']}): PyTorch / this project,"
-        f" geometric mean {one['mean']:.2f}, least {one['least']:.2f}"
-        for one in means(results)
-    ]
-    lines += [f"target {'met' if one['met'] else 'MISSED'}: {one['text']}" for one in targets(results)]
-    for images in results["cohorts"]:
-        *_, total = whole_training(results, images)
-        if total["cold"] is not None:
-            peer = f", PyTorch {_seconds(total['pytorch'])} s" if total["pytorch"] else ""
-            lines.append(
-                f"N = {images}, {results['steps_per_scale']} steps a scale: {_seconds(total['cold'])} s with cold and"
-                f" {_seconds(total['warm'])} s with warm compilation{peer}"
-            )
+    lines = []
+    for part in _by_precision(results):
+        lines += [
+            f"N = {one['images']}{part['label']}, {_range(one['pixels'])} ({one['scales']}): PyTorch / this project,"
+            f" geometric mean {one['mean']:.2f}, least {one['least']:.2f}"
+            for one in means(part)
+        ]
+        lines += [f"target {'met' if one['met'] else 'MISSED'}: {one['text']}" for one in targets(part)]
+        for images in results["cohorts"]:
+            *_, total = whole_training(part, images)
+            if total["cold"] is not None:
+                cold, warm, pytorch = (_seconds(total[name]) for name in ("cold", "warm", "pytorch"))
+                peer = f", PyTorch {pytorch} s" if total["pytorch"] else ""
+                lines.append(
+                    f"N = {images}{part['label']}, {results['steps_per_scale']} steps a scale:"
+                    f" {cold} s with cold and {warm} s with warm compilation{peer}"
+                )
     return "\n".join(lines)
+
+
+def _by_precision(results: Results) -> list[Results]:
+    """Returns the results of each precision, as a run of it alone has them, with a `label` where there are several."""
+    names = results["precision"].split(",")
+    return [
+        {
+            **results,
+            "label": f", {name}" if len(names) > 1 else "",
+            "steps": [row for row in results["steps"] if row["precision"] == name],
+        }
+        for name in names
+    ]
 
 
 def markdown(results: Results) -> str:
     """Returns the tables as a page of Markdown; README.md of this folder says what they mean."""
-    size, steps = results["size"], results["steps"]
+    size, several = results["size"], _by_precision(results)
     parts = [
         f"# Training time on {results['machine']['device']}",
         f"{about(results)}. Image {size[0]}x{size[1]}x{size[2]}, {len(results['scales'])} scales."
         f" Command: `{results['machine']['command']}`",
-        "## Steps\n\n" + _steps(steps),
-        "## Against PyTorch\n\n" + "\n".join(f"- {text}" for text in summary(results).splitlines()),
     ]
-    parts += [
-        f"## A whole training, N = {images}\n\nSeconds of {results['steps_per_scale']} steps a scale, of the whole"
-        f" cohort.\n\n{_whole(whole_training(results, images))}"
-        for images in results["cohorts"]
-    ]
-    parts += [
-        f"## Roofline\n\nElementwise operations read and write {results['copy_rate'] / 1e9:.3g} GB/s here.\n\n"
-        + _roofline(steps, results["copy_rate"]),
-        "## Throughput\n\nSteps of an image per second.\n\n"
-        + _by_cohort(results, lambda row: f"{1e3 / row['ms_per_step_and_image']:.3g}")
-        + "\n\nMiB of the cohort on its device.\n\n"
-        + _by_cohort(results, lambda row: f"{row['memory_bytes'] / 2**20:.0f}"),
-    ]
+    if results["checks"]:
+        parts.append("## Checks\n\n" + "\n".join(f"- {text}" for text in checks(results).splitlines()))
+    parts += [f"## Steps{part['label']}\n\n{_steps(part['steps'])}" for part in several]
+    parts.append("## Against PyTorch\n\n" + "\n".join(f"- {text}" for text in summary(results).splitlines()))
+    for part in several:
+        parts += [
+            f"## A whole training, N = {images}{part['label']}\n\n"
+            f"Seconds of {results['steps_per_scale']} steps a scale, of the whole cohort.\n\n"
+            + _whole(whole_training(part, images))
+            for images in results["cohorts"]
+        ]
+        parts += [
+            f"## Roofline{part['label']}\n\nElementwise operations read and write {results['copy_rate'] / 1e9:.3g} GB/s"
+            f" here.\n\n{_roofline(part['steps'], results['copy_rate'])}",
+            f"## Throughput{part['label']}\n\nSteps of an image per second.\n\n"
+            + _by_cohort(part, lambda row: f"{1e3 / row['ms_per_step_and_image']:.3g}")
+            + "\n\nMiB of the cohort on its device.\n\n"
+            + _by_cohort(part, lambda row: f"{row['memory_bytes'] / 2**20:.0f}"),
+        ]
+    if results["forms"]:
+        parts.append(f"## Forms of the convolution\n\n{_forms(results['forms'])}")
     if results["devices"]:
         parts.append("## Devices\n\n" + _devices(results["devices"], "(cpu)" in results["machine"]["device"]))
     if results["reference"]:
         parts.append(
             "## Reference implementation\n\n"
-            + reference_peer.section(results["reference"], steps, results["steps_per_scale"])
+            + reference_peer.section(results["reference"], several[0]["steps"], results["steps_per_scale"])
         )
+    if results["left_out"]:
+        parts.append("## Not measured\n\n" + "\n".join(f"- {text}" for text in results["left_out"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -173,19 +204,24 @@ def plot(stem: str, results: Results) -> str:
 
     Returns its path, or "" where matplotlib is not installed and nothing is written.
     """
-    plots = pyplot()
-    if plots is None:
+    try:
+        import matplotlib  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
         return ""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plots  # pyright: ignore[reportMissingImports]
+
     figure, (times, shares) = plots.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     by_scale: dict[int, list[float]] = {}
-    for images in results["cohorts"]:
-        rows = [row for row in results["steps"] if row["images"] == images]
+    for part, images in itertools.product(_by_precision(results), results["cohorts"]):
+        rows = sorted((row for row in part["steps"] if row["images"] == images), key=lambda row: row["scale"])
         scales = [row["scale"] for row in rows]
-        times.plot(scales, [row["ms_per_step_and_image"] for row in rows], "o-", label=f"this project, N = {images}")
-        shares.plot(scales, [100 * row["share_of_matmul"] for row in rows], "o-", label=f"this project, N = {images}")
+        label = f"this project, N = {images}{part['label']}"
+        times.plot(scales, [row["ms_per_step_and_image"] for row in rows], "o-", label=label)
+        shares.plot(scales, [100 * row["share_of_matmul"] for row in rows], "o-", label=label)
         for row in rows:
             by_scale.setdefault(row["scale"], []).extend([row["pytorch_ms"]] * bool(row["pytorch_ms"]))
-    peer = {scale: sum(values) / len(values) for scale, values in by_scale.items() if values}
+    peer = {scale: sum(values) / len(values) for scale, values in sorted(by_scale.items()) if values}
     if peer:
         times.plot(list(peer), list(peer.values()), "s--", color="black", label="PyTorch")
         reached = {row["scale"]: row["asked_flops_per_image"] / row["matmul_rate"] for row in results["steps"]}
@@ -219,7 +255,7 @@ def _steps(steps: Sequence[dict[str, Any]]) -> str:
         + (f"{row['memory_bytes'] / 2**20 / row['images']:.1f}",)
         for row in steps
     ]
-    return table(tuple(heads.split(",")), rows)
+    return markdown_table([heads.split(","), *rows])
 
 
 def _whole(rows: list[dict[str, Any]]) -> str:
@@ -229,7 +265,7 @@ def _whole(rows: list[dict[str, Any]]) -> str:
         ratios = [row["pytorch"] / row[name] if row["pytorch"] and row[name] else None for name in ("cold", "warm")]
         times = [_seconds(row[name]) for name in ("training", "cold", "warm", "pytorch")]
         cells.append(("all" if row["scale"] is None else row["scale"], *times, *(_number(r, ".2f") for r in ratios)))
-    return table(heads, cells)
+    return markdown_table([heads, *cells])
 
 
 def _roofline(steps: Sequence[dict[str, Any]], copy_rate: float) -> str:
@@ -244,7 +280,7 @@ def _roofline(steps: Sequence[dict[str, Any]], copy_rate: float) -> str:
             + (f"{row['flops_per_second'] / roof:.0%}",)
         )
     heads = "scale,N,GFLOP,GB,FLOP per byte,matmul GFLOP/s,roof GFLOP/s,achieved GFLOP/s,of matmul,of roof"
-    return table(tuple(heads.split(",")), rows)
+    return markdown_table([heads.split(","), *rows])
 
 
 def _by_cohort(results: Results, cell: Any) -> str:
@@ -253,7 +289,17 @@ def _by_cohort(results: Results, cell: Any) -> str:
         (scale, f"{height}x{width}", *(known.get((scale, images), "-") for images in results["cohorts"]))
         for scale, (height, width) in enumerate(results["scales"])
     ]
-    return table(("scale", "pixels", *(f"N = {images}" for images in results["cohorts"])), rows)
+    return markdown_table([("scale", "pixels", *(f"N = {images}" for images in results["cohorts"])), *rows])
+
+
+def _forms(times: Sequence[dict[str, Any]]) -> str:
+    """Returns a table of ms an image of one layer's value, gradients and second derivatives."""
+    rows = [
+        (one["side"], one["features"], one["images"], one["precision"], one["form"], f"{one['ms_per_image']:.3f}")
+        + (f"{one['compile_seconds']:.1f}", f"{one['temporary_bytes'] / 2**20:.0f}")
+        for one in times
+    ]
+    return markdown_table([("px", "channels", "N", "precision", "form", "ms", "compile s", "MiB"), *rows])
 
 
 def _devices(rows: list[dict[str, Any]], cpu: bool) -> str:
@@ -263,7 +309,7 @@ def _devices(rows: list[dict[str, Any]], cpu: bool) -> str:
         for row in rows
     ]
     note = f"{device_scaling.DEMONSTRATION}\n\n" if cpu else ""
-    return note + table(("scale", "N", "devices", "images x steps per second", "efficiency"), cells)
+    return note + markdown_table([("scale", "N", "devices", "images x steps per second", "efficiency"), *cells])
 
 
 def _side(row: dict[str, Any]) -> int:
