@@ -57,6 +57,8 @@ FLOORS = {
         {"secrets", "text"},
     ),
 }
+# In experiments/, what every study may use: figures and tables, and the methods that studies compare with.
+SHARED = ("reporting", "baselines")
 # Orbax and Flax need absl themselves; that singan/ does not is seen from its imports above.
 UNNEEDED = ("ml_collections", "wandb", "jaxtyping", "tensorflow_datasets", "tensorflow", "beartype")
 IMPORT_WITHOUT = """
@@ -132,6 +134,19 @@ def test_doors_that_are_closed(room):
 @pytest.mark.parametrize("room", ["singan", "datasets", "launch", "experiments"])
 def test_no_imports_run_in_a_circle(room):
     graphlib.TopologicalSorter(imports_within(room)).prepare()  # raises CycleError, which names the circle
+
+
+def test_studies_import_what_studies_share_and_other_studies_config():
+    """A study can be read, changed and deleted by itself; `SHARED` lists what lies in experiments/ for all of them."""
+    crossed = {
+        (name, other)
+        for name, others in imports_within("experiments").items()
+        for other in others
+        if (own := name.split(".")[1]) != (folder := other.split(".")[1])
+        and folder not in SHARED
+        and (own in SHARED or other != f"experiments.{folder}.config")
+    }
+    assert crossed == set()
 
 
 @pytest.mark.parametrize("room", FLOORS)

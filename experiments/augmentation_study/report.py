@@ -18,6 +18,7 @@ from experiments.augmentation_study.statistics import (
     headline,
     sentence,
 )
+from experiments.reporting.tables import markdown_table, text_table
 from launch.spreadsheet import csv_lines
 from singan import files
 
@@ -53,9 +54,9 @@ def write(
     table = _rows(means, chosen, study, metrics)
     levers = _lever_rows(means, compared, chosen, study, metrics)
     parts = ["# Augmentation study", "", *(f"- {fact}" for fact in [f"`{command}`", *facts]), ""]
-    parts += ["## In short", "", short, "", "## Conditions", "", _markdown(table), ""]
+    parts += ["## In short", "", short, "", "## Conditions", "", markdown_table(table), ""]
     if levers:
-        parts += [f"## Levers, at n = {study.lever_size}", "", _markdown(levers), ""]
+        parts += [f"## Levers, at n = {study.lever_size}", "", markdown_table(levers), ""]
     parts += ["## What the numbers support", "", *(f"- {line}" for line in main), "", rule, "", "## Definitions", ""]
     parts += [f"- {name}: {words}" for name, words in definitions.items()]
     files.write_text(root / "study.md", "\n".join(parts) + "\n")
@@ -75,7 +76,7 @@ def write(
         "rule": rule,
     }
     files.write_json(root / "study.json", content)
-    shown = [_text(table), ""] + ([f"levers, at n = {study.lever_size}", _text(levers), ""] if levers else [])
+    shown = [text_table(table), ""] + ([f"levers, at n = {study.lever_size}", text_table(levers), ""] if levers else [])
     return "\n".join([*shown, *main, "", short, rule])
 
 
@@ -162,16 +163,6 @@ def _lever_rows(
 def _cell(found: Estimate, signed: bool = False) -> str:
     form = "+.3f" if signed else ".3f"
     return f"{found.mean:{form}} [{found.low:{form}}, {found.high:{form}}]"
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    head, *lines = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *lines])
-
-
-def _text(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
 def _numbers(found: Estimate, patient: str) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.modality_translation.translation import backgrounds, subject
-from experiments.tumour_insertion.donors import modality
+from experiments.reporting.modalities import modality
 from launch.images import readers, tfds_records
 from launch.images.channels import channel_groups
 from launch.images.image_ids import unique_ids

@@ -56,17 +56,6 @@ def notes(qualities: Mapping[str, Quality], start_scales: Sequence[int]) -> list
     return said
 
 
-def text_table(rows: Rows) -> str:
-    """Returns a table turned over, variants side by side, which takes less width."""
-    rows = [list(column) for column in zip(*rows, strict=True)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    first, *rest = widths
-    return "\n".join(
-        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], rest, strict=True))])
-        for row in rows
-    )
-
-
 def markdown(
     facts: Sequence[str],
     qualities: Mapping[str, Quality],

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy import ndimage
 
+from experiments.reporting.modalities import modality
 from experiments.tumour_insertion import matching, placement
-from experiments.tumour_insertion.donors import Candidate, Donor, modality, patient_of, spacing_of
+from experiments.tumour_insertion.donors import Candidate, Donor, patient_of, spacing_of
 from experiments.tumour_insertion.matching import Matching
 from experiments.tumour_insertion.placement import NoRoom, Placed, Turn
 from singan.errors import UserError

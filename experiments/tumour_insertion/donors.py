@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.reporting.modalities import modality
 from launch.images import mask_channels, readers, tfds_records
 from launch.images.record_images import MODALITIES
 from launch.text import printable
 from singan.config import DataConfig
 from singan.errors import UserError
-
-# Names of one modality in the years of BraTS and in other collections.
-SYNONYMS = {"t1n": "t1", "t1w": "t1", "t1c": "t1ce", "t1gd": "t1ce", "t1post": "t1ce", "t2w": "t2", "t2f": "flair"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,12 +44,6 @@ class Candidate:
     id: str
     patient: str
     read: Callable[[], Donor]
-
-
-def modality(channel: str) -> str:
-    """Returns a channel's usual name: 't1c', 'T1Gd' and 't1ce' are one modality."""
-    plain = channel.strip().lower()
-    return SYNONYMS.get(plain, plain)
 
 
 def patient_of(slice_id: str, details: Mapping[str, Any]) -> str:

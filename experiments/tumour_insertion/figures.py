@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from experiments.reporting.modalities import modality
 from experiments.tumour_insertion.compositing import Insertion
-from experiments.tumour_insertion.donors import modality
 from launch.images import geometry
 from launch.samples import pictures
 from singan.model.resizing import resize_to
