@@ -1,4 +1,4 @@
-"""What segmenters are trained on: the five conditions, and the levers that are moved on one of them."""
+"""What segmenters are trained on: the five conditions, and the ablations of one of them."""
 
 import dataclasses
 import zlib
@@ -37,7 +37,7 @@ class Condition:
       decoding: of the synthetic pairs' masks: instances (cut apart, small ones dropped), soft (the channel itself is
         the target), agreeing (as instances, of the half of the pairs whose mask agrees best with the stain).
       share: of synthetic pairs in each batch.
-      against: for a lever, the condition that it differs from in one thing; '' for the five conditions.
+      against: for an ablation, the condition that it differs from in one thing; '' for the five conditions.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Condition:
     against: str = ""
 
     @property
-    def is_lever(self) -> bool:
+    def is_ablation(self) -> bool:
         return bool(self.against)
 
 
-BASE = "real_synthetic"  # the condition that levers vary
+BASE = "real_synthetic"  # the condition that ablations vary
 COMPARISONS = (
     ("real_synthetic", "real"),
     ("all", "real_augmented"),
@@ -64,7 +64,7 @@ COMPARISONS = (
 
 
 def conditions(study: Study, start_scales: Sequence[int], coloured: bool) -> list[Condition]:
-    """Returns the five conditions, then the levers.
+    """Returns the five conditions, then the ablations.
 
     Args:
       start_scales: of those asked for, the ones that the SinGANs have.
@@ -83,35 +83,35 @@ def conditions(study: Study, start_scales: Sequence[int], coloured: bool) -> lis
     if not study.lever_size:
         return found
 
-    def lever(name: str, about: str, **changes) -> Condition:
+    def ablation(name: str, about: str, **changes) -> Condition:
         return dataclasses.replace(base, name=name, about=about, **{"against": BASE, **changes})
 
     if len(start_scales) > 1:
         for scale in start_scales:
             kept = tuple(source for source in sources if source.start_scale == scale)
-            found.append(lever(f"start_{scale}", f"start scale {scale} alone", sources=kept))
+            found.append(ablation(f"start_{scale}", f"start scale {scale} alone", sources=kept))
     if len(sizes) > 1:
         kept = tuple(source for source in sources if source.size == sizes[0])
-        found.append(lever(f"size_{sizes[0]:g}", f"size {sizes[0]:g} alone", sources=kept))
+        found.append(ablation(f"size_{sizes[0]:g}", f"size {sizes[0]:g} alone", sources=kept))
     others = [share for share in (0.25, 0.75) if share != study.share]
-    found += [lever(f"share_{share:g}", f"{share:.0%} of a batch synthetic", share=share) for share in others]
+    found += [ablation(f"share_{share:g}", f"{share:.0%} of a batch synthetic", share=share) for share in others]
     if study.inserted:
         return found
-    found.append(lever("soft", "the mask channel itself as target", decoding="soft"))
+    found.append(ablation("soft", "the mask channel itself as target", decoding="soft"))
     if coloured:
-        found.append(lever("agreeing", "the half whose mask agrees best with the stain", decoding="agreeing"))
+        found.append(ablation("agreeing", "the half whose mask agrees best with the stain", decoding="agreeing"))
     # The style step takes longer than all the rest: one source shows what it does.
     plain = Source(start_scales[min(1, len(start_scales) - 1)], sizes[0])
     styled = dataclasses.replace(plain, styled=True)
     words = f"start scale {plain.start_scale} at size {plain.size:g}"
-    found.append(lever("plain", words, sources=(plain,)))
-    found.append(lever("styled", f"{words}, style step {study.style:g}", sources=(styled,), against="plain"))
+    found.append(ablation("plain", words, sources=(plain,)))
+    found.append(ablation("styled", f"{words}, style step {study.style:g}", sources=(styled,), against="plain"))
     return found
 
 
 def train_sizes(condition: Condition, study: Study) -> tuple[int, ...]:
     """Returns the numbers of real patches that a condition is tried at."""
-    return (study.lever_size,) if condition.is_lever else study.train_sizes
+    return (study.lever_size,) if condition.is_ablation else study.train_sizes
 
 
 def schedule(

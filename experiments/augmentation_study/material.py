@@ -22,7 +22,7 @@ from singan.storage import workdir as records
 from singan.storage.run import load_run
 from singan.storage.workdir import Workdir, pixel_digest
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class Synthetic:
     fingerprint: str
 
 
-def gather(data: DataConfig, study: Study, say: Say) -> Material:
+def gather(data: DataConfig, study: Study, log: Log) -> Material:
     """Returns the real patches and the splits. Raises UserError for what cannot be studied."""
     images = load_pairs(data, study)
     patches, empty = cut(images, study)
@@ -80,19 +80,19 @@ def gather(data: DataConfig, study: Study, say: Say) -> Material:
         if same := {pair.id for pair in patches} & {pair.id for pair in held_out}:
             raise UserError(f"{sorted(same)[0]} is a name in both folders: rename the files of one")
     if empty:
-        say(f"note: {empty} patches are left out, less than 1 % of which is to be segmented")
+        log(f"note: {empty} patches are left out, less than 1 % of which is to be segmented")
     splits = draw_splits(patches, held_out, study)
     pairs = {pair.id: pair for pair in (*patches, *held_out)}
     return Material(pairs, splits, used(splits, study), len(images), kept_apart(data, study))
 
 
-def there(wanted: Sequence[int], scales: int, say: Say) -> list[int]:
+def there(wanted: Sequence[int], scales: int, log: Log) -> list[int]:
     """Returns the start scales that a pyramid has. Raises UserError where it has none of them."""
     kept = [scale for scale in wanted if scale < scales]
     if not kept:
         raise UserError(f"--study.start_scales={','.join(map(str, wanted))}: the SinGANs have scales 0 to {scales - 1}")
     if len(kept) < len(wanted):
-        say(f"note: start scales {sorted({*wanted} - {*kept})} are left out: the SinGANs have 0 to {scales - 1}")
+        log(f"note: start scales {sorted({*wanted} - {*kept})} are left out: the SinGANs have 0 to {scales - 1}")
     return kept
 
 
@@ -104,7 +104,7 @@ def synthetic(
     root: Path,
     mesh: Mesh,
     stop: Callable[[], bool],
-    say: Say,
+    log: Log,
 ) -> Synthetic | None:
     """Returns the synthetic pairs that the jobs need, drawn where they are not yet; None where a stop was asked for."""
     bank = Bank(found.pairs, root / "synthetic", study)
@@ -121,7 +121,7 @@ def synthetic(
             return inserted.rows(bank, composites, condition, split, ids)
 
     else:
-        run = load_run(root / "singan", warn=lambda text: say(f"warning: {text}"))
+        run = load_run(root / "singan", warn=lambda text: log(f"warning: {text}"))
         wanted: dict[Source, set[str]] = {}
         for job in jobs:
             for source in job.condition.sources:
@@ -129,7 +129,7 @@ def synthetic(
         for source, ids in wanted.items():
             if stop():
                 return None
-            drawing.draw(run, source, sorted(ids), study, root / "synthetic" / source.name, mesh, say)
+            drawing.draw(run, source, sorted(ids), study, root / "synthetic" / source.name, mesh, log)
         digests += [scale.fingerprint for scale in run.scales]
 
         def rows_of(condition: Condition, split: Split, ids: Sequence[str]) -> dict[str, list[int]]:

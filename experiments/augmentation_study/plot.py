@@ -1,4 +1,4 @@
-"""The study's picture: scores by number of real patches, paired differences, and what the levers change."""
+"""The study's picture: scores by number of real patches, paired differences, and what the ablations change."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -43,15 +43,15 @@ def draw(
     Args:
       patient: the word for what is kept apart: pairs.PATIENT or pairs.FOLD.
     """
-    levers = [condition for condition in chosen if condition.is_lever]
-    figure = Figure(figsize=(15 if levers else 10.5, 4.6), layout="constrained")
+    ablations = [condition for condition in chosen if condition.is_ablation]
+    figure = Figure(figsize=(15 if ablations else 10.5, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    columns = figure.subplots(1, 3 if levers else 2, width_ratios=(1.1, 1, 0.8) if levers else (1.1, 1))
+    columns = figure.subplots(1, 3 if ablations else 2, width_ratios=(1.1, 1, 0.8) if ablations else (1.1, 1))
     columns[0].set_title(f"Dice on {patient}s that were not trained on\n(mean, 95 % interval)", fontsize=10)
-    _scores(columns[0], means, [condition for condition in chosen if not condition.is_lever], study)
+    _scores(columns[0], means, [condition for condition in chosen if not condition.is_ablation], study)
     _differences(columns[1], compared, study)
-    if levers:
-        _levers(columns[2], compared, levers, study)
+    if ablations:
+        _ablations(columns[2], compared, ablations, study)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
@@ -93,15 +93,15 @@ def _differences(axes: Axes, compared: Sequence[Comparison], study: Study) -> No
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _levers(axes: Axes, compared: Sequence[Comparison], levers: Sequence[Condition], study: Study) -> None:
-    axes.set_title(f"Levers, n = {study.lever_size}: change of Dice\n(against d, or as named)", fontsize=10)
+def _ablations(axes: Axes, compared: Sequence[Comparison], ablations: Sequence[Condition], study: Study) -> None:
+    axes.set_title(f"Ablations, n = {study.lever_size}: change of Dice\n(against d, or as named)", fontsize=10)
     axes.axvline(0, color=QUIET, linewidth=1)
     names = []
-    for place, lever in enumerate(levers):
-        e = next(c.found for c in compared if c.first == lever.name and c.metric == METRIC)
+    for place, ablation in enumerate(ablations):
+        e = next(c.found for c in compared if c.first == ablation.name and c.metric == METRIC)
         axes.plot([e.low, e.high], [place, place], color=INK, linewidth=1.5)
         axes.plot([e.mean], [place], "o", color=INK, markersize=5)
-        names.append(_wrapped(lever.about + (" (against the line above)" if lever.against == "plain" else "")))
+        names.append(_wrapped(ablation.about + (" (against the line above)" if ablation.against == "plain" else "")))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -45,18 +45,18 @@ def write(
     definitions = {name: METRICS[name].format(patient=patient) for name in metrics}
     short = f"{headline(compared, 'dice', patient)} {_beside_threshold(means, chosen)}".strip()
     lines = [sentence(one, about, means[one.second, one.size, one.metric].mean) for one in compared]
-    levered = {condition.name for condition in chosen if condition.is_lever}
+    ablation_names = {condition.name for condition in chosen if condition.is_ablation}
     main = [
         line
         for line, one in zip(lines, compared, strict=True)
-        if one.metric in ("dice", "aji") and one.first not in levered
+        if one.metric in ("dice", "aji") and one.first not in ablation_names
     ]
     table = _rows(means, chosen, study, metrics)
-    levers = _lever_rows(means, compared, chosen, study, metrics)
+    ablations = _ablation_rows(means, compared, chosen, study, metrics)
     parts = ["# Augmentation study", "", *(f"- {fact}" for fact in [f"`{command}`", *facts]), ""]
     parts += ["## In short", "", short, "", "## Conditions", "", markdown_table(table), ""]
-    if levers:
-        parts += [f"## Levers, at n = {study.lever_size}", "", markdown_table(levers), ""]
+    if ablations:
+        parts += [f"## Ablations, at n = {study.lever_size}", "", markdown_table(ablations), ""]
     parts += ["## What the numbers support", "", *(f"- {line}" for line in main), "", rule, "", "## Definitions", ""]
     parts += [f"- {name}: {words}" for name, words in definitions.items()]
     files.write_text(root / "study.md", "\n".join(parts) + "\n")
@@ -76,7 +76,9 @@ def write(
         "rule": rule,
     }
     files.write_json(root / "study.json", content)
-    shown = [text_table(table), ""] + ([f"levers, at n = {study.lever_size}", text_table(levers), ""] if levers else [])
+    shown = [text_table(table), ""] + (
+        [f"ablations, at n = {study.lever_size}", text_table(ablations), ""] if ablations else []
+    )
     return "\n".join([*shown, *main, "", short, rule])
 
 
@@ -99,9 +101,9 @@ def collect(folder: Path, jobs: Sequence[Job], study: Study, world: str) -> dict
 def comparisons(
     found: Mapping[Cell, Values], chosen: Sequence[Condition], study: Study, metrics: Sequence[str]
 ) -> list[Comparison]:
-    """Returns the paired differences of the conditions, then of each lever to what it differs from."""
+    """Returns the paired differences of the conditions, then of each ablation to what it differs from."""
     wanted = [(a, b, size) for a, b in COMPARISONS for size in study.train_sizes]
-    wanted += [(lever.name, lever.against, study.lever_size) for lever in chosen if lever.is_lever]
+    wanted += [(ablation.name, ablation.against, study.lever_size) for ablation in chosen if ablation.is_ablation]
     return [
         Comparison(a, b, size, metric, difference(found[a, size, metric], found[b, size, metric], "difference"))
         for a, b, size in wanted
@@ -113,7 +115,7 @@ def _beside_threshold(means: Mapping[Cell, Estimate], chosen: Sequence[Condition
     """Returns whether training was worth anything at all, where there is a threshold to compare with."""
     if (simple := means.get((THRESHOLD, 0, "dice"))) is None:
         return ""
-    names = {condition.name for condition in chosen if not condition.is_lever}
+    names = {condition.name for condition in chosen if not condition.is_ablation}
     best = max((cell for cell in means if cell[0] in names and cell[2] == "dice"), key=lambda cell: means[cell].mean)
     if means[best].mean < simple.mean:
         return (
@@ -132,13 +134,13 @@ def _rows(
         rows.append(["0", "Otsu's threshold on the stain", *(_cell(means[THRESHOLD, 0, m]) for m in metrics)])
     for size in study.train_sizes:
         for condition in chosen:
-            if not condition.is_lever:
+            if not condition.is_ablation:
                 cells = [_cell(means[condition.name, size, metric]) for metric in metrics]
                 rows.append([str(size), condition.about, *cells])
     return rows
 
 
-def _lever_rows(
+def _ablation_rows(
     means: Mapping[Cell, Estimate],
     compared: Sequence[Comparison],
     chosen: Sequence[Condition],
@@ -146,9 +148,9 @@ def _lever_rows(
     metrics: Sequence[str],
 ) -> list[list[str]]:
     about = {condition.name: condition.about for condition in chosen}
-    rows = [["lever", "against", *(f"{metric}, difference" for metric in metrics)]]
+    rows = [["ablation", "against", *(f"{metric}, difference" for metric in metrics)]]
     for condition in chosen:
-        if condition.is_lever:
+        if condition.is_ablation:
             cells = [
                 _cell(one.found, signed=True)
                 for metric in metrics

@@ -84,7 +84,7 @@ def train(
     rows_of: RowsOf,
     pairs: Mapping[str, Pair],
     stop: Callable[[], bool],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> bool:
     """Trains and scores what has no result yet; returns whether all have one. `stop` is asked between device calls.
 
@@ -94,7 +94,7 @@ def train(
     """
     files.make_directory(folder)
     left = [job for job in jobs if finished(folder, job.name, digest_of(job, study, world)) is None]
-    say(f"{len(jobs)} segmenters, {len(left)} to train")
+    log(f"{len(jobs)} segmenters, {len(left)} to train")
     if not left:
         return True
     plans = [(job, _schedule(job, study, bank, rows_of)) for job in left]
@@ -125,7 +125,7 @@ def train(
             held_out = [pairs[name] for name in job.split.test]
             masks = [each > 127 for each in probability[: len(held_out)]]
             write(folder, job, score(masks, held_out, study.task == "nuclei"), digest_of(job, study, world))
-        say(f"segmenters: {min((number + 1) * study.together, len(left))} of {len(left)} trained")
+        log(f"segmenters: {min((number + 1) * study.together, len(left))} of {len(left)} trained")
     return True
 
 

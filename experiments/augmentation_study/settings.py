@@ -36,8 +36,8 @@ class Study:
     batch: int = 16
     width: int = 24  # of the segmenter's first layer
     learning_rate: float = 2e-3
-    lever_size: int = 2  # number of real patches at which the levers are moved; 0 moves none
-    style: float = 1.0  # strength of the style step of that lever
+    lever_size: int = 2  # number of real patches at which the ablations are trained; 0: none are
+    style: float = 1.0  # strength of the style step of that ablation
     together: int = 16  # segmenters in one device call
     licence: str = ""  # of the images, for the data cards of the synthetic pairs
 

@@ -28,10 +28,10 @@ from singan.storage.run import Run
 BATCH = 64  # samples in one device call
 MADE_FROM, CARD = "made_from.json", "data_card.json"
 DETERMINING = ("weights_digest", "start_scale", "size", "seed", "style", "samples_of_each")  # what samples depend on
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def draw(run: Run, source: Source, ids: Sequence[str], study: Study, folder: Path, mesh: Mesh, say: Say) -> None:
+def draw(run: Run, source: Source, ids: Sequence[str], study: Study, folder: Path, mesh: Mesh, log: Log) -> None:
     """Writes FOLDER/<id>.npy, uint8 [samples, h, w, C + 1], of the patches that have none yet, and a data card.
 
     What was drawn otherwise, as by other weights or in another number, is drawn anew.
@@ -47,7 +47,7 @@ def draw(run: Run, source: Source, ids: Sequence[str], study: Study, folder: Pat
         raise UserError(f"the SinGAN of {lost[0]} has diverged: take the patch out, or train with a lower rate")
     if not missing and all((folder / name).is_file() for name in write.NAMES):
         return
-    say(f"{source.name}: {study.samples} pairs of each of {len(missing)} patches")
+    log(f"{source.name}: {study.samples} pairs of each of {len(missing)} patches")
     size = (source.size, source.size)
     count = study.samples
     parts: dict[str, list[np.ndarray]] = {}

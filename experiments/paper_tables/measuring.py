@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from experiments.baselines.generator import Settings, generate
 from experiments.paper_tables.variants import GPNN, Plan
-from experiments.reporting.measuring import BATCH, FAMILIES, Say
+from experiments.reporting.measuring import BATCH, FAMILIES, Log
 from launch.evaluate import image_metrics as metrics
 from launch.evaluate.evaluation_file import Evaluation
 from launch.images.source_image import SourceImage
@@ -31,7 +31,7 @@ GPNN_BATCH = 16
 Shown = dict[str, np.ndarray]  # image id -> samples [k, h, w, C] in [-1, 1]
 
 
-def measure_gpnn(plan: Plan, path: Path, num_samples: int, seed: int, say: Say) -> None:
+def measure_gpnn(plan: Plan, path: Path, num_samples: int, seed: int, log: Log) -> None:
     """Draws and measures what the baseline's evaluation.json lacks; samples are kept.
 
     They are start_NN/ID.npy: float32 [n, h, w, C] in [-1, 1].
@@ -48,22 +48,22 @@ def measure_gpnn(plan: Plan, path: Path, num_samples: int, seed: int, say: Say) 
         "images": {image.id: pixel_digest(image.pixels) for image in plan.images},
     }
     with WorkdirLock(path):
-        found = Evaluation(path / "evaluation.json", settings, lambda text: say(f"note: {text}"))
-        found.define(metrics.DEFINITIONS)
+        evaluation = Evaluation(path / "evaluation.json", settings, lambda text: log(f"note: {text}"))
+        evaluation.define(metrics.DEFINITIONS)
         pairs = itertools.product(plan.start_scales, plan.images)
-        missing = [(scale, image) for scale, image in pairs if found.missing([image.id], scale)]
+        missing = [(scale, image) for scale, image in pairs if evaluation.missing([image.id], scale)]
         try:
             for scale, image in missing:
                 began = time.monotonic()
                 samples = _gpnn_samples(image, pyramid, num_samples, scale, seed)
                 seconds = (time.monotonic() - began) / num_samples
-                say(f"{path.name}: {image.id}, start scale {scale}: {seconds:.2g} s a sample")
+                log(f"{path.name}: {image.id}, start scale {scale}: {seconds:.2g} s a sample")
                 files.write_npy(files.make_directory(_gpnn_folder(path, scale)) / f"{image.id}.npy", samples)
                 real, subject = pyramid.level(image.pixels, len(pyramid) - 1), metrics.subject_of(record_of(image))
-                found.add(image.id, scale, metrics.measure(samples, real, subject, FAMILIES, None))
+                evaluation.add(image.id, scale, metrics.measure(samples, real, subject, FAMILIES, None))
         finally:
-            if missing and found.images:
-                found.write()
+            if missing and evaluation.images:
+                evaluation.write()
 
 
 def _gpnn_samples(image: SourceImage, pyramid: Pyramid, num_samples: int, scale: int, seed: int) -> np.ndarray:

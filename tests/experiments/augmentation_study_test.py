@@ -209,10 +209,10 @@ def test_every_condition_has_as_many_steps_and_its_share():
     study = dataclasses.replace(STUDY, share=0.25, batch=8, steps=50)
     chosen = conditions(study, [0, 1], coloured=True)
     assert len({one.name for one in chosen}) == len(chosen)
-    levers = [one for one in chosen if one.is_lever]
-    assert len({one.name.split("_")[0] for one in levers}) >= 6
-    assert {one.against for one in levers} <= {"real_synthetic", "plain"}
-    assert train_sizes(levers[0], study) == (2,)
+    ablations = [one for one in chosen if one.is_ablation]
+    assert len({one.name.split("_")[0] for one in ablations}) >= 6
+    assert {one.against for one in ablations} <= {"real_synthetic", "plain"}
+    assert train_sizes(ablations[0], study) == (2,)
     for condition in chosen:
         made = {source.name: [100 + n] for n, source in enumerate(condition.sources)}
         rows = schedule(condition, study, 0, [5, 7], made)
@@ -471,7 +471,7 @@ def test_the_report_tells_conditions_and_levers_from_the_kept_results(tmp_path):
     assert "without other augmentation, synthetic pairs raised it at n = 1, 2" in text
     assert "on top of the usual augmentation, synthetic pairs lowered it at n = 1, 2" in text
     page = (tmp_path / "study.md").read_text()
-    assert "## Levers, at n = 2" in page
+    assert "## Ablations, at n = 2" in page
     assert "-0.100 [-0.100, -0.100]" in next(line for line in page.splitlines() if "75% of a batch" in line)
     compared = list(csv.DictReader((tmp_path / "comparisons.csv").read_text().splitlines()))
     found = next(row for row in compared if (row["first"], row["n"]) == ("all", "2"))
@@ -578,7 +578,7 @@ def test_the_command_goes_from_images_to_the_table_and_keeps_what_is_done(tmp_pa
     assert "Dice on patients that were not trained on" in result.stdout
     page = (workdir / "study.md").read_text()
     assert "e: real + synthetic, all augmented" in page
-    assert "Levers" not in page
+    assert "Ablations" not in page
     rows = list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
     assert {row["condition"] for row in rows} == {*CONDITIONS, "threshold"}
     assert all(0 <= float(row["value"]) <= 1 for row in rows)
