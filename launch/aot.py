@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from launch import cli, run_record, runtime
 from launch.configs import load_config
+from launch.results.text_table import text_table
 from singan import files
 from singan.config import to_mapping
 from singan.errors import UserError
@@ -113,7 +114,7 @@ def _cells(cost: ScaleCost) -> tuple[str, ...]:
 
 def _lines(rows) -> str:
     widths = (5, 7, 5, 6, 4, 6, 6, 5, 5, 6, 5, 8, 5, 7, 5, 7)
-    return "\n".join(" ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(text_table(rows, ">", gap=1, min_widths=widths))
 
 
 def _totals(costs: list[ScaleCost], steps: int) -> str:

@@ -1,11 +1,13 @@
 """Tables of runs as text: for a terminal of 100 columns, or as Markdown."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 
 from launch.compare.compared import Compared
 from launch.compare.tables import Part, remarks, summary
 from launch.results.quality import Measured
+from launch.results.text_table import text_table
 from launch.text import printable
 
 WIDTH = 100  # columns
@@ -77,18 +79,13 @@ def _block(rows: list[list[str]]) -> list[str]:
     first = min(max(map(len, columns[0])), MOST)
     each = (WIDTH - first) // max(len(columns) - 1, 1) - GAP
     widths = [first, *(min(max(map(len, column)), max(each, LEAST)) for column in columns[1:])]
-    lines = []
+    wrapped = []
     for row in rows:
         pairs = zip(row, widths, strict=True)
-        wrapped = [textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in pairs]
-        for at in range(max(map(len, wrapped))):
-            texts = [cell[at] if at < len(cell) else "" for cell in wrapped]
-            line = texts[0].ljust(first) + "".join(
-                " " * GAP + t.rjust(w) for t, w in zip(texts[1:], widths[1:], strict=True)
-            )
-            lines.append(line.rstrip())
-        if row is rows[0]:
-            lines.append("-" * (sum(widths) + GAP * (len(widths) - 1)))
+        parts = [textwrap.wrap(cell, width, break_on_hyphens=False) for cell, width in pairs]
+        wrapped.append(list(itertools.zip_longest(*parts, fillvalue="")) or [("",) * len(row)])
+    lines = text_table(list(itertools.chain(*wrapped)), gap=GAP, min_widths=widths)
+    lines.insert(len(wrapped[0]), "-" * (sum(widths) + GAP * (len(widths) - 1)))
     return lines
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from launch.results.text_table import text_table
+
 COLUMNS = (
     "fid",
     "random_frechet",
@@ -35,9 +37,7 @@ def table(cohort: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
             if "note" in entry:
                 reasons.append(f"{name} is {entry['note']}")
         lines.append(line)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join([*text, *dict.fromkeys(reasons)])
+    return "\n".join([*text_table(lines, ">"), *dict.fromkeys(reasons)])
 
 
 def _entry(entries: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from launch.reader_study import scoring
 from launch.reader_study.answers import Key, Reader
 from launch.reader_study.scoring import Ratings
+from launch.results.text_table import text_table
 from launch.spreadsheet import csv_lines
 
 POSITIVE = {"single": "generated", "pairs": "left"}  # what a high score means
@@ -120,7 +121,7 @@ def table(scores: Mapping[str, Any]) -> str:
         else "Fleiss' kappa is not defined: it needs two readers with items in common that are not all called the same"
     )
     spread = f"pooled accuracy, readers and items resampled: {_interval(pooled['accuracy_bootstrap'])}"
-    return "\n".join([*_aligned(lines), spread, agreement, "", *_aligned(second), "", scores["conclusion"]])
+    return "\n".join([*text_table(lines), spread, agreement, "", *text_table(second), "", scores["conclusion"]])
 
 
 def _by_truth(key: Key, readers: Sequence[Reader]) -> list[Row]:
@@ -215,11 +216,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}" if math.isfinite(value) else ""
     return "" if value is None else value
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
-        for line in lines
-    ]

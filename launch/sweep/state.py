@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from launch.results.text_table import text_table
 from launch.sweep.plan import PlannedRun, Sweep
 from launch.tracking.metrics_file import last_rows
 from launch.workdir_lock.owner import may_be_alive, parse_holder
@@ -71,13 +72,8 @@ def table(states: dict[str, RunState]) -> str:
     for name, s in states.items():
         numbers = (_cell(s.scale), _cell(s.step), _cell(s.rmse, ".4f"), _cell(s.speed, ".1f"))
         rows.append((name, s.state, *numbers, s.note))
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    pads = ("<", "<", ">", ">", ">", ">")
-    lines = [
-        "  ".join([*(f"{c:{p}{w}}" for c, p, w in zip(row[:6], pads, widths, strict=True)), row[6]]) for row in rows
-    ]
     counts = [f"{n} {word}" for word in (DONE, RUNNING, STOPPED, FAILED, WAITING) if (n := _count(states, word))]
-    return "\n".join(line.rstrip() for line in lines) + f"\n{len(states)} runs: {', '.join(counts)}"
+    return "\n".join([*text_table(rows, "<<>>>><"), f"{len(states)} runs: {', '.join(counts)}"])
 
 
 def _count(states: dict[str, RunState], word: str) -> int:
