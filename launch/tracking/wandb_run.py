@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from launch.secrets import hidden, hidden_arguments
-from launch.tracking.rows import Row, place
+from launch.tracking.metrics_file import Row, place
 from singan import files
 from singan.config import TrackingConfig
 

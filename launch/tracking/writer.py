@@ -1,6 +1,6 @@
 """Where a run's numbers and pictures go: metrics.jsonl always, wandb when asked (launch/tracking/wandb_run.py).
 
-metrics.jsonl (in a bucket its parts, launch/tracking/metrics_file.py) is the truth. On resume it is cut back to the
+metrics.jsonl (launch/tracking/metrics_file.py) is the truth. On resume it is cut back to the
 restored step, and what is left of it is played into the new wandb run.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from launch.tracking import metrics_file
-from launch.tracking.rows import ROW_KEYS, Row, place
+from launch.tracking.metrics_file import ROW_KEYS, Row, place
 from launch.tracking.wandb_run import Wandb, one_line, open_wandb, print_warning
 from singan import files
 from singan.config import TrackingConfig
@@ -42,8 +42,7 @@ class Writer(Protocol):
 class JsonLines:
     """Appends rows to WORKDIR/metrics.jsonl, one strict JSON object a line (NaN and infinities as null).
 
-    In a bucket these are the parts of launch/tracking/metrics_file.py. Tables go to WORKDIR/tables/NAME.json, the
-    summary to WORKDIR/summary.json. What cannot be written raises UserError.
+    Tables go to WORKDIR/tables/NAME.json, the summary to WORKDIR/summary.json. What cannot be written raises UserError.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -79,15 +78,21 @@ class JsonLines:
         return metrics_file.read_rows(self.path)
 
     def trim_after(self, global_step: int) -> None:
-        """Drops the rows whose global_step is larger, and lines that are not whole; see RowFile.keep."""
+        """Drops the rows whose global_step is larger, and lines that are not whole.
+
+        Damaged lines are reported, but for the last one, which a kill cuts off.
+        """
+        damaged: list[bool] = []
 
         def wanted(line: bytes) -> bytes | None:
             row = metrics_file.parse_row(line)
+            damaged.append(row is None)
             step = None if row is None else row.get("global_step", 0)
             return _line(row) if row is not None and isinstance(step, int) and step <= global_step else None
 
-        for problem in self._file.keep(wanted):
-            print_warning(problem)
+        self._file.rewrite(wanted)
+        if count := sum(damaged[:-1]):
+            print_warning(f"{self.path} is damaged: {count} line(s) that are not rows were dropped")
 
     def _append(self, row: Mapping[str, Any]) -> None:
         if missing := [key for key in ROW_KEYS if key not in row]:
@@ -163,6 +168,9 @@ def open_writer(
     lines = JsonLines(workdir / "metrics.jsonl")
     lines.trim_after(-1 if resume_global_step is None else resume_global_step)
     kept = lines.rows()
+    last = max((row["global_step"] for row in kept if "global_step" in row), default=-1)
+    if resume_global_step is not None and last < resume_global_step:
+        print_warning(f"{lines.path} is damaged: its last rows, up to step {resume_global_step}, are missing")
     wandb = _wandb(tracking, workdir, run_id, config_mapping, kept, online_timeout)
     return _Both(lines, wandb, [row for row in kept if row.get("global_step") == resume_global_step])
 

@@ -54,8 +54,9 @@ class Damages:
                 outcome.note = outcome.note or f"refused, but changed {', '.join(changed)}"
         elif result.returncode == 0 and "Traceback" not in result.stderr:
             different = self.world.differences(workdir)
-            if name == "metrics.jsonl" and outcome.named:
-                different = [each for each in different if each != "rows"]  # said, and what is gone is gone
+            if name == "metrics.jsonl" and (outcome.named or way == "flipped bit"):
+                # Reported, and what is gone is gone; a changed digit of the log is not noticed.
+                different = [each for each in different if each != "rows"]
             outcome.survived, outcome.identical = not different or outcome.named, not different
             outcome.note = "; ".join(different)
         else:

@@ -49,7 +49,7 @@ def test_files_of_a_killed_writer_are_removed(world):
 def test_damaged_records_and_images_are_named_and_made_again(world):
     damages = Damages(world, seed=0)
     kinds = dict(damages.cases(finished=False))
-    assert {"config.json", "run.json", "images.json", "images/ID.npy", "metrics.jsonl", "metrics.sum"} <= set(kinds)
+    assert {"config.json", "run.json", "images.json", "images/ID.npy", "metrics.jsonl"} <= set(kinds)
     for way in ("flipped bit", "emptied"):
         outcome = damages.train("config.json", "config.json", way)
         assert (outcome.survived, outcome.identical, outcome.named) == (True, True, True), outcome

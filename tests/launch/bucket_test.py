@@ -1,4 +1,4 @@
-"""A workdir in a bucket: whole objects, metrics in parts, a lock that is refreshed, and a run from training to samples.
+"""A workdir in a bucket: whole objects, a lock that is refreshed, and a run from training to samples.
 
 The bucket is that of tests/bucket: TensorStore's own client reads and writes checkpoints there over HTTP, and the other
 files go through fsspec, to gcsfs where that is installed.
@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import queue
-import shutil
 import signal
 import socket
 import sys
@@ -101,11 +100,10 @@ def test_a_missing_client_is_said_with_what_to_install(monkeypatch):
         files.as_path("gs://bucket/run")
 
 
-# metrics in parts
+# metrics
 
 
-def test_rows_are_parts_that_grow_and_turn(bucket, monkeypatch):
-    monkeypatch.setattr(metrics_file, "PART_BYTES", 200)
+def test_rows_are_one_object_that_grows(bucket):
     lines = JsonLines("gs://bucket/run/metrics.jsonl")
     lines.scalars(row(1))
     assert told(bucket / "run") == []  # not at every row
@@ -114,10 +112,7 @@ def test_rows_are_parts_that_grow_and_turn(bucket, monkeypatch):
     for step in range(2, 8):
         lines.scalars(row(step))
     lines.close()
-    assert told(bucket / "run") == list(range(1, 8))
-    parts = sorted(path.name for path in (bucket / "run/metrics").iterdir())
-    assert parts == [f"{number:05d}.jsonl" for number in range(len(parts))]
-    assert len(parts) > 2
+    assert [each["global_step"] for each in rows(bucket / "run")] == list(range(1, 8))
     assert [each["global_step"] for each in lines.rows()] == list(range(1, 8))
     assert [each["global_step"] for each in metrics_file.last_rows(lines.path, 1)] == []  # a part of a line
     assert [each["global_step"] for each in metrics_file.last_rows(lines.path, 10**6)] == list(range(1, 8))
@@ -132,48 +127,47 @@ def test_rows_are_flushed_as_time_goes(bucket, monkeypatch):
     assert told(bucket / "run") == [1, 2]
 
 
-@pytest.mark.parametrize("restored", [None, 1, 3, 6, 100])
-def test_a_resumed_run_cuts_its_parts_back(bucket, monkeypatch, restored):
-    monkeypatch.setattr(metrics_file, "PART_BYTES", 200)
-    writer = open_writer(OFF, "gs://bucket/run", "r", {}, None)
-    for step in range(1, 8):
-        writer.scalars(row(step))
-    writer.close(0)
-    with (bucket / "run/metrics" / max(os.listdir(bucket / "run/metrics"))).open("ab") as file:
-        file.write(b'{"global_step": 1, "sc')
+def leave_parts(run):
+    """Leaves steps 1 to 6 as an earlier version did in a bucket: three parts, and half a row."""
+    (run / "metrics").mkdir(parents=True)
+    for number in range(3):
+        lines = "".join(json.dumps(row(step)) + "\n" for step in (2 * number + 1, 2 * number + 2))
+        (run / f"metrics/{number:05d}.jsonl").write_text(lines + '{"global_step": 1, "sc' * (number == 2))
+
+
+@pytest.mark.parametrize("restored", [None, 1, 3, 6])
+def test_a_resumed_run_joins_the_parts_of_an_earlier_version(bucket, restored):
+    leave_parts(bucket / "run")
+    assert told(bucket / "run") == list(range(1, 7))
+    assert [each["global_step"] for each in metrics_file.last_rows(bucket / "run/metrics.jsonl", 400)][-1] == 6
     writer = open_writer(OFF, "gs://bucket/run", "r", {}, restored)
-    kept = [step for step in range(1, 8) if step <= (restored or 0)]
-    assert told(bucket / "run") == kept
+    kept = [step for step in range(1, 7) if step <= (restored or 0)]
+    assert told(bucket / "run") == [each["global_step"] for each in rows(bucket / "run")] == kept
+    assert list((bucket / "run/metrics").glob("*")) == []
     writer.scalars(row((restored or 0) + 1))
     writer.close(0)
-    assert told(bucket / "run") == [*kept, (restored or 0) + 1]
+    assert [each["global_step"] for each in rows(bucket / "run")] == [*kept, (restored or 0) + 1]
 
 
-def test_a_run_copied_out_of_its_bucket_goes_on_in_one_file(bucket, tmp_path):
-    writer = open_writer(OFF, "gs://bucket/run", "r", {}, None)
-    for step in (1, 2, 3):
-        writer.scalars(row(step))
+@pytest.mark.parametrize("of", ["gs://bucket/run", "a directory"])
+def test_parts_that_were_joined_as_the_run_was_stopped_are_not_joined_twice(bucket, of):
+    leave_parts(bucket / "run")
+    # As a stop leaves it after metrics.jsonl is written and before the parts are gone.
+    lines = [line for part in sorted((bucket / "run/metrics").iterdir()) for line in part.read_text().splitlines()]
+    (bucket / "run/metrics.jsonl").write_text("".join(f"{line}\n" for line in lines[:3]))
+    writer = open_writer(OFF, of if of.startswith("gs:") else bucket / "run", "r", {}, 5)
+    writer.scalars(row(6))
     writer.close(0)
-    shutil.copytree(bucket / "run", tmp_path / "run")
-    # As a stop leaves it after the file is written and before the parts are gone.
-    shutil.copy(tmp_path / "run/metrics/00000.jsonl", tmp_path / "run/metrics.jsonl")
-    writer = open_writer(OFF, tmp_path / "run", "r", {}, 2)
-    writer.scalars(row(3))
-    writer.close(0)
-    assert [r["global_step"] for r in rows(tmp_path / "run")] == [1, 2, 3]
-    assert told(tmp_path / "run") == [1, 2, 3]
+    assert told(bucket / "run") == [r["global_step"] for r in rows(bucket / "run")] == list(range(1, 7))
 
 
-def test_a_run_copied_into_a_bucket_goes_on_in_parts(bucket, tmp_path):
-    writer = open_writer(OFF, bucket / "run", "r", {}, None)
-    for step in (1, 2, 3):
-        writer.scalars(row(step))
-    writer.close(0)
-    writer = open_writer(OFF, "gs://bucket/run", "r", {}, 2)
-    writer.scalars(row(3, loss=7))
-    writer.close(0)
-    assert told(bucket / "run") == [1, 2, 3]
-    assert [r["global_step"] for r in rows(bucket / "run")] == [1, 2]
+def test_a_run_copied_into_or_out_of_a_bucket_goes_on(bucket):
+    for place in (bucket / "run", "gs://bucket/run", bucket / "run"):
+        restored = len(told(bucket / "run")) or None
+        writer = open_writer(OFF, place, "r", {}, restored)
+        writer.scalars(row((restored or 0) + 1))
+        writer.close(0)
+    assert [r["global_step"] for r in rows(bucket / "run")] == [1, 2, 3]
 
 
 def test_the_files_of_wandb_stay_on_this_machine(bucket, tmp_path, monkeypatch):
