@@ -104,9 +104,14 @@ class ValueMap:
     @property
     def padding(self) -> np.ndarray:
         """The background in [-1, 1], float32 [C]: what an image is surrounded with; 0 where a channel has none."""
-        has_one = np.array([value is not None for value in self.background])
-        values = np.array([0.0 if value is None else value for value in self.background])
-        return np.where(has_one, self.apply(values), np.float32(0))
+        return np.array([0.0 if level is None else level for level in self.background_levels], np.float32)
+
+    @property
+    def background_levels(self) -> tuple[float | None, ...]:
+        """The background of each channel in [-1, 1], None for a channel without one."""
+        levels = self.apply(np.array([0.0 if value is None else value for value in self.background]))
+        pairs = zip(self.background, levels.tolist(), strict=True)
+        return tuple(None if value is None else level for value, level in pairs)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the map as a dict that json can write."""

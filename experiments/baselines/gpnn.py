@@ -15,7 +15,6 @@ from launch.images.find import group_by_shape, load_images
 from launch.images.source_image import SourceImage
 from launch.run_record import record_of
 from launch.samples import writers
-from launch.samples.texture import background
 from singan import files
 from singan.config import Config, nearest
 from singan.errors import UserError
@@ -113,7 +112,7 @@ def _batches(
             min(count, total - first),
             first=first,
             start_scale=start_scale,
-            background=background(image) if HOLD.value else None,
+            background=image.value_map.background_levels if HOLD.value else None,
             image_id=image.id,
             settings=settings,
         )

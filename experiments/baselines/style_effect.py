@@ -20,7 +20,7 @@ from launch.images.find import load_images
 from launch.images.source_image import SourceImage
 from launch.run_record import record_of
 from launch.samples import writers
-from launch.samples.texture import background, texture_channels
+from launch.samples.texture import texture_channels
 from singan import files
 from singan.errors import UserError
 from singan.metrics.diversity import diversity
@@ -84,7 +84,7 @@ def style(image: SourceImage, samples: np.ndarray, real: np.ndarray, strength: f
             real,
             key,
             channels=texture_channels(image),
-            background=background(image),
+            background=image.value_map.background_levels,
             steps=STEPS.value,
             levels=LEVELS.value,
             strength=strength,

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.modality_translation.translation import backgrounds, subject
+from experiments.modality_translation.translation import subject
 from experiments.reporting.modalities import modality
 from launch.images import readers, tfds_records
 from launch.images.channels import channel_groups
 from launch.images.image_ids import unique_ids
+from launch.images.mask_channels import kinds_of_channels
 from launch.images.source_image import TFDS, SourceImage
 from launch.manipulate import inputs
 from launch.run_record import record_of
@@ -123,7 +124,7 @@ def matched(run: Run, case: Case, rule: str) -> Case:
     same = case.record.details.get("patient", "") == record.details.get("patient") != ""
     if rule == "none" or (rule == "auto" and same and case.kind != "file"):
         return case
-    empty = backgrounds(record.value_map)
+    empty = record.value_map.background_levels
     measured = [c for c in measured_channels(record) if case.present[c]]
     training, pixels = run.pixels(case.image_id), case.pixels.copy()
     some = [empty[c] if c in measured else None for c in range(len(empty))]
@@ -171,10 +172,9 @@ def measured_channels(record: ImageRecord) -> list[int]:
 
 def mask_channels_of(record: ImageRecord) -> dict[int, str]:
     """Returns the kinds of the channels that are masks, by number: as recorded, else as their names say."""
-    masks = record.details.get("masks", {})
-    found = {c: str(mask["kind"]) for mask in masks.values() for c in mask["channels"]}
+    recorded = kinds_of_channels(record.details.get("masks", {}))
     by_name = {"instance": "instance", "mask": "binary", "binary": "binary", "seg": "binary"}
-    return found or {c: by_name[name] for c, name in enumerate(record.channels) if name in by_name}
+    return recorded or {c: by_name[name] for c, name in enumerate(record.channels) if name in by_name}
 
 
 def _selection(run: Run, data_dir: str, ids: Sequence[str] = ()) -> DataConfig:

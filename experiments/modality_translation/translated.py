@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from experiments.modality_translation import cases as given
 from experiments.modality_translation.cases import Case
 from experiments.modality_translation.scores import DEFINITIONS, score
-from experiments.modality_translation.translation import GUESSES, backgrounds, fill, subject, translate
+from experiments.modality_translation.translation import GUESSES, fill, subject, translate
 from experiments.reporting import figures
 from launch.images.channels import file_word
 from launch.samples import writers
@@ -84,7 +84,7 @@ def scored(run: Run, one: Translated) -> list[dict]:
     if one.truth is None:
         return []
     record = run.record(one.case.image_id)
-    measured, empty = given.measured_channels(record), backgrounds(record.value_map)
+    measured, empty = given.measured_channels(record), record.value_map.background_levels
     inside = subject(one.truth, [level if c in measured else None for c, level in enumerate(empty)])
     kinds = given.mask_channels_of(record)
     found = [(rule, None, 0, pixels) for rule, pixels in one.guesses.items()]

@@ -31,7 +31,6 @@ from singan.parallel import cohort
 from singan.parallel.cached_program import Program
 from singan.sampling.manipulation import Input
 from singan.storage.run import Run
-from singan.value_map import ValueMap
 
 GUESSES = {
     "mean": "the mean of the training image's channel over its subject",
@@ -73,7 +72,7 @@ def fill(run: Run, one: Input, known: Sequence[bool], rule: str = "matched") -> 
     record = run.record(one.image_id)
     _check(run, one, known)
     new = resize_to(one.pixels, record.shape[:2])
-    guessed = guess(rule, run.pixels(one.image_id), new, known, backgrounds(record.value_map))
+    guessed = guess(rule, run.pixels(one.image_id), new, known, record.value_map.background_levels)
     return Partial(one.image_id, one.name, guessed, None, tuple(map(bool, known)))
 
 
@@ -120,12 +119,6 @@ def guess(
         if rule == "smoothed":
             made[here, channel] = _blurred(made[..., channel], here)[here]
     return made
-
-
-def backgrounds(value_map: ValueMap) -> list[float | None]:
-    """Returns what surrounds the subject in each channel, in [-1, 1]; None where there is nothing of the kind."""
-    has_one = [value is not None for value in value_map.background]
-    return [float(level) if there else None for level, there in zip(value_map.padding, has_one, strict=True)]
 
 
 def subject(image: np.ndarray, background: Sequence[float | None]) -> np.ndarray:

@@ -17,7 +17,6 @@ from launch.evaluate import image_metrics as metrics
 from launch.evaluate.evaluation_file import Evaluation
 from launch.images.source_image import SourceImage
 from launch.run_record import record_of
-from launch.samples.texture import background
 from launch.workdir_lock.lock import WorkdirLock
 from singan import files
 from singan.model.pyramid import Pyramid
@@ -75,7 +74,7 @@ def _gpnn_samples(image: SourceImage, pyramid: Pyramid, num_samples: int, scale:
             min(GPNN_BATCH, num_samples - first),
             first=first,
             start_scale=scale,
-            background=background(image),
+            background=image.value_map.background_levels,
             image_id=image.id,
         )
         for first in range(0, num_samples, GPNN_BATCH)

@@ -247,7 +247,7 @@ def _labels(record: ImageRecord, mask: str) -> View:
 def _nuclei(record: ImageRecord) -> View:
     """A view of the nuclei that an image brings, each in a colour of its own, as they are written for training."""
     masks = record.details["masks"]
-    channels = tuple(channel for mask in masks.values() for channel in mask["channels"])
+    channels = tuple(mask_channels.kinds_of_channels(masks))
 
     def panel(image: np.ndarray) -> np.ndarray:
         # On the source's grid, whose pixels the least areas are measured in.

@@ -30,7 +30,6 @@ from singan.metrics.values import Value
 from singan.model.resizing import resize_to
 from singan.shapes import PyTree
 from singan.storage.workdir import ImageRecord
-from singan.value_map import ValueMap
 
 FAMILIES = {
     "swd": sliced_wasserstein.DEFINITIONS,
@@ -65,8 +64,8 @@ class Subject:
     @property
     def measured(self) -> list[int]:
         """The channels that are no masks."""
-        drawn = {channel for mask in self.masks.values() for channel in mask["channels"]}
-        return [channel for channel in range(len(self.channels)) if channel not in drawn]
+        masks = mask_channels.kinds_of_channels(self.masks)
+        return [channel for channel in range(len(self.channels)) if channel not in masks]
 
     @property
     def modalities(self) -> list[int]:
@@ -85,14 +84,8 @@ class Inception:
 
 def subject_of(record: ImageRecord) -> Subject:
     """Returns what images.json says of an image of a run."""
-    backgrounds = backgrounds_of(record.value_map)
+    backgrounds = record.value_map.background_levels
     return Subject(record.channels, backgrounds, record.details.get("masks", {}), record.shape[:2])
-
-
-def backgrounds_of(value_map: ValueMap) -> tuple[float | None, ...]:
-    """Returns the background of each channel in [-1, 1], None for a channel without one."""
-    pairs = zip(value_map.background, value_map.padding.tolist(), strict=True)
-    return tuple(None if known is None else value for known, value in pairs)
 
 
 def chosen_families(wanted: Sequence[str]) -> list[str]:

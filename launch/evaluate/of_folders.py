@@ -127,7 +127,7 @@ class Comparison:
             reader.note_once(f"note: real images are resized to their samples' size: {name} to {height}x{width}", say)
             image = resize_to(image, (height, width))
         return metrics.measure(
-            samples, image, Subject(channels, metrics.backgrounds_of(value_map)), families, inception
+            samples, image, Subject(channels, value_map.background_levels), families, inception
         )
 
 

@@ -33,6 +33,11 @@ SMOOTHING, WAIST = 1.0, 0.5  # pixels, on the distance map of a mask: sigma of t
 EIGHT = np.ones((3, 3), bool)  # pixels that meet at a corner are connected
 
 
+def kinds_of_channels(masks: Mapping[str, Any]) -> dict[int, str]:
+    """Returns the kind of each channel that is a mask, by its number; `masks` is `details["masks"]`, or {}."""
+    return {int(channel): str(mask["kind"]) for mask in masks.values() for channel in mask["channels"]}
+
+
 def encode_binary(mask: np.ndarray) -> np.ndarray:
     """Returns uint8 [H, W, 1], 1 where `mask` [H, W] is not 0."""
     return (mask != 0)[..., None].astype(np.uint8)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from launch.images.mask_channels import kinds_of_channels
 from launch.images.source_image import SourceImage
 from singan.model.noise import image_key_data
 from singan.sampling.style import match_style
@@ -11,16 +12,10 @@ from singan.storage.run import Run
 from singan.storage.workdir import ImageRecord
 
 
-def background(image: SourceImage | ImageRecord) -> list[float | None]:
-    """Returns an image's background per channel in [-1, 1], None where there is none."""
-    values = zip(image.value_map.background, image.value_map.padding, strict=True)
-    return [None if source is None else float(mapped) for source, mapped in values]
-
-
 def texture_channels(image: SourceImage | ImageRecord) -> list[int]:
     """Returns the channels that are measured, not drawn: all but those of masks."""
-    drawn = {channel for mask in image.details.get("masks", {}).values() for channel in mask["channels"]}
-    return [channel for channel in range(len(image.channels)) if channel not in drawn]
+    masks = kinds_of_channels(image.details.get("masks", {}))
+    return [channel for channel in range(len(image.channels)) if channel not in masks]
 
 
 def styled(run: Run, image_id: str, samples: np.ndarray, strength: float, seed: int) -> np.ndarray:
@@ -34,7 +29,7 @@ def styled(run: Run, image_id: str, samples: np.ndarray, strength: float, seed: 
         run.finest(image_id),
         key,
         channels=texture_channels(record),
-        background=background(record),
+        background=record.value_map.background_levels,
         strength=strength,
     )
     return np.asarray(matched)

@@ -16,7 +16,7 @@ import pytest
 from datasets.brats import make_dummy_data as brats
 from datasets.build import build
 from experiments.modality_translation import cases, config, scores
-from experiments.modality_translation.translation import backgrounds, subject
+from experiments.modality_translation.translation import subject
 from launch.configs import load_config
 from launch.images.find import load_images
 from launch.run_record import claim_workdir
@@ -103,7 +103,7 @@ def test_neighbours_are_slices_of_the_same_patient_and_others_of_another(run, da
     assert (other.name, other.kind, other.present) == (f"{OTHER}_z012", "other", (True,) * 3)
     assert cases.matched(run, beside[0], "auto") is beside[0]
     brought = cases.matched(run, other, "auto").pixels
-    empty = backgrounds(run.record(run.ids[0]).value_map)
+    empty = run.record(run.ids[0]).value_map.background_levels
     here, there = subject(other.pixels, empty), subject(run.pixels(run.ids[0]), empty)
     for moment in (np.mean, np.std):
         wanted = moment(run.pixels(run.ids[0])[there], axis=0)
