@@ -126,9 +126,7 @@ class Comparison:
             height, width = samples.shape[1:3]
             reader.note_once(f"note: real images are resized to their samples' size: {name} to {height}x{width}", say)
             image = resize_to(image, (height, width))
-        return metrics.measure(
-            samples, image, Subject(channels, value_map.background_levels), families, inception
-        )
+        return metrics.measure(samples, image, Subject(channels, value_map.background_levels), families, inception)
 
 
 def compare(real: str, generated: str, layout: str, say: Callable[[str], None]) -> Comparison:

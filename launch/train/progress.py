@@ -11,7 +11,7 @@ from launch.images import geometry
 from launch.report.page import try_write_report
 from launch.samples import pictures
 from launch.tracking.writer import Writer
-from launch.train import scale_end, scale_samples
+from launch.train import scale_samples
 from singan import files
 from singan.config import Config
 from singan.model.spec import ScaleSpec
@@ -114,7 +114,7 @@ class Report:
             self._bar.close()
             self._bar = None
         finished = scales[-1]
-        end = scale_end.measure(self._config, spec, scales, images, self._padding, self._team)
+        end = scale_samples.measure_scale(self._config, spec, scales, images, self._padding, self._team)
         rows, quality = end.rows, end.quality
         for name, step in finished.diverged.items():
             self.warn(f"image {name} diverged at step {step} of scale {spec.scale}: it is left out from here on")
@@ -198,7 +198,7 @@ class Follower(Silent):
     def scale_finished(
         self, spec: ScaleSpec, scales: Sequence[FinishedScale], images: Mapping[str, np.ndarray]
     ) -> None:
-        scale_end.measure(self._config, spec, scales, images, self._padding, self._team)
+        scale_samples.measure_scale(self._config, spec, scales, images, self._padding, self._team)
 
     def close(self, exit_code: int) -> None: ...
 

@@ -1,6 +1,7 @@
-"""What a scale's samples are worth, measured at its end without weights of any other network: few samples, all images.
+"""What is measured as a scale ends: each image's reconstruction, and a few samples without any other network's weights.
 
-Cheap enough to be done at every scale of every run; launch.evaluate says more, of more samples and start scales.
+Each process measures its own images, and all processes get the results of all. It is cheap enough for every scale of
+every run; launch.evaluate measures more, of more samples and start scales.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from singan.model.noise import image_key_data
 from singan.model.spec import ScaleSpec
 from singan.parallel import cohort
 from singan.parallel.cached_program import Program
+from singan.parallel.processes import ProcessGroup
 from singan.sampling.samples import sampler
 from singan.shapes import Array, Float
 from singan.storage.finished_scale import FinishedScale, trained_scales
@@ -46,6 +48,62 @@ class ScaleQuality:
     rows: Mapping[str, Mapping[str, Value]]
     samples: Mapping[str, np.ndarray]
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleEnd:
+    """Of all images of the cohort.
+
+    Attributes:
+      rows: of the scale's table, in the order of the cohort.
+      quality: of the samples; None where every image has diverged.
+      pictures: by id, of those that are to be shown: training image, reconstruction and samples, [n, h, w, C].
+    """
+
+    rows: list[dict[str, Any]]
+    quality: ScaleQuality | None
+    pictures: Mapping[str, np.ndarray]
+
+
+def measure_scale(
+    config: Config,
+    spec: ScaleSpec,
+    scales: Sequence[FinishedScale],
+    images: Mapping[str, np.ndarray],
+    padding: Mapping[str, np.ndarray],
+    process_group: ProcessGroup,
+) -> ScaleEnd:
+    """Measures the finest of `scales`. Every process of the group calls it, with the images that it trains.
+
+    Args:
+      images: training images at the scale's size, float32 [h, w, C] in [-1, 1], by id.
+      padding: float32 [C] by id.
+    """
+    finished, own = scales[-1], process_group.assignment.of(scales[-1].ids).own
+    shown = [name for name in finished.surviving[: config.tracking.max_grid_images] if name in own]
+    quality = None
+    if any(name in own for name in finished.surviving):
+        mine = dataclasses.replace(finished, ids=own, diverged={n: s for n, s in finished.diverged.items() if n in own})
+        quality = sample_and_measure(config, spec, [*scales[:-1], mine], images, padding, process_group.own_mesh, shown)
+    rows, pictures = [], {}
+    for name in own:
+        weights = finished.rows([name])
+        reconstruction = weights["reconstruction"][0, 0]
+        rows.append(
+            {
+                "image": name,
+                "reconstruction_rmse": float(np.sqrt(np.mean(np.square(reconstruction - images[name])))),
+                "noise_amplitude": float(weights["trained"].amplitude[0]),
+                "diverged_at_step": finished.diverged.get(name),
+                **columns(quality, name),
+            }
+        )
+        if name in shown and quality is not None:
+            pictures[name] = np.stack([images[name], reconstruction, *quality.samples[name]])
+    parts = process_group.processes.all_gather({"rows": rows, "quality": _plain(quality)})
+    together = process_group.processes.gather_arrays(pictures)
+    ordered = {name: together[name] for name in finished.surviving if name in together}
+    return ScaleEnd([row for part in parts for row in part["rows"]], _merged([p["quality"] for p in parts]), ordered)
 
 
 def sample_and_measure(
@@ -120,6 +178,28 @@ def in_words(quality: ScaleQuality | None) -> str:
             return ""
         said.append(f"{what} {np.mean(values):.3f}")
     return f"; samples: {', '.join(said)}"
+
+
+def _plain(quality: ScaleQuality | None) -> dict[str, Any] | None:
+    """Returns the figures in JSON's own types."""
+    if quality is None:
+        return None
+    plain = lambda value: {"undefined": value.reason} if isinstance(value, Undefined) else float(value)  # noqa: E731
+    rows = {name: {metric: plain(value) for metric, value in row.items()} for name, row in quality.rows.items()}
+    return {"rows": rows, "seconds": quality.seconds}
+
+
+def _merged(parts: Sequence[dict[str, Any] | None]) -> ScaleQuality | None:
+    there = [part for part in parts if part is not None]
+    if not there:
+        return None
+    value = lambda plain: Undefined(plain["undefined"]) if isinstance(plain, dict) else plain  # noqa: E731
+    rows = {
+        name: {metric: value(plain) for metric, plain in row.items()}
+        for part in there
+        for name, row in part["rows"].items()
+    }
+    return ScaleQuality(rows, {}, max(part["seconds"] for part in there))
 
 
 def _defined(image: np.ndarray) -> tuple[dict[str, Callable[..., Any]], dict[str, Value]]:
