@@ -78,10 +78,10 @@ class Peers:
         from jax._src import distributed  # JAX's own store of keys and values has no public name
 
         self._client = distributed.global_state.client
-        self._say()
+        self._heartbeat()
         first = self._client.blocking_key_value_get(f"{_KEYS}0", 1000 * JOIN_TIMEOUT.value)
         self._hosts[0] = json.loads(first)["host"]
-        threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=self._monitor, daemon=True).start()
 
     def at_end(self, *actions: Callable[[int], Any]) -> None:
         """Says what is to be done, quickly, when this process ends because another one did; nothing else then is.
@@ -91,7 +91,7 @@ class Peers:
         self._at_end = actions
 
     def stop(self) -> None:
-        """Ends the watch: the processes part."""
+        """Ends the monitor: the processes part."""
         self._stopped.set()
 
     def on_fatal(self) -> tuple[str, int]:
@@ -109,7 +109,7 @@ class Peers:
         if self._client is None:  # not met yet
             raise error
         if is_of_another(error):
-            self._limit = 4 * self._period  # it is known that one is gone; the watch says which
+            self._limit = 4 * self._period  # it is known that one is gone; the monitor says which
             self._stopped.wait(PEER_TIMEOUT.value)
             self._end(self._gone(None, str(error).splitlines()[0][:150]), RESUMABLE)
         self._claim_exit()
@@ -124,29 +124,29 @@ class Peers:
             traceback.print_exception(error)
         with contextlib.suppress(Exception):
             self._exit_reason = {"end": text, "code": code}
-            self._say()
+            self._heartbeat()
             time.sleep(2.5 * self._period)  # process 0 holds the store that the others read it from
         self._exit(code)
 
-    def _say(self) -> None:
+    def _heartbeat(self) -> None:
         with self._lock:
             self._beat += 1
-            said = json.dumps({"beat": self._beat, "host": platform.node(), **self._exit_reason})
-            self._client.key_value_set(f"{_KEYS}{self.index}", said, allow_overwrite=True)
+            state = json.dumps({"beat": self._beat, "host": platform.node(), **self._exit_reason})
+            self._client.key_value_set(f"{_KEYS}{self.index}", state, allow_overwrite=True)
 
-    def _watch(self) -> None:
+    def _monitor(self) -> None:
         seen: dict[int, tuple[str, float]] = {}
         answered = time.monotonic()
         while not self._stopped.wait(self._period):
             try:
-                self._say()
-                said = {int(key.rsplit("/", 1)[1]): text for key, text in self._client.key_value_dir_get(_KEYS)}
+                self._heartbeat()
+                states = {int(key.rsplit("/", 1)[1]): text for key, text in self._client.key_value_dir_get(_KEYS)}
             except Exception:
                 if time.monotonic() - answered > self._limit and not self._stopped.is_set():
                     self._end(self._gone(0 if self.index else None, f"no answer from {self._address}"), RESUMABLE)
                 continue
             now = answered = time.monotonic()
-            for index, text in said.items():
+            for index, text in states.items():
                 before = seen.get(index)
                 if before is None or before[0] != text:
                     seen[index] = text, now

@@ -131,7 +131,8 @@ def test_a_full_disk_is_said(tmp_path):
 def test_without_wandb_nothing_of_it_is_imported_or_written(tmp_path):
     code = """if True:
         import sys
-        from launch.tracking import TrackingConfig, open_writer
+        from launch.tracking.writer import open_writer
+        from singan.config import TrackingConfig
         writer = open_writer(TrackingConfig(wandb="off"), sys.argv[1], "r", {}, None)
         writer.scalars({"global_step": 0, "scale": 0, "scale_step": 0})
         writer.sync()
