@@ -71,61 +71,65 @@ def claim_workdir(
       UserError: the workdir holds a run with another training configuration (the keys are named) or other images, or
         one that cannot be told to be the same.
     """
-    all_processes = processes or Processes()
+    processes = processes or Processes()
     rows = rows or [record_of(image) for image in images]
     origin = origin_of(config, {row.id: row.digest for row in rows})
-
-    def check() -> None:
-        old, no_config = _kept(workdir.config, lambda: records.read_config(workdir))
-        if old and (different := resume_differences(to_mapping(old), to_mapping(config))):
-            raise UserError(
-                f"{workdir.path} holds a run with another configuration ({'; '.join(different)}): choose another"
-                " --workdir, or give the old values to go on with it"
-            )
-        before, no_images = _kept(workdir.images, lambda: records.read_images(workdir))
-        if before:
-            _check_images(workdir, before, rows)
-        silent = check_origin(workdir, origin)
-        # Of an earlier version, config.json and the training images that are kept with the run tell what it is.
-        if silent and (no_config or (no_images and not all(records.has_image(workdir, row) for row in rows))):
-            raise UserError(
-                f"{no_config or no_images}, and {silent[0]}, of an earlier version, does not say what it was trained"
-                " from: bring the file back from a copy, or choose another --workdir"
-            )
-        for why in filter(None, (no_config, no_images)) if (workdir.path / "scales").exists() else ():
-            print_warning(f"{why}: written anew, as all that is trained here is of this configuration and these images")
-        if not before:
-            # images.json before config.json: whoever finds config.json finds both.
-            records.write_images(workdir, rows)
-
-    def write_pixels() -> None:
-        if not workdir.images.exists():
-            raise UserError(
-                f"{workdir.path} is not the same folder as on process 0: where a training has several hosts, --workdir"
-                " must be a folder that all of them see"
-            )
-        known = {row.id: row for row in rows}
-        for image in images:
-            if not records.has_image(workdir, known[image.id]):
-                records.write_image(workdir, image.id, image.pixels)
-
+    processes.run_on_first(lambda: _check_same_run(workdir, config, rows, origin))
+    processes.run_on_all(lambda: _write_pixels(workdir, images, rows))
+    start = start_entry(mesh, processes)  # in all processes: it asks for the names of all hosts
     content: dict[str, Any] = {}
+    processes.run_on_first(lambda: content.update(_write_records(workdir, config, start)))
+    content = processes.broadcast(content)
+    return RunRecord(content["id"], content, origin, writes=processes.first)
 
-    def write_run() -> None:
-        records.write_config(workdir, config)
-        content.update(records.read_run(workdir) if workdir.run.exists() else _new_run())
-        if content.get("status") != "finished":
-            content["status"] = "running"
-            content["starts"].append(start_entry(mesh, all_processes))
-            records.write_run(workdir, content)
 
-    all_processes.run_on_first(check)
-    all_processes.run_on_all(write_pixels)
-    hosts = all_processes.hosts  # asked for by all, used by the first
-    del hosts
-    all_processes.run_on_first(write_run)
-    content = all_processes.broadcast(content)
-    return RunRecord(content["id"], content, origin, writes=all_processes.first)
+def _check_same_run(workdir: Workdir, config: Config, rows: Sequence[ImageRecord], origin: Origin) -> None:
+    """Raises UserError unless the workdir is empty or holds this run; writes images.json where it is not whole."""
+    old, no_config = _kept(workdir.config, lambda: records.read_config(workdir))
+    if old and (different := resume_differences(to_mapping(old), to_mapping(config))):
+        raise UserError(
+            f"{workdir.path} holds a run with another configuration ({'; '.join(different)}): choose another"
+            " --workdir, or give the old values to go on with it"
+        )
+    before, no_images = _kept(workdir.images, lambda: records.read_images(workdir))
+    if before:
+        _check_images(workdir, before, rows)
+    silent = check_origin(workdir, origin)
+    # Of an earlier version, config.json and the training images that are kept with the run tell what it is.
+    if silent and (no_config or (no_images and not all(records.has_image(workdir, row) for row in rows))):
+        raise UserError(
+            f"{no_config or no_images}, and {silent[0]}, of an earlier version, does not say what it was trained"
+            " from: bring the file back from a copy, or choose another --workdir"
+        )
+    for why in filter(None, (no_config, no_images)) if (workdir.path / "scales").exists() else ():
+        print_warning(f"{why}: written anew, as all that is trained here is of this configuration and these images")
+    if not before:
+        # images.json before config.json: whoever finds config.json finds both.
+        records.write_images(workdir, rows)
+
+
+def _write_pixels(workdir: Workdir, images: Sequence[SourceImage], rows: Sequence[ImageRecord]) -> None:
+    """Writes the images of this process that the workdir does not hold yet."""
+    if not workdir.images.exists():
+        raise UserError(
+            f"{workdir.path} is not the same folder as on process 0: where a training has several hosts, --workdir"
+            " must be a folder that all of them see"
+        )
+    known = {row.id: row for row in rows}
+    for image in images:
+        if not records.has_image(workdir, known[image.id]):
+            records.write_image(workdir, image.id, image.pixels)
+
+
+def _write_records(workdir: Workdir, config: Config, start: dict[str, Any]) -> dict[str, Any]:
+    """Writes config.json, and run.json with `start` unless the run has finished; returns what run.json holds."""
+    records.write_config(workdir, config)
+    content = records.read_run(workdir) if workdir.run.exists() else _new_run()
+    if content.get("status") != "finished":
+        content["status"] = "running"
+        content["starts"].append(start)
+        records.write_run(workdir, content)
+    return content
 
 
 def _kept(path: AnyPath, read: Callable[[], T]) -> tuple[T | None, str]:
