@@ -281,7 +281,7 @@ TRAIN = """
 import os, socket, sys
 import numpy as np
 from PIL import Image
-from launch.tracking import open_writer
+from launch.tracking.writer import open_writer
 from singan.config import TrackingConfig
 
 workdir, mode, restored, last, end = sys.argv[1:6]
@@ -374,7 +374,7 @@ def test_an_offline_run_reads_back_whole_and_stays_in_the_workdir(tmp_path, home
 
 APPEND = """
 import sys
-from launch.tracking import open_writer_to_append
+from launch.tracking.writer import open_writer_to_append
 from singan.config import TrackingConfig
 
 writer = open_writer_to_append(TrackingConfig(wandb="offline", project="p"), sys.argv[1], "id0", {})
