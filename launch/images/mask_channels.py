@@ -35,7 +35,7 @@ EIGHT = np.ones((3, 3), bool)  # pixels that meet at a corner are connected
 
 def kinds_of_channels(masks: Mapping[str, Any]) -> dict[int, str]:
     """Returns the kind of each channel that is a mask, by its number; `masks` is `details["masks"]`, or {}."""
-    return {int(channel): str(mask["kind"]) for mask in masks.values() for channel in mask["channels"]}
+    return {int(channel): str(mask.get("kind", "")) for mask in masks.values() for channel in mask["channels"]}
 
 
 def encode_binary(mask: np.ndarray) -> np.ndarray:
