@@ -39,7 +39,7 @@ class Report:
         padding: of the images that this process trains.
         open_writer: given the restored global step, or None for a run that starts.
         """
-        self._config, self._workdir, self._team = config, workdir, process_group
+        self._config, self._workdir, self._process_group = config, workdir, process_group
         self._channels, self._padding, self._open_writer = channels, padding, open_writer
         self._writer: Writer | None = None
         self._told = -1  # the last global step with a row
@@ -114,7 +114,7 @@ class Report:
             self._bar.close()
             self._bar = None
         finished = scales[-1]
-        end = scale_samples.measure_scale(self._config, spec, scales, images, self._padding, self._team)
+        end = scale_samples.measure_scale(self._config, spec, scales, images, self._padding, self._process_group)
         rows, quality = end.rows, end.quality
         for name, step in finished.diverged.items():
             self.warn(f"image {name} diverged at step {step} of scale {spec.scale}: it is left out from here on")
@@ -182,7 +182,7 @@ class Report:
         return path
 
     def _devices(self) -> str:
-        count, of = self._team.mesh.size, self._team.processes.count
+        count, of = self._process_group.mesh.size, self._process_group.processes.count
         return f"{count} device(s)" + (f" of {of} processes" if of > 1 else "")
 
     def _say(self, text: str) -> None:
@@ -193,12 +193,12 @@ class Follower(Silent):
     """The observer in all processes but the first: it has its part in what the Report tells, and tells nothing."""
 
     def __init__(self, config: Config, process_group: ProcessGroup, padding: Mapping[str, np.ndarray]):
-        self._config, self._team, self._padding = config, process_group, padding
+        self._config, self._process_group, self._padding = config, process_group, padding
 
     def scale_finished(
         self, spec: ScaleSpec, scales: Sequence[FinishedScale], images: Mapping[str, np.ndarray]
     ) -> None:
-        scale_samples.measure_scale(self._config, spec, scales, images, self._padding, self._team)
+        scale_samples.measure_scale(self._config, spec, scales, images, self._padding, self._process_group)
 
     def close(self, exit_code: int) -> None: ...
 
