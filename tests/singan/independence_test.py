@@ -9,7 +9,7 @@ import pytest
 
 from singan.model.concurrent import GeneratorInputs
 from singan.model.step import _critic_loss, _generator_loss, train_step
-from singan.parallel.cohort import image_mesh, parallel, place, stack
+from singan.parallel.cohort import image_mesh, parallel, shard, stack
 
 QUICKLY_COMPILED = {"xla_backend_optimization_level": 0}
 
@@ -59,7 +59,7 @@ def test_pmap_of_vmap_gives_the_same_numbers(tiny_spec, one_image):
         return train_step(spec, inputs, state)
 
     mesh = image_mesh(devices)
-    state, metrics = parallel(step, mesh, group=2)(*(place(tree, mesh) for tree in stacked))
+    state, metrics = parallel(step, mesh, group=2)(*(shard(tree, mesh) for tree in stacked))
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pmap.*", category=DeprecationWarning)

@@ -10,7 +10,7 @@ import pytest
 
 from singan.model.step import METRICS
 from singan.parallel import cohort
-from singan.parallel.cohort import abstract, chunk_program, compile_program, image_mesh, padded_size, place, stack
+from singan.parallel.cohort import abstract, chunk_program, compile_program, image_mesh, padded_size, shard, stack
 
 STEPS = 2  # in a chunk
 COLLECTIVE = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
@@ -41,7 +41,7 @@ class Chunks:
     def __call__(self, images, devices=1, group=1, chunks=1):
         """Returns host copies of the state and of the last chunk's metrics, for images of (inputs, state)."""
         size = padded_size(len(images), mesh(devices), group)
-        inputs, state = (place(stack(trees, size), mesh(devices)) for trees in zip(*images, strict=True))
+        inputs, state = (shard(stack(trees, size), mesh(devices)) for trees in zip(*images, strict=True))
         program = self.compiled(size, devices, group, images[0])
         for _ in range(chunks):
             state, metrics = program(inputs, state)
@@ -119,12 +119,12 @@ def test_stack_repeats_the_first_and_place_copies():
     host = np.arange(3.0)
     stacked = stack([host, host + 1], 4)
     np.testing.assert_array_equal(stacked, [host, host + 1, host, host])
-    assert len(place(stacked, mesh(4)).addressable_shards) == 4
+    assert len(shard(stacked, mesh(4)).addressable_shards) == 4
     # A buffer on a 64-byte boundary is what a CPU device would take as it is, and write over when it is donated.
     buffer = np.zeros(4096 + 64, np.uint8)
     start = -buffer.ctypes.data % 64
     aligned = buffer[start : start + 4096].view(np.float32)
-    placed = place(aligned, mesh(1))
+    placed = shard(aligned, mesh(1))
     aligned[:] = -1
     np.testing.assert_array_equal(placed, 0)
 

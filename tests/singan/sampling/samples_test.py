@@ -7,7 +7,7 @@ import pytest
 from singan.model.generation import run_trained, upsample_to_next_scale
 from singan.model.noise import image_key_data
 from singan.model.scale_start import reconstruct, starting_noise
-from singan.parallel.cohort import image_mesh, place, stack
+from singan.parallel.cohort import image_mesh, shard, stack
 from singan.sampling import samples as sampling
 from singan.sampling.samples import sample_from, sample_program, start_image
 
@@ -33,7 +33,7 @@ def arguments(spec, random_trained):
 def draw(spec, images, numbers, start_scale=0, devices=1):
     mesh = image_mesh(jax.devices("cpu")[:devices])
     numbers = np.broadcast_to(np.int32(numbers), (len(images), len(numbers)))
-    placed = [place(tree, mesh) for tree in (*stack(images, len(images)), numbers)]
+    placed = [shard(tree, mesh) for tree in (*stack(images, len(images)), numbers)]
     return np.array(sample_program(spec, mesh, start_scale)(*placed))
 
 
