@@ -76,7 +76,7 @@ def claim_workdir(
     origin = origin_of(config, {row.id: row.digest for row in rows})
     processes.run_on_first(lambda: _check_same_run(workdir, config, rows, origin))
     processes.run_on_all(lambda: _write_pixels(workdir, images, rows))
-    start = start_entry(mesh, processes)  # in all processes: it asks for the names of all hosts
+    start = start_entry(mesh, processes)
     content: dict[str, Any] = {}
     processes.run_on_first(lambda: content.update(_write_records(workdir, config, start)))
     content = processes.broadcast(content)

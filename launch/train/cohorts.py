@@ -104,7 +104,6 @@ def check_same(processes: Processes, config: Config, root: AnyPath, ids: Sequenc
                         " start the same command from the same code on every host"
                     )
 
-    _ = processes.hosts
     processes.run_on_all(compare)
 
 

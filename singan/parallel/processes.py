@@ -34,17 +34,14 @@ class Processes:
     """All processes of this training; one alone has nothing to tell, and none of this then uses a device."""
 
     def __init__(self, count: int = 1, index: int = 0):
+        """All processes construct theirs at the same point: it gathers the hosts' names."""
         self.count, self.index = count, index
+        self.hosts: list[str] = self.all_gather(platform.node())  # of each process
 
     @property
     def first(self) -> bool:
         """Whether this is the process that writes records, rows and pictures."""
         return self.index == 0
-
-    @functools.cached_property
-    def hosts(self) -> list[str]:
-        """The host's name of each process (gathers)."""
-        return self.all_gather(platform.node())
 
     def name(self, index: int) -> str:
         """Returns how a person is told of a process."""
@@ -98,13 +95,16 @@ class Processes:
         self.run_on_all(action if self.first else lambda: None)
 
     def _gather_bytes(self, message: bytes) -> list[bytes]:
-        lengths = self._everywhere(np.array([len(message)], np.int32))[:, 0]
+        lengths = self._gather_rows(np.array([len(message)], np.int32))[:, 0]
         size = max(_SHORTEST, 1 << int(lengths.max() - 1).bit_length())
         padded = np.frombuffer(message.ljust(size, b"\0"), np.uint8)
-        return [row[:length].tobytes() for row, length in zip(self._everywhere(padded), lengths, strict=True)]
+        return [row[:length].tobytes() for row, length in zip(self._gather_rows(padded), lengths, strict=True)]
 
-    def _everywhere(self, row: np.ndarray) -> np.ndarray:
-        """Returns the rows of all processes, [processes, ...]."""
+    def _gather_rows(self, row: np.ndarray) -> np.ndarray:
+        """Returns the rows of all processes, [processes, ...].
+
+        JAX's process_allgather wants as many devices of every process; this uses one of each.
+        """
         sharding = NamedSharding(self._mesh, PartitionSpec("process"))
         placed = jax.make_array_from_process_local_data(sharding, row[None], (self.count, *row.shape))
         return np.array(cohort.replicate(placed, self._mesh))

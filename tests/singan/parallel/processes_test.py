@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from singan.errors import UserError
-from singan.parallel.cohort import image_mesh, local_rows, place, replicate
+from singan.parallel.cohort import image_mesh, local_rows, replicate, shard
 from singan.parallel.processes import ImageAssignment, Processes, make_process_group, shares
 
 
@@ -30,12 +30,12 @@ def test_homes_know_where_images_lie_and_stay_when_others_go():
 def test_one_process_alone_asks_nobody():
     alone = Processes()
     marker = object()
-    assert alone.gather(marker) == [marker]
-    assert alone.share(marker) is marker
-    assert alone.together(lambda: marker) is marker
+    assert alone.all_gather(marker) == [marker]
+    assert alone.broadcast(marker) is marker
+    assert alone.run_on_all(lambda: marker) is marker
     assert alone.gather_arrays({"a": np.arange(3)})["a"].tolist() == [0, 1, 2]
     with pytest.raises(UserError, match="as it is"):
-        alone.together(_refuse)
+        alone.run_on_all(_refuse)
 
 
 def _refuse():
@@ -46,7 +46,7 @@ def test_a_team_of_one_has_all_devices_and_rows():
     mesh = image_mesh(jax.devices()[:2])
     process_group = make_process_group(Processes(), mesh, [["a", "b", "c"]])
     assert process_group.own_mesh is mesh
-    placed = place(np.arange(4.0), mesh)
+    placed = shard(np.arange(4.0), mesh)
     assert local_rows(placed).tolist() == [0, 1, 2, 3]
     assert replicate(placed, mesh).is_fully_replicated
     assert process_group.of(["b"]).assignment.own == ("b",)
