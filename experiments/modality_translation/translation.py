@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.sharding import Mesh
 from scipy import ndimage, spatial
 
@@ -171,7 +170,7 @@ def translate(
     width = min(max(len(jobs) for jobs in rows.values()), batch)
     calls = [(name, jobs[i : i + width]) for name, jobs in rows.items() for i in range(0, len(jobs), width)]
     together = min(max(batch // width // mesh.size, 1) * mesh.size, cohort.padded_size(len(calls), mesh, 1))
-    group = 1 if last.form == "direct" else together // mesh.size
+    group = 1 if last.one_by_one else together // mesh.size
     program = _translator(last, mesh, start_scale, group, run.config.train.precision)
     results: list[list[np.ndarray]] = [[] for _ in partials]
     for begin in range(0, len(calls), together):
@@ -224,7 +223,7 @@ def translation_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: in
             return image[0]
 
         jobs = (levels, known, noisy, numbers)
-        return lax.map(one, jobs) if spec.form == "direct" else jax.vmap(one)(jobs)  # as in sampling
+        return spec.map(one, jobs)
 
     return cohort.parallel(of_one, mesh, group)
 

@@ -1,10 +1,16 @@
 """What is fixed while one scale trains: shapes, widths and the method's choices. Hashable, so that it can be static."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
 
 from singan.config import Config, MethodConfig, NetworkConfig
 from singan.model.networks import Critic, Generator
 from singan.model.pyramid import Pyramid
+from singan.shapes import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +77,19 @@ class ScaleSpec:
         return self.scale > 0 and self.at(self.scale - 1).width == self.width
 
     @property
+    def one_by_one(self) -> bool:
+        """Whether images, and passes of one image, are computed one after another: on a CPU.
+
+        There batching buys nothing: the convolutions are at the cores' limit, grouped ones are several times slower,
+        and a sample would round differently in another batch.
+        """
+        return self.form == "direct"
+
+    def map(self, function: Callable[[Any], Any], arguments: PyTree) -> PyTree:
+        """Returns the function's values over the leading axis of the arguments, in one batch unless `one_by_one`."""
+        return lax.map(function, arguments) if self.one_by_one else jax.vmap(function)(arguments)
+
+    @property
     def batches_passes(self) -> bool:
         """Whether passes of the same weights are made in one batch: where images are, and normalised each by itself.
 
@@ -79,7 +98,7 @@ class ScaleSpec:
         and an eighth more memory (docs/pods_and_sweeps.md). One image at a time on a CPU, separate passes are faster
         too, and running statistics must see one after the other.
         """
-        return self.form not in ("direct", "shifted") and self.method.norm_statistics != "running"
+        return not self.one_by_one and self.form != "shifted" and self.method.norm_statistics != "running"
 
     @property
     def generator(self) -> Generator:

@@ -55,8 +55,7 @@ def draw(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> StepNoise:
         own_key = jax.random.fold_in(key(Purpose.PREVIOUS), update)
         return random_previous(coarsest, inputs.trained, inputs.padding, own_key)
 
-    # All passes of a step in one batch on accelerators, one after another where batching buys nothing (CPU).
-    passes = lax.map(previous, updates) if spec.form == "direct" else jax.vmap(previous)(updates)
+    passes = spec.map(previous, updates)
     return StepNoise(noise_map(spec, key(Purpose.STEP_NOISE)), passes, epsilon, co_trained_noise(spec, inputs, step))
 
 

@@ -44,7 +44,7 @@ def animate(
     size = cohort.padded_size(len(image_ids), mesh, 1)
     names = [image_ids[min(i, len(image_ids) - 1)] for i in range(size)]
     keys = np.stack([image_key_data(seed, name) for name in names])
-    group = 1 if spec.form == "direct" else size // mesh.size
+    group = 1 if spec.one_by_one else size // mesh.size
     program = _program(spec, mesh, group, num_frames, start_scale, beta, pull, run.config.train.precision)
     placed = cohort.shard((run.trained(names), run.reconstruction_noise(names), run.padding(names), keys), mesh)
     return np.array(program(*placed))[: len(image_ids)]

@@ -157,7 +157,7 @@ def _train(
         _of_image(run, spec, hyper, name, image, guide, seed, quantised)
         for name, image, guide in zip(image_ids, entered, guides, strict=True)
     ]
-    group = 1 if spec.form == "direct" else -(-len(rows) // mesh.size)
+    group = 1 if spec.one_by_one else -(-len(rows) // mesh.size)
     size = cohort.padded_size(len(rows), mesh, group)
     inputs = cohort.shard(cohort.stack([row[0] for row in rows], size), mesh)
     state = cohort.shard(cohort.stack([row[1] for row in rows], size), mesh)

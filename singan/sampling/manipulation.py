@@ -84,7 +84,7 @@ def inject(
     width = min(max(len(jobs) for jobs in rows.values()), batch)
     calls = [(key, jobs[i : i + width]) for key, jobs in rows.items() for i in range(0, len(jobs), width)]
     together = min(max(batch // width // mesh.size, 1) * mesh.size, cohort.padded_size(len(calls), mesh, 1))
-    group = 1 if last.form == "direct" else together // mesh.size
+    group = 1 if last.one_by_one else together // mesh.size
     results: list[list[np.ndarray]] = [[] for _ in inputs]
     program = _injector(last, mesh, start_scale, group, run.config.train.precision)
     for begin in range(0, len(calls), together):

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.sharding import Mesh
 
 from singan.model.generation import run_trained, upsample_to_next_scale
@@ -26,7 +25,7 @@ from singan.parallel import cohort
 from singan.parallel.cached_program import Program
 from singan.parallel.planning import Memory
 from singan.sampling.palette import nearest_colour
-from singan.shapes import Array, Float, Int, PyTree, UInt
+from singan.shapes import Array, Float, Int, UInt
 from singan.storage.run import Run
 
 
@@ -111,7 +110,7 @@ def sample_program(
     def of_one(trained, reconstruction_noise, padding, key_data, numbers):
         image = start_image(spec, trained, reconstruction_noise, padding, start_scale, size)
         one = lambda number: sample_from(large, trained, image, padding, start_scale, key_data, number)  # noqa: E731
-        return _each(spec, one, numbers)
+        return spec.map(one, numbers)
 
     return cohort.parallel(of_one, mesh, group)
 
@@ -142,15 +141,9 @@ def injection_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int 
                 previous = nearest_colour(previous, palette)
             return sample_from(spec, trained, previous, padding, start_scale, key_data, number)
 
-        return _each(spec, one, (images, numbers))
+        return spec.map(one, (images, numbers))
 
     return cohort.parallel(of_one, mesh, group)
-
-
-def _each(spec: ScaleSpec, one: Callable[[Any], Any], arguments: PyTree) -> Array:
-    # One after another on a CPU, where batching buys nothing (the convolutions are at the cores' limit) and would
-    # round a sample differently in another batch.
-    return lax.map(one, arguments) if spec.form == "direct" else jax.vmap(one)(arguments)
 
 
 def draw(
@@ -179,9 +172,9 @@ def draw(
     last = run.spec.at(len(run.scales) - 1)
     each = min(batch, num_samples)
     together = min(max(batch // each // mesh.size, 1) * mesh.size, cohort.padded_size(len(ids), mesh, 1))
-    group = 1 if last.form == "direct" else together // mesh.size
+    group = 1 if last.one_by_one else together // mesh.size
     program = sampler(last, mesh, start_scale, group, size, run.config.train.precision)
-    ahead = 0 if last.form == "direct" else 1
+    ahead = 0 if last.one_by_one else 1
     sent: deque[tuple[tuple[str, ...], int, Array]] = deque()
     for begin in range(0, len(ids), together):
         some = tuple(ids[begin : begin + together])
