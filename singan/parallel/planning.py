@@ -115,20 +115,13 @@ def largest_group(images: int, budget: int | None, memory_of: Callable[[int], Me
     return group
 
 
-def plan_group(
-    images: int,
-    device: Any,
-    compile: Callable[[int], Any],
-    wanted: int = 0,
-    agree: Callable[[int], int] = lambda group: group,
-) -> Planned:
+def plan_group(images: int, device: Any, compile: Callable[[int], Any], wanted: int = 0) -> Planned:
     """Returns the program for the largest group that fits a device, or for the wanted one.
 
     Args:
       images: images of one device.
       compile: compiles the program for a group size.
       wanted: 0 for the largest that fits; on a CPU that is 1 (images one after another).
-      agree: given the largest group that fits here, returns the one that every process takes.
     """
     budget = memory_budget(device)
     compiled: dict[int, Any] = {}
@@ -144,7 +137,7 @@ def plan_group(
 
     group = min(wanted, images)
     if group == 0:
-        group = 1 if device.platform == "cpu" else agree(largest_group(images, budget, memory_of))
+        group = 1 if device.platform == "cpu" else largest_group(images, budget, memory_of)
     if group not in compiled:
         compiled[group] = compile(group)
     return Planned(group, compiled[group], compiled_memory(compiled[group]))

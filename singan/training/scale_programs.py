@@ -1,10 +1,9 @@
 """The compiled programs of one scale: made when it asks for them, or by a thread while the scale below trains."""
 
 import functools
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from singan.model.state import ScaleInputs, ScaleState, TrainedScale
 from singan.parallel import cohort, planning
 from singan.parallel.processes import ProcessGroup
 from singan.shapes import PyTree
-from singan.training.ahead import Ahead
+from singan.training.ahead import AheadThread
 
 POLL = 0.1  # seconds between two looks at whether a stop was asked for, while a program is waited for
 
@@ -26,26 +25,24 @@ class NotCompiled(Exception):
 
 
 class ScalePrograms:
-    """What is compiled for one scale and for so many images; each program is made once, by whoever first asks for it.
+    """The compiled programs of one scale, for so many images.
 
-    Any thread may ask. Whoever asks for what another thread is making waits for it.
+    The main thread asks for each of them once. It takes what was begun ahead, waits for it where that is not ready,
+    and compiles itself what was not begun.
     """
 
     def __init__(self, spec: ScaleSpec, process_group: ProcessGroup):
         self.spec, self._processes = spec, process_group.processes
-        self.mesh, self._own_mesh, self._most = (
-            process_group.mesh,
-            process_group.own_mesh,
-            process_group.assignment.most,
-        )
-        self.ahead_seconds = 0.0  # that were spent ahead on what `plan` returns
-        self._lock, self._made = threading.Lock(), dict[tuple[int, int], Future]()  # by group and steps (0: finish)
+        self.mesh, self._own_mesh = process_group.mesh, process_group.own_mesh
+        self._most = process_group.assignment.most
+        self.ahead_seconds = 0.0  # that the plan took ahead
+        self._ahead: dict[tuple[int, int] | None, Future] = {}  # by group and steps (0: finish); None: the plan
         # It may be a context of this thread, which the one that compiles ahead does not see.
         self._x64 = bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
         self._dropped = False
 
     def serve(self, spec: ScaleSpec, process_group: ProcessGroup) -> bool:
-        """Returns whether these are the programs of a scale for a team."""
+        """Returns whether these are the programs of a scale for a process group."""
         own = self.spec, self._most, self.mesh, self._own_mesh
         return own == (spec, process_group.assignment.most, process_group.mesh, process_group.own_mesh)
 
@@ -62,87 +59,81 @@ class ScalePrograms:
         """Returns the compiled chunk, its group size and its memory. All processes call it, on the main thread.
 
         Args:
-          waiting: called now and then while this waits for another thread; it may raise.
+          waiting: called now and then while this waits for what is compiled ahead; it may raise.
         """
-        return self._plan(lambda group: min(self._processes.all_gather(group)), waiting, ahead=False)
+        planned = self._get(None, lambda: self._plan(self._compile, self.spec.train.group_size), waiting)
+        group = min(self._processes.all_gather(planned.group))
+        return planned if group == planned.group else self._plan(self._compile, group)
 
-    def plan_ahead(self) -> None:
-        """Compiles what `plan` is going to return, as far as this process can know it alone.
-
-        A failure is left to `plan`, which meets it or compiles again.
-        """
-        self._plan(lambda group: group, lambda: None, ahead=True)
-
-    def chunk(self, group: int, steps: int, ahead: bool = False) -> Any:
+    def chunk(self, group: int, steps: int) -> Any:
         """Returns the compiled chunk of that many steps: (inputs, state) -> (state, metrics)."""
-        return self._compiled(group, steps, ahead)
+        return self._get((group, steps), lambda: self._compile(group, steps))
 
-    def finish(self, group: int, ahead: bool = False) -> Any:
+    def finish(self, group: int) -> Any:
         """Returns the compiled program (inputs, state) -> weights as trained.weights_template describes them."""
-        return self._compiled(group, 0, ahead)
+        return self.chunk(group, 0)
+
+    def plan_ahead(self, thread: AheadThread) -> None:
+        """Begins what `plan` is going to return, as far as this process can know it alone."""
+        self._ahead[None] = thread.submit(self._timed_plan)
+
+    def compile_ahead(self, thread: AheadThread, group: int, steps: int) -> None:
+        """Begins a chunk, or with 0 steps the program that finishes the scale."""
+        self._ahead[group, steps] = thread.submit(self._compile_unless_dropped, group, steps)
 
     def drop(self) -> None:
         """Ends what is compiled ahead, at the next program."""
         self._dropped = True
 
-    def _plan(self, agree: Callable[[int], int], waiting: Callable[[], None], ahead: bool) -> planning.Planned:
+    def _get(
+        self, key: tuple[int, int] | None, compile: Callable[[], Any], waiting: Callable[[], None] = lambda: None
+    ) -> Any:
+        future = self._ahead.pop(key, None)
+        if future is None or future.cancel():  # it had not begun
+            return compile()
+        while not wait([future], POLL).done:
+            waiting()
+        try:
+            return future.result()
+        except NotCompiled:
+            return compile()
+
+    def _timed_plan(self) -> planning.Planned:
+        started = time.monotonic()
+        planned = self._plan(self._compile_unless_dropped, self.spec.train.group_size)
+        self.ahead_seconds = time.monotonic() - started
+        return planned
+
+    def _plan(self, compile: Callable[[int, int], Any], wanted: int) -> planning.Planned:
         steps = min(self.spec.train.chunk, self.spec.train.steps_per_scale)
-        return planning.plan_group(
-            -(-self._most // self._own_mesh.size),
-            self._device,
-            lambda group: self._compiled(group, steps, ahead, waiting),
-            self.spec.train.group_size,
-            agree=agree,
-        )
+        images = -(-self._most // self._own_mesh.size)
+        return planning.plan_group(images, self._device, lambda group: compile(group, steps), wanted)
 
     @property
     def _device(self) -> Any:
         return self._own_mesh.devices.flat[0]  # of another process' devices the memory is not told
 
-    def _compiled(self, group: int, steps: int, ahead: bool = False, waiting: Callable[[], None] = lambda: None) -> Any:
-        while True:
-            if ahead and self._dropped:
-                raise NotCompiled
-            with self._lock:
-                future = self._made.get((group, steps))
-                if mine := future is None:
-                    future = self._made[group, steps] = Future()
-            if mine:
-                self._make(future, group, steps, ahead)
-            try:
-                return _wait(future, waiting)
-            except NotCompiled:
-                if ahead:
-                    raise
-
-    def _make(self, future: Future, group: int, steps: int, ahead: bool) -> None:
-        started = time.monotonic()
+    def _compile_unless_dropped(self, group: int, steps: int) -> Any:
+        if self._dropped:
+            raise NotCompiled
         try:
-            compiled = self._compile(group, steps)
-        except BaseException as error:
+            return self._compile(group, steps)
+        except Exception as error:
             # A GPU's compiler tries kernels out in memory that the scale below holds most of while it trains.
-            if ahead and self._device.platform == "gpu":
-                with self._lock:
-                    del self._made[group, steps]
-                future.set_exception(NotCompiled())
-            else:
-                future.set_exception(error)
-        else:
-            self.ahead_seconds += time.monotonic() - started if ahead else 0
-            future.set_result(compiled)
+            if self._device.platform == "gpu":
+                raise NotCompiled from error
+            raise
 
     def _compile(self, group: int, steps: int) -> Any:
         if steps:
             program = cohort.chunk_program(self.spec, self.mesh, group, steps)
         else:
             program = finish_program(self.spec, self.mesh, group)
+        size = self.rows(group) * self._processes.count
         with jax.enable_x64(self._x64):
-            arguments = (self._shapes(tree, group) for tree in self.example)
+            arguments = (cohort.abstract(tree, size, self.mesh) for tree in self.example)
             name = ("chunk" if steps else "finish", self.spec, group, steps)
             return cohort.compile_program(program, *arguments, precision=self.spec.train.precision, name=name)
-
-    def _shapes(self, tree: PyTree, group: int) -> PyTree:
-        return cohort.abstract(tree, self.rows(group) * self._processes.count, self.mesh)
 
 
 class Compiler:
@@ -155,7 +146,7 @@ class Compiler:
         """Args: device: one of those that are trained on."""
         wanted = config.train.compile_ahead
         self._on = wanted == "on" or (wanted == "auto" and device.platform != "cpu")
-        self._thread = Ahead()
+        self._thread = AheadThread()
         self._next: ScalePrograms | None = None
 
     def programs(self, spec: ScaleSpec, process_group: ProcessGroup) -> ScalePrograms:
@@ -179,11 +170,11 @@ class Compiler:
             return
         train = now.spec.train
         if rest := train.steps_per_scale % train.chunk if train.steps_per_scale > train.chunk else 0:
-            self._thread.start(lambda: now.chunk(group, rest, ahead=True))
-        self._thread.start(lambda: now.finish(group, ahead=True))
+            now.compile_ahead(self._thread, group, rest)
+        now.compile_ahead(self._thread, group, 0)
         if above is not None:
             self._next = ScalePrograms(above, process_group)
-            self._thread.start(self._next.plan_ahead)
+            self._next.plan_ahead(self._thread)
 
     def __enter__(self) -> "Compiler":
         return self
@@ -191,7 +182,7 @@ class Compiler:
     def __exit__(self, *_: object) -> None:
         if self._next is not None:
             self._next.drop()
-        self._thread.close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 def finish_program(spec: ScaleSpec, mesh: Any, group: int) -> Callable[..., Any]:
@@ -216,13 +207,3 @@ def finish_program(spec: ScaleSpec, mesh: Any, group: int) -> Callable[..., Any]
         }
 
     return cohort.parallel(finish, mesh, group)
-
-
-def _wait(future: Future, waiting: Callable[[], None]) -> Any:
-    while True:
-        try:
-            return future.result(timeout=POLL)
-        except TimeoutError:
-            if future.done():  # it is the program's own error
-                raise
-            waiting()

@@ -46,11 +46,11 @@ def main(argv):
         case "file":
             open("not-there.txt")
         case "stop ahead" | "bug ahead":
-            thread = ahead.Ahead()
-            thread.start(lambda: (time.sleep(20), print("waited")))
+            thread = ahead.AheadThread()
+            thread.submit(lambda: (time.sleep(20), print("waited")))
             while not ahead.at_work():
                 time.sleep(0.01)
-            thread.close()
+            thread.shutdown(wait=False, cancel_futures=True)
             if FLAGS.do == "bug ahead":
                 raise RuntimeError("a bug")
             print("stopped")

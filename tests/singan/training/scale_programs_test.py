@@ -166,12 +166,8 @@ def test_a_gpu_that_another_scale_fills_is_not_taken_for_too_small(traces, tiny_
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory to try kernels out in")
 
     traces.at[0] = no_memory
-    thread = ahead.Ahead()
-    done = threading.Event()
-    thread.start(programs.plan_ahead)
-    thread.start(done.set)
-    assert done.wait(60)
-    thread.close()
+    with ahead.AheadThread() as thread:
+        programs.plan_ahead(thread)
     assert traces.ahead == {0: 1}  # no smaller group was tried
     assert programs.plan(lambda: None).group == 2
     assert traces.on_main == {0: 1}
