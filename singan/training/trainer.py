@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from singan.config import Config
 from singan.model.pyramid import Pyramid
-from singan.model.spec import ScaleSpec, make_spec
+from singan.model.spec import make_spec
 from singan.parallel.processes import Processes, ProcessGroup, make_process_group
 from singan.storage import workdir as records
 from singan.storage.finished_scale import FinishedScale, read_finished
@@ -44,53 +44,27 @@ def train(
         gives its own, which may be none.
       form: of the convolution (convolution.form_for(platform)).
       should_stop: asked after every chunk.
-      team: where several processes train; `images` are then those of team.homes.own, in their order.
+      process_group: where several processes train; `images` are then those of assignment.own, in their order.
 
     Raises:
       Diverged: no image is left.
       Stopped: should_stop said so; the state is saved.
       UserError: files cannot be written or read.
     """
-    by_id = {image.id: image for image in images}
-    process_group = process_group or make_process_group(Processes(), mesh, [list(by_id)])
-    tell = process_group.processes
-    channels = max(tell.all_gather(images[0].pixels.shape[-1] if images else 0))
-    first = make_spec(config, pyramid, channels, form)
-    steps = config.train.steps_per_scale
-    origin = _origin(config, images, tell)
-    last = tell.broadcast(max((s for s in range(len(pyramid)) if workdir.checkpoints(s).is_dir()), default=0))
+    process_group = process_group or make_process_group(Processes(), mesh, [[image.id for image in images]])
+    training = _Training(config, images, pyramid, workdir, observer, form, should_stop, process_group)
     finished: list[FinishedScale] = []
     with Compiler(config, process_group.own_mesh.devices.flat[0]) as compiler:
         for scale in range(len(pyramid)):
-            spec = first.at(scale)
             here = process_group.of(finished[-1].surviving) if finished else process_group
-            below = finished[-1].fingerprint if finished else ""
-            done = read_finished(spec, workdir, origin, below, observer.warn, here, training=True)
-            repairing = scale < last
+            repairing = scale < training.last
+            done = training.read(scale, finished, here)
             if done is None:
-                if repairing:
-                    observer.warn(
-                        f"scale {scale} has no whole weights, though later scales are there: it is trained again"
-                    )
-                told = Repair(observer) if repairing else observer
-                own = [by_id[name] for name in here.assignment.own]
-                programs = compiler.programs(spec, here)
-                # What lies on disk above may be whole, and then is not trained.
-                above = first.at(scale + 1) if last <= scale < len(pyramid) - 1 else None
-                run = ScaleRun(config, programs, own, finished, workdir, told, here, origin)
-                done = run.train(should_stop, functools.partial(compiler.go_on, programs, above, here))
-                if repairing and not _is_whole_above(first.at(scale + 1), workdir, origin, done, observer, here):
-                    last = scale  # what follows was trained on other weights, or is in progress: it is told of again
-            elif scale == last:
-                observer.restored((scale + 1) * steps)
+                done = training.train_scale(scale, finished, here, compiler, repairing)
+            elif scale == training.last:
+                observer.restored((scale + 1) * config.train.steps_per_scale)
             finished.append(done)
-            is_marked = tell.broadcast(records.read_done(workdir, scale) == done.digests)
-            if not is_marked and not repairing:
-                levels = {name: pyramid.level(by_id[name].pixels, scale) for name in here.assignment.own}
-                observer.scale_finished(spec, finished, levels)
-            if not is_marked or tell.broadcast(records.read_trained_from(workdir, scale) != origin.digest):
-                mark = functools.partial(records.write_done, workdir, scale, done.digests, done.diverged, origin.digest)
-                tell.run_on_first(mark)
+            training.mark_done(scale, finished, here, draw=not repairing)
             if not done.surviving:
                 raise Diverged(
                     f"every image has diverged by scale {scale}: lower the learning rates or check the images"
@@ -98,18 +72,73 @@ def train(
     return tuple(finished)
 
 
+class _Training:
+    """What all scales of a training share, and what is done with each of them."""
+
+    def __init__(
+        self,
+        config: Config,
+        images: Sequence[TrainingImage],
+        pyramid: Pyramid,
+        workdir: Workdir,
+        observer: Observer,
+        form: str,
+        should_stop: Callable[[], bool],
+        process_group: ProcessGroup,
+    ):
+        self.config, self.pyramid, self.workdir, self.observer = config, pyramid, workdir, observer
+        self.should_stop, self.processes = should_stop, process_group.processes
+        self.images = {image.id: image for image in images}
+        channels = max(self.processes.all_gather(images[0].pixels.shape[-1] if images else 0))
+        self.spec = make_spec(config, pyramid, channels, form)
+        self.origin = _origin(config, images, self.processes)
+        # The last scale that was begun: one below it that is trained again is repaired.
+        begun = (scale for scale in range(len(pyramid)) if workdir.checkpoints(scale).is_dir())
+        self.last = self.processes.broadcast(max(begun, default=0))
+
+    def read(self, scale: int, finished: Sequence[FinishedScale], here: ProcessGroup) -> FinishedScale | None:
+        """Returns the scale as it lies on disk, or None where it is not finished, damaged, or of other scales below."""
+        below = finished[-1].fingerprint if finished else ""
+        return read_finished(
+            self.spec.at(scale), self.workdir, self.origin, below, self.observer.warn, here, training=True
+        )
+
+    def train_scale(
+        self,
+        scale: int,
+        finished: Sequence[FinishedScale],
+        here: ProcessGroup,
+        compiler: Compiler,
+        repairing: bool,
+    ) -> FinishedScale:
+        """Trains a scale, or goes on with it; the observer hears only warnings of a scale that is repaired."""
+        observer = self.observer
+        if repairing:
+            observer.warn(f"scale {scale} has no whole weights, though later scales are there: it is trained again")
+            observer = Repair(observer)
+        own = [self.images[name] for name in here.assignment.own]
+        programs = compiler.programs(self.spec.at(scale), here)
+        # What lies on disk above may be whole, and then is not trained.
+        above = self.spec.at(scale + 1) if self.last <= scale < len(self.pyramid) - 1 else None
+        run = ScaleRun(self.config, programs, own, finished, self.workdir, observer, here, self.origin)
+        done = run.train(self.should_stop, functools.partial(compiler.go_on, programs, above, here))
+        if repairing and self.read(scale + 1, [*finished, done], here.of(done.surviving)) is None:
+            self.last = scale  # what follows was trained on other weights, or is in progress: it is told of again
+        return done
+
+    def mark_done(self, scale: int, finished: Sequence[FinishedScale], here: ProcessGroup, draw: bool) -> None:
+        """Writes DONE of a finished scale where it is not there yet, once the observer has drawn its pictures."""
+        done, workdir = finished[-1], self.workdir
+        is_marked = self.processes.broadcast(records.read_done(workdir, scale) == done.digests)
+        if draw and not is_marked:
+            levels = {name: self.pyramid.level(self.images[name].pixels, scale) for name in here.assignment.own}
+            self.observer.scale_finished(self.spec.at(scale), finished, levels)
+        if is_marked and self.processes.broadcast(records.read_trained_from(workdir, scale) == self.origin.digest):
+            return
+        mark = functools.partial(records.write_done, workdir, scale, done.digests, done.diverged, self.origin.digest)
+        self.processes.run_on_first(mark)
+
+
 def _origin(config: Config, images: Sequence[TrainingImage], processes: Processes) -> Origin:
     parts = processes.all_gather({image.id: records.pixel_digest(image.pixels) for image in images})
     return origin_of(config, {name: digest for part in parts for name, digest in part.items()})
-
-
-def _is_whole_above(
-    spec: ScaleSpec,
-    workdir: Workdir,
-    origin: Origin,
-    done: FinishedScale,
-    observer: Observer,
-    process_group: ProcessGroup,
-) -> bool:
-    here = process_group.of(done.surviving)
-    return read_finished(spec, workdir, origin, done.fingerprint, observer.warn, here, training=True) is not None
