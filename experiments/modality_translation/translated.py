@@ -17,7 +17,7 @@ from launch.samples import writers
 from launch.spreadsheet import csv_lines
 from singan import files
 from singan.metrics.values import Undefined
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.sampling.manipulation import Input
 from singan.storage.run import Run
 

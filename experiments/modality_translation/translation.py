@@ -24,7 +24,7 @@ from scipy import ndimage, spatial
 from singan.errors import UserError
 from singan.model.generation import run_trained, upsample_to_next_scale
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.model.spec import ScaleSpec
 from singan.parallel import cohort
 from singan.parallel.cached_program import Program

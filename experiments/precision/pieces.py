@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 
 SIDE = 96  # pixels of every image
 # (picture of skimage.data, top, left, pixels of a side there): a gland and its lumen, a border of gland and stroma, the

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from launch.images import geometry, mask_channels
 from launch.images.channels import channel_groups
 from launch.samples import pictures
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.storage.workdir import ImageRecord
 
 CELL = 128  # pixels that a panel is at least high

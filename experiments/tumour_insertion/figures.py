@@ -9,7 +9,7 @@ from experiments.reporting.modalities import modality
 from experiments.tumour_insertion.compositing import Insertion
 from launch.images import geometry
 from launch.samples import pictures
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.sampling.manipulation import Result, mask_at
 from singan.storage.run import Run
 

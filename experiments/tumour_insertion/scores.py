@@ -7,7 +7,7 @@ import numpy as np
 from experiments.tumour_insertion.compositing import Insertion
 from singan.metrics.seams import compare_seams, contrasts
 from singan.metrics.values import Undefined
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.sampling.manipulation import Result, mask_at
 from singan.storage.run import Run
 

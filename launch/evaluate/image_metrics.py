@@ -27,7 +27,7 @@ from singan.metrics import (
 from singan.metrics.frechet import shortfall
 from singan.metrics.inception_weights import read_inception_weights
 from singan.metrics.values import Value
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.shapes import PyTree
 from singan.storage.workdir import ImageRecord
 

@@ -22,7 +22,7 @@ from launch.images.channels import file_word
 from launch.images.image_folders import Entry
 from launch.images.image_ids import unique_ids
 from singan.errors import UserError
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.value_map import ValueMap, fit, volume_map
 
 NOT_KNOWN = -1  # the start scale of images that lie in no folder start_00, start_01 ...

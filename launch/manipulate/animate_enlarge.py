@@ -12,7 +12,7 @@ from launch.manipulate import inputs, results
 from launch.samples import pictures
 from singan import files
 from singan.errors import UserError
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.sampling import animation, manipulation, super_resolution
 from singan.storage.run import Run
 

@@ -11,7 +11,7 @@ from PIL import Image
 from launch.images import geometry
 from launch.samples import pictures, writers
 from singan import files
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.sampling import manipulation, masks
 from singan.sampling.manipulation import Result
 from singan.sampling.masks import MaskRule

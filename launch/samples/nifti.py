@@ -12,7 +12,7 @@ import numpy as np
 from launch.images import mask_channels
 from launch.samples.png import THREADS
 from singan import files
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.storage.workdir import ImageRecord
 
 NIFTI_TYPES = ("uint8", "int16", "int32", "float32", "int8", "uint16", "uint32")  # what readers of NIfTI expect

@@ -11,7 +11,7 @@ from launch.images import mask_channels
 from launch.images.readers import COLOURS
 from launch.samples.npy import NpyRows
 from singan import files
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.storage.workdir import ImageRecord
 
 PANNUKE_CLASSES = 5  # and a sixth channel for the background

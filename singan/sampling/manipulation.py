@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from singan.errors import UserError
 from singan.model.noise import image_key_data
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.model.spec import ScaleSpec
 from singan.model.state import TrainedScale
 from singan.parallel import cohort

@@ -22,8 +22,7 @@ from launch.images.find import load_images
 from launch.run_record import claim_workdir
 from singan.config import parse
 from singan.errors import UserError
-from singan.model.pyramid import plan
-from singan.model.resizing import resize_to
+from singan.model.pyramid import plan, resize_to
 from singan.parallel.cohort import image_mesh
 from singan.sampling import masks
 from singan.sampling.manipulation import Input, Result

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from singan.errors import UserError
-from singan.model.resizing import resize_to
+from singan.model.pyramid import resize_to
 from singan.parallel.cohort import image_mesh
 from singan.sampling.super_resolution import steps_of, super_resolve, wanted_ratio
 
