@@ -187,7 +187,7 @@ def _read_numpy(path: Path, layout: str) -> Picture:
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             file.seek(0)
-            return Picture(channels_last(read_npy(file, path.stat().st_size, size_limits.MAX_VALUES), layout), None)
+            return Picture(channels_last(read_npy(file, path.stat().st_size, size_limits.check_array), layout), None)
         try:
             with zipfile.ZipFile(file) as archive:
                 keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]

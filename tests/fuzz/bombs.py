@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from launch.images import readers
+from launch.images import size_limits
 from launch.images.find import load_images
 from singan.config import DataConfig
 from singan.errors import UserError
@@ -155,7 +155,7 @@ def use(example: tuple[str, bytes], folder: Path) -> None:
     name, data = example
     (folder / name).write_bytes(data)
     for found in load_images(DataConfig(path=str(folder))):
-        if found.pixels.size > readers.MAX_VALUES:
+        if found.pixels.nbytes > size_limits.MAX_BYTES:
             raise Fault("read although it is beyond the limit")
 
 
