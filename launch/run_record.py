@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from singan import files
 from singan.config import Config, resume_differences, to_mapping
 from singan.errors import UserError
 from singan.files import AnyPath
+from singan.parallel import processor
 from singan.parallel.processes import Processes
 from singan.storage import workdir as records
 from singan.storage.origin import Origin, check_origin, origin_of
@@ -129,6 +130,12 @@ def _write_records(workdir: Workdir, config: Config, start: dict[str, Any]) -> d
         content["status"] = "running"
         content["starts"].append(start)
         records.write_run(workdir, content)
+        if different := changes(content["starts"]):
+            print(
+                f"note: since the last start {'; '.join(different)}: from here on the weights differ from those of an"
+                " uninterrupted run, as they do by chance",
+                file=sys.stderr,
+            )
     return content
 
 
@@ -181,6 +188,7 @@ def code_version() -> dict[str, Any]:
 
 
 def start_entry(mesh: Mesh, processes: Processes) -> dict[str, Any]:
+    """Returns what run.json keeps of a start, all that the bits of what it trains depend on among it."""
     devices = list(mesh.devices.flat)
     return {
         "time": datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat(timespec="seconds"),
@@ -189,9 +197,26 @@ def start_entry(mesh: Mesh, processes: Processes) -> dict[str, Any]:
         "host": platform.node(),
         "python": platform.python_version(),
         "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
+        **({"cpu": processor.about()} if devices[0].platform == "cpu" else {}),
         "processes": processes.count,
         **({"hosts": processes.hosts} if processes.count > 1 else {}),
     }
+
+
+def changes(starts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns in what the last start of a run differs from the one before, where that changes the bits of a training.
+
+    The number of devices does not: an image trains on one.
+    """
+    if len(starts) < 2:
+        return []
+    before, now = starts[-2:]
+    kinds = [str(start.get("devices", "")).partition(" x ")[2] for start in (before, now)]
+    found = [f"device {kinds[0]}, now {kinds[1]}"] if kinds[0] != kinds[1] else []
+    versions = [dict(start.get("versions", {})).get("jaxlib") for start in (before, now)]
+    if versions[0] != versions[1]:
+        found.append(f"jaxlib {versions[0]}, now {versions[1]}")
+    return found + processor.differences(before.get("cpu", {}), now.get("cpu", {}))
 
 
 def _git_commit() -> str:

@@ -46,16 +46,20 @@ def start_jax(images: int, channels: int | None = None) -> Mesh:
 
 
 def cache_directory() -> Path:
-    """Returns where this project keeps between runs what it can make again."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "medisingan"
+    """Returns where this project keeps between runs what it can make again: $XDG_CACHE_HOME/medisingan, or ~/.cache's.
+
+    As the XDG Base Directory Specification has it, a value that is empty or no absolute path counts as none.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "medisingan"
 
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, so that only the first run of a shape compiles."""
-    directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / "compiled"))
+    directory = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_directory() / "compiled")
     if not is_bucket(directory):
         try:
-            Path(directory).mkdir(parents=True, exist_ok=True)
+            Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError:  # a home that cannot be written costs compile time, nothing else
             directory = None  # JAX would warn of every program
     jax.config.update("jax_compilation_cache_dir", directory)

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from launch.runtime import cache_directory
 from singan.errors import UserError
 from singan.files import make_directory, write_bytes
 
@@ -57,7 +58,7 @@ def inception_weights_file(
       given: the user's file; taken as it is. '' looks into the cache, and fetches into it what is not there.
       fetch: whether the network may be used.
       say: is told in one line when something is fetched.
-      cache: the folder; cache_folder() where not given.
+      cache: the folder; 'inception' in the project's where not given.
       download: what to fetch.
 
     Raises:
@@ -68,7 +69,7 @@ def inception_weights_file(
         if not Path(given).is_file():
             raise UserError(f"there is no file of Inception weights at {os.fspath(given)}: check {FLAG}")
         return Path(given)
-    path = (cache or cache_folder()) / download.name
+    path = (cache or cache_directory() / "inception") / download.name
     if path.is_file() and _file_digest(path) == download.sha256:
         return path
     found = "is damaged" if path.exists() else "is not there"
@@ -79,12 +80,6 @@ def inception_weights_file(
     say(f"fetching the Inception weights ({download.size / 1e6:.0f} MB) from {download.url} to {path}")
     write_bytes(path, _fetched(download, remedy))
     return path
-
-
-def cache_folder() -> Path:
-    """Returns the folder of fetched files: $XDG_CACHE_HOME/medisingan/inception, ~/.cache where that is not set."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "medisingan" / "inception"
 
 
 def _fetched(download: Download, remedy: str) -> bytes:

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from launch.runtime import cache_directory
 from launch.secrets import hidden, hidden_arguments
 from launch.tracking.metrics_file import Row, place
 from singan import files
@@ -199,8 +200,7 @@ def local_home(workdir: Path, run_id: str) -> Path:
     """Returns where the run's folder wandb/ lies: the workdir, or for a bucket a folder here."""
     if not files.is_bucket(workdir):
         return workdir
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return files.make_directory(cache / "medisingan" / "runs" / run_id)
+    return files.make_directory(cache_directory() / "runs" / run_id)
 
 
 def _last_step(folder: Path) -> int:

@@ -5,8 +5,9 @@ Here a program is known by a name that says all of its choices, such as ("chunk"
 source of this package, the shapes, the devices, the versions of the libraries and their settings. The store lies beside
 JAX's cache (jax_compilation_cache_dir) and is off where that is: no directory, or jax_enable_compilation_cache off.
 
-What is read here is code that runs, as in JAX's own cache: only files of the user who runs it are read, from a
-directory that nobody else may write to.
+What is read here is code that runs. Only a file that the user who runs it has made is read, from a folder in which nobody
+else can have put it: that is asked of what was opened, before a byte is read. Where a folder is not like that, this store
+is off, and JAX's cache alone is used.
 """
 
 import contextlib
@@ -14,8 +15,8 @@ import functools
 import hashlib
 import os
 import pickle
-import platform
 import shutil
+import stat
 import sys
 import time
 import zlib
@@ -28,7 +29,9 @@ import jax
 from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
+import singan
 from singan import files
+from singan.parallel import processor
 from singan.shapes import PyTree
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin")
@@ -37,26 +40,20 @@ NO_MATTER = ("cache", "log", "dump", "trace", "cuda_visible")  # in names of JAX
 LOADED = "/medisingan/program_store/loaded"  # the event of jax.monitoring, once for every program that was read
 READ_BY_JAX = "/jax/compilation_cache/cache_hits"  # JAX's own event
 KEPT_DAYS = 30  # that the programs of other source are kept
-DIGEST = 32  # bytes
 
 
 class ProgramStore:
     """The programs of one directory and of this source; every failure to read or to write is a program not kept."""
 
     def __init__(self, directory: Path):
-        self._root = directory / "programs"
+        self._root = directory.resolve() / "programs"
         self._own = self._root / source_digest()
 
     def load(self, key: str, mesh: Mesh) -> Any | None:
         """Returns the compiled program, ready for the mesh's devices, or None: not there, damaged, or unreadable."""
         try:
-            path = self._path(key)
-            data = path.read_bytes()
-            if path.stat().st_uid != os.geteuid():
-                return None
-            if hashlib.blake2b(data[DIGEST:], digest_size=DIGEST).digest() != data[:DIGEST]:
-                return None
-            executable, in_tree, out_tree = pickle.loads(zlib.decompress(data[DIGEST:]))
+            data = zlib.decompress(_read(self._own, f"{key}.program"))  # which compares a checksum
+            executable, in_tree, out_tree = pickle.loads(data)
             devices = list(mesh.devices.flat)
             compiled = serialize_executable.deserialize_and_load(
                 executable, in_tree, out_tree, backend=devices[0].client, execution_devices=devices
@@ -77,18 +74,52 @@ class ProgramStore:
                 self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._own.mkdir(mode=0o700, exist_ok=True)
                 self._remove_old()
-            files.write_bytes(self._path(key), hashlib.blake2b(data, digest_size=DIGEST).digest() + data)
+            path = self._own / f"{key}.program"
+            files.write_bytes(path, data)
+            path.chmod(0o600)
         except Exception:  # a full disk, a backend that cannot: the next process compiles again
             return
-
-    def _path(self, key: str) -> Path:
-        return self._own / f"{key}.program"
 
     def _remove_old(self) -> None:
         for other in self._root.iterdir():
             with contextlib.suppress(OSError):
                 if other != self._own and other.stat().st_mtime < time.time() - KEPT_DAYS * 86400:
                     shutil.rmtree(other, ignore_errors=True)
+
+
+def _read(folder: Path, name: str) -> bytes:
+    """Returns the bytes of a file that nobody but this user can have put there.
+
+    Raises:
+      OSError: it cannot be opened, is a link, or the folder or the file is open to others.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    with contextlib.ExitStack() as stack:
+        directory = os.open(folder, flags | os.O_DIRECTORY)
+        stack.callback(os.close, directory)
+        about = os.fstat(directory)
+        if about.st_uid != os.geteuid() or about.st_mode & 0o077 or not _is_closed(folder):
+            raise PermissionError(f"{folder} is open to others")
+        opened = os.open(name, flags, dir_fd=directory)
+        with os.fdopen(opened, "rb") as file:
+            about = os.fstat(opened)
+            own = about.st_uid == os.geteuid() and about.st_nlink == 1 and not about.st_mode & 0o022
+            if not (own and stat.S_ISREG(about.st_mode)):
+                raise PermissionError(f"{folder / name} is not a file of this user alone")
+            return file.read()
+
+
+def _is_closed(folder: Path) -> bool:
+    """Returns whether nobody else can have put this folder, whose path is absolute, where it is."""
+    for parent in reversed(folder.parents):
+        about = parent.lstat()
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid not in (0, os.geteuid()):
+            return False
+        if about.st_mode & 0o022 and not about.st_mode & stat.S_ISVTX:
+            return False
+        if about.st_uid == os.geteuid() and not about.st_mode & 0o077:
+            return True  # nobody else gets any further
+    return True
 
 
 @contextlib.contextmanager
@@ -130,15 +161,13 @@ def key(name: tuple[Any, ...], mesh: Mesh, arguments: PyTree, precision: str, op
     leaves, tree = jax.tree.flatten(arguments)
     shapes = [(leaf.shape, str(leaf.dtype), bool(getattr(leaf, "weak_type", False))) for leaf in leaves]
     devices = [(device.id, device.platform, device.device_kind) for device in mesh.devices.flat]
-    return hashlib.blake2b(
-        repr((name, str(tree), shapes, devices, precision, sorted(options.items()), _surroundings())).encode(),
-        digest_size=DIGEST,
-    ).hexdigest()
+    text = repr((name, str(tree), shapes, devices, precision, sorted(options.items()), _surroundings()))
+    return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
 
 
 @functools.lru_cache
-def source_digest(root: Path = Path(__file__).parent) -> str:
-    """Returns a digest of a package's source (16 hex digits); of this one's unless another is given."""
+def source_digest(root: Path = Path(str(singan.__file__)).parent) -> str:
+    """Returns a digest of a package's source (16 hex digits); of singan's unless another is given."""
     content = hashlib.blake2b(digest_size=8)
     for path in sorted(root.rglob("*.py")):
         source = path.read_bytes()
@@ -160,14 +189,6 @@ def _machine() -> tuple[Any, ...]:
     for name in LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions.append((name, metadata.version(name)))
-    devices, processors = len(backend.devices()), os.cpu_count()  # XLA:CPU cuts a program for so many
-    return sys.version_info[:2], versions, backend.platform_version, devices, processors, _processor()
-
-
-def _processor() -> str:
-    """Returns what a CPU's code depends on; a home directory may be that of several machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return " ".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
+    # What XLA:CPU compiles for; a home directory may be that of several machines.
+    machine = len(backend.devices()), processor.threads(), processor.features()
+    return sys.version_info[:2], versions, backend.platform_version, machine

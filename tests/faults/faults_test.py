@@ -7,7 +7,7 @@ import pytest
 from tests.faults.damage import Damages, kind_of, names
 from tests.faults.kills import Kills
 from tests.faults.others import escapes, link, pipe
-from tests.faults.surroundings import clock, leftovers
+from tests.faults.surroundings import clock, leftovers, threads
 from tests.faults.world import Outcome, World, table
 from tests.launch.train.train_test import Commands
 
@@ -37,6 +37,12 @@ def test_a_clock_that_is_set_back_changes_nothing(world):
 def test_what_others_do_to_a_run_harms_nothing(world):
     for outcome in (pipe(world, "second scale"), link(world, "scales/00/checkpoints", "link"), escapes(world)):
         assert (outcome.good, outcome.survived, outcome.note) == (True, True, ""), outcome
+
+
+@pytest.mark.processes
+def test_another_number_of_threads_is_said_and_recorded(world):
+    outcome = threads(world, 1, 2)
+    assert (outcome.survived, outcome.named, outcome.note) == (True, True, "")
 
 
 @pytest.mark.processes

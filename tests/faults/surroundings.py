@@ -34,6 +34,7 @@ def all_cases(world: World) -> list[tuple[str, Callable[[], Outcome]]]:
         *((f"full disk {size}", lambda size=size: full_disk(world, size)) for size in ("16k", "700k", "1100k")),
         ("read-only", lambda: read_only(world)),
         *((f"clock {offset}", lambda offset=offset: clock(world, offset)) for offset in (-DAY, 400 * DAY)),
+        *((f"threads {now}", lambda now=now: threads(world, *now)) for now in ((1, 2), (2, 1))),
         ("two processes", lambda: second_process(world)),
         *((f"lock {which}", lambda which=which: stale_lock(world, which)) for which in LOCKS),
         ("leftovers", lambda: leftovers(world)),
@@ -185,6 +186,21 @@ def clock(world: World, offset: float) -> Outcome:
     world.resumed(outcome, workdir)
     if outcome.survived and not 0 <= (seconds := read_facts(workdir).seconds) < PATIENCE:
         outcome.survived, outcome.note = False, f"the report says that it took {seconds:.0f} s"
+    return outcome
+
+
+def threads(world: World, before: int, now: int) -> Outcome:
+    """Goes on with a run with another number of threads: the sums' last bits differ, and that is said and recorded."""
+    outcome, workdir = Outcome("threads", f"{before}, and {now} from the middle on"), world.place()
+    stopped(world, workdir, NPROC=str(before))
+    result = world.train(workdir, NPROC=str(now))
+    recorded = [start["cpu"]["threads"] for start in json.loads((workdir / "run.json").read_text())["starts"]]
+    outcome.survived = result.returncode == 0 and "Traceback" not in result.stderr and recorded == [before, now]
+    outcome.named = f"CPU threads {before}, now {now} (NPROC={before} keeps them)" in result.stderr
+    different = world.differences(workdir)
+    outcome.identical = not different
+    if not outcome.good:
+        outcome.note = f"threads {recorded}, exit code {result.returncode}: {last_line(result.stderr)}"
     return outcome
 
 

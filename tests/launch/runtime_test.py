@@ -30,6 +30,21 @@ def test_one_that_cannot_be_made_is_done_without(directory_of, tmp_path):
     assert directory_of(tmp_path / "file/b") is None
 
 
+@pytest.mark.parametrize("value", ["", "relative/cache", None])
+def test_a_cache_that_is_no_absolute_path_is_the_home_s(monkeypatch, tmp_path, kept_in, value):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if value is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+    with kept_in(tmp_path / "other"):
+        runtime.use_compilation_cache()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "home/.cache/medisingan/compiled")
+    assert (tmp_path / "home/.cache/medisingan/compiled").stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 @pytest.mark.parametrize(
     ("images", "channels", "devices"), [(5, 32, 5), (20, 32, 8), (1, 64, 1), (5, 33, 1), (20, None, 1)]
 )

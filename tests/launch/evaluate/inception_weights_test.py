@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from launch.evaluate.inception_weights import FID_WEIGHTS, FLAG, Download, cache_folder, inception_weights_file
+from launch.evaluate.inception_weights import FID_WEIGHTS, FLAG, Download, inception_weights_file
 from singan.errors import UserError
 
 CONTENT = bytes(range(256)) * 40
@@ -130,7 +130,8 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, server):
     assert str(tmp_path / "occupied") in text
 
 
-def test_the_weights_name_carries_their_checksum(monkeypatch, tmp_path):
+def test_the_weights_name_carries_their_checksum_and_lie_in_the_project_s_cache(monkeypatch, tmp_path):
     assert FID_WEIGHTS.name == f"pt_inception-2015-12-05-{FID_WEIGHTS.sha256[:8]}.pth"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "medisingan" / "inception"
+    text = refused(inception_weights_file, fetch=False)
+    assert text.startswith(f"{tmp_path}/medisingan/inception/{FID_WEIGHTS.name} is not there")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,6 +25,17 @@ def cache(tmp_path, kept_in):
     """The directory in which compiled programs are kept during a test, by this project alone."""
     with kept_in(tmp_path / "cache", seconds=1e9):
         yield tmp_path / "cache"
+
+
+@pytest.fixture
+def reachable(kept_in):
+    """The directory of `cache`, but where others get to: pytest's own folders are closed to them."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        if any(parent.stat().st_mode & 0o077 == 0 for parent in Path(folder).resolve().parents):
+            pytest.skip(f"nobody else gets to {tempfile.gettempdir()}")
+        with kept_in(Path(folder) / "cache", seconds=1e9):
+            yield Path(folder) / "cache"
 
 
 class Doubling:
@@ -111,14 +123,97 @@ def test_a_damaged_file_is_made_anew(cache, damage):
     assert doubling.traces == 2
 
 
-def test_only_the_user_s_own_files_are_read_from_a_directory_of_their_own(cache, monkeypatch):
+def test_what_is_written_is_open_to_nobody_else(cache):
+    before = os.umask(0o002)
+    try:
+        Doubling().make()
+    finally:
+        os.umask(before)
+    (path,) = kept(cache)
+    assert [one.stat().st_mode & 0o777 for one in (path, *path.parents[:2])] == [0o600, 0o700, 0o700]
+
+
+def symbolic(path):
+    path.rename(path.with_suffix(".other"))
+    path.symlink_to(path.with_suffix(".other"))
+
+
+def moved(folder):
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(folder.with_name("elsewhere"))
+
+
+def fifo(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        symbolic,
+        lambda path: os.link(path, path.with_suffix(".other")),
+        fifo,
+        lambda path: path.chmod(0o620),
+        lambda path: path.parent.chmod(0o750),
+        lambda path: path.parents[1].chmod(0o720),
+        lambda path: path.parents[2].chmod(0o722),
+        lambda path: moved(path.parent),
+        lambda path: moved(path.parents[1]),
+    ],
+    ids=["link", "hard link", "fifo", "file", "folder", "parent", "cache", "folder is a link", "parent is a link"],
+)
+def test_what_another_may_have_put_there_is_not_read(reachable, monkeypatch, opened):
+    reachable.mkdir(mode=0o755)
     doubling = Doubling()
     doubling.make()
-    (path,) = kept(cache)
-    assert [parent.stat().st_mode & 0o777 for parent in path.parents[:2]] == [0o700, 0o700]
-    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    (path,) = kept(reachable)
+    opened(path)
+    read = []
+    monkeypatch.setattr(executable_cache.pickle, "loads", lambda data: read.append(data))
+    assert np.asarray(doubling.make()(doubling.array())).tolist() == [0, 2, 4, 6]
+    assert doubling.traces == 2
+    assert read == []
+
+
+@pytest.mark.parametrize("whose", ["file", "folder", "parent"])
+def test_what_another_user_owns_is_not_read(reachable, monkeypatch, whose):
+    doubling = Doubling()
+    doubling.make()
+    (path,) = kept(reachable)
+    theirs = {"file": path, "folder": path.parent, "parent": path.parents[2]}[whose].stat()
+    real_fstat, real_lstat = os.fstat, Path.lstat
+
+    def disowned(about):
+        if about.st_ino != theirs.st_ino:
+            return about
+        return os.stat_result((*about[:4], about.st_uid + 12345, *about[5:]))
+
+    monkeypatch.setattr(os, "fstat", lambda number: disowned(real_fstat(number)))
+    monkeypatch.setattr(Path, "lstat", lambda self: disowned(real_lstat(self)))
     doubling.make()
     assert doubling.traces == 2
+
+
+def test_a_folder_that_all_may_write_to_is_no_parent_unless_names_in_it_are_kept(reachable):
+    doubling, parent = Doubling(), reachable.parent
+    for mode, traces in ((0o755, 1), (0o1777, 1), (0o777, 2), (0o770, 3), (0o700, 3)):
+        parent.chmod(mode)
+        doubling.make()
+        assert doubling.traces == traces
+    reachable.chmod(0o777)  # nobody else gets there
+    doubling.make()
+    assert doubling.traces == 3
+
+
+def test_another_number_of_threads_has_programs_of_its_own(cache, monkeypatch):
+    doubling = Doubling()
+    for threads, traces in (("2", 1), ("3", 2), ("2", 2)):
+        monkeypatch.setenv("NPROC", threads)
+        executable_cache._machine.cache_clear()
+        doubling.make()
+        assert doubling.traces == traces
+    executable_cache._machine.cache_clear()
 
 
 def test_what_jax_has_read_from_its_own_cache_is_not_kept(tmp_path, kept_in):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from launch import bounded, readers
+from launch.images import readers, size_limits
 from singan.errors import UserError
 from tests.fuzz.bombs import nifti, npy_header, zeros
 
@@ -86,9 +86,9 @@ def test_the_limit_is_one_of_bytes(tmp_path, monkeypatch, suffix):
         tifffile.imwrite(path, pixels)
     else:
         nibabel.save(nibabel.Nifti1Image(pixels, np.eye(4)), path)
-    monkeypatch.setattr(bounded.check_array, "__defaults__", (pixels.nbytes,))
+    monkeypatch.setattr(size_limits.check_array, "__defaults__", (pixels.nbytes,))
     assert readers.read(path, path.name).pixels[..., 0].tolist() == pixels.tolist()
-    monkeypatch.setattr(bounded.check_array, "__defaults__", (pixels.nbytes - 1,))
+    monkeypatch.setattr(size_limits.check_array, "__defaults__", (pixels.nbytes - 1,))
     with pytest.raises(UserError, match=r"larger than 0 MiB, with 8 bytes for each value"):
         readers.read(path, path.name)
 
@@ -97,8 +97,8 @@ def test_scale_factors_count(tmp_path, monkeypatch):
     image = nibabel.Nifti1Image(np.ones((8, 9, 2), np.int16), np.eye(4))
     image.header.set_slope_inter(1, -1024)
     nibabel.save(image, tmp_path / "a.nii")
-    monkeypatch.setattr(bounded, "MAX_SCALED", 8 * 9 * 2 * 8)
+    monkeypatch.setattr(size_limits, "MAX_SCALED", 8 * 9 * 2 * 8)
     assert readers.read(tmp_path / "a.nii", "a.nii").pixels[0, 0, 0] == -1023
-    monkeypatch.setattr(bounded, "MAX_SCALED", 8 * 9 * 2 * 8 - 1)
+    monkeypatch.setattr(size_limits, "MAX_SCALED", 8 * 9 * 2 * 8 - 1)
     with pytest.raises(UserError, match="larger than 0 MiB, with 8 bytes for each value"):
         readers.read(tmp_path / "a.nii", "a.nii")
