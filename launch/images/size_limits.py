@@ -41,8 +41,8 @@ def check_array(shape: Iterable[int], dtype: np.dtype, most_bytes: int = MAX_BYT
         raise UserError(f"larger than {MAX_VALUES} values: cut it into smaller images")
     if count * dtype.itemsize > most_bytes:
         raise UserError(
-            f"larger than {most_bytes >> 20} MiB, with {dtype.itemsize} bytes for each value: save it with fewer, or cut"
-            " it into smaller images"
+            f"larger than {most_bytes >> 20} MiB, with {dtype.itemsize} bytes for each value: save it with fewer, or"
+            " cut it into smaller images"
         )
 
 

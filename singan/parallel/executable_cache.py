@@ -5,9 +5,9 @@ Here a program is known by a name that says all of its choices, such as ("chunk"
 source of this package, the shapes, the devices, the versions of the libraries and their settings. The store lies beside
 JAX's cache (jax_compilation_cache_dir) and is off where that is: no directory, or jax_enable_compilation_cache off.
 
-What is read here is code that runs. Only a file that the user who runs it has made is read, from a folder in which nobody
-else can have put it: that is asked of what was opened, before a byte is read. Where a folder is not like that, this store
-is off, and JAX's cache alone is used.
+What is read here is code that runs. Only a file that the user made is read, from a folder in which nobody else can have
+put it: that is asked of what was opened, before a byte is read. Where a folder is not like that, this store is off, and
+JAX's cache alone is used.
 """
 
 import contextlib

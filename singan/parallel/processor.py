@@ -1,8 +1,8 @@
 """The processor that XLA:CPU computes with, as far as the bits of a result depend on it besides the program.
 
-Sums over many values (a kernel's gradient, a mean) are cut into as many parts as there are threads, and code is made for
-the vector instructions that there are. Both change the last bits of a sum, and training multiplies that: after one step
-at 51 pixels a kernel differs by 1.5 % between one thread and two, after 20 by 40 %, and by as much where the last
+Sums over many values (a kernel's gradient, a mean) are cut into as many parts as there are threads, and code is made
+for the vector instructions that there are. Both change the last bits of a sum, and training multiplies that. After one
+step at 51 pixels a kernel differs by 1.5 % between one thread and two, after 20 by 40 %, and by as much where the last
 bit of the first weights is changed instead (2 cores AMD EPYC, jax 0.10.2).
 """
 

@@ -51,7 +51,7 @@ def test_a_sum_depends_on_the_threads_in_its_last_bits_alone(monkeypatch):
     one, two, again = (np.frombuffer(ran(SUM, monkeypatch, NPROC=n), np.float32) for n in ("1", "2", "2"))
     assert two.tobytes() == again.tobytes()
     if jax.__version__.startswith("0.10."):  # 0.12.0 gives the same
-        assert one.tobytes() != two.tobytes(), "what README.md and singan/processor.py say of threads may go"
+        assert one.tobytes() != two.tobytes(), "what docs/what_survives.md and this module say of threads may go"
     np.testing.assert_allclose(one, two, atol=1e-6)
 
 
