@@ -18,7 +18,8 @@ from experiments.augmentation_study.statistics import (
     headline,
     sentence,
 )
-from experiments.reporting.tables import markdown_table, text_table
+from experiments.reporting.tables import markdown_table
+from launch.results.text_table import text_table
 from launch.spreadsheet import csv_lines
 from singan import files
 
@@ -76,8 +77,8 @@ def write(
         "rule": rule,
     }
     files.write_json(root / "study.json", content)
-    shown = [text_table(table), ""] + (
-        [f"ablations, at n = {study.lever_size}", text_table(ablations), ""] if ablations else []
+    shown = [*text_table(table), ""] + (
+        [f"ablations, at n = {study.lever_size}", *text_table(ablations), ""] if ablations else []
     )
     return "\n".join([*shown, *main, "", short, rule])
 

@@ -9,8 +9,9 @@ from experiments.paper_tables.sentences import RULE, answers, in_short
 from experiments.paper_tables.variants import GPNN, Plan, run_name
 from experiments.reporting import results
 from experiments.reporting.results import Quality, Training, read_quality, read_training
-from experiments.reporting.tables import text_table, transposed
+from experiments.reporting.tables import transposed
 from launch.evaluate import image_metrics as metrics
+from launch.results.text_table import text_table
 from singan import files
 from singan.config import flatten, to_mapping
 
@@ -73,8 +74,9 @@ def write(plan: Plan, out: Path, num_samples: int, command: str) -> str:
     files.write_json(out / "table.json", content)
     parts = []
     for scale in plan.start_scales:
-        parts += [f"start scale {scale}", text_table(transposed(writing.quality_rows(qualities, scale, sizes))), ""]
-    parts += [text_table(transposed(writing.training_rows(trainings))), ""]
+        quality = transposed(writing.quality_rows(qualities, scale, sizes))
+        parts += [f"start scale {scale}", *text_table(quality), ""]
+    parts += [*text_table(transposed(writing.training_rows(trainings))), ""]
     for short, found in said:
         parts += [short, *(f"  {one.text}" for one in found), ""]
     return "\n".join([*parts, *writing.notes(qualities, plan.start_scales)])

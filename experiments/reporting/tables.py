@@ -1,4 +1,4 @@
-"""Tables of Markdown and of aligned text, and the titles of metrics."""
+"""Tables of Markdown, and the titles of metrics; launch.results.text_table has those of aligned text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,15 +23,6 @@ def markdown_table(rows: Sequence[Sequence[Any]]) -> str:
     """Returns a Markdown table; the first row is its head."""
     head, *lines = ([str(cell).replace("|", "\\|") for cell in row] for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *lines])
-
-
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Returns rows of equal length as aligned text: the first column to the left, the others to the right."""
-    first, *rest = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return "\n".join(
-        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], rest, strict=True))])
-        for row in rows
-    )
 
 
 def transposed(rows: Sequence[Sequence[str]]) -> Rows:
