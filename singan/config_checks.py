@@ -40,7 +40,7 @@ LARGEST_RATE = 3.4e38  # rates and weights are float32
 
 
 def check_ranges(flat: Mapping[str, Any]) -> None:
-    """Returns where every value of a flat configuration ({'train.chunk': 100, ...}) is in its range.
+    """Checks that every value of a flat configuration ({'train.chunk': 100, ...}) is in its range.
 
     Raises:
       UserError: one is not; the text names its key.

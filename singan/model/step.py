@@ -1,7 +1,7 @@
 """One step of one scale's training for ONE image: critic updates, then generator updates. No vmap, no mesh.
 
-There is one generator in the sequential schedule, and a tuple of one is what stands here for it; in the concurrent one
-those of the older scales that train are before it (singan/model/concurrent.py).
+The generators stand here as a tuple, coarsest first. In the sequential schedule it holds one; in the concurrent one the
+older generators that train along come before it (concurrent.py).
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from singan.model import losses
-from singan.model.concurrent import co_trained_noise, generate, make_inputs, side_by_side
-from singan.model.generation import apply_critic, random_previous
+from singan.model.concurrent import co_trained_noise, generate, make_inputs
+from singan.model.generation import random_previous
 from singan.model.noise import Purpose, noise_map, scale_key
 from singan.model.spec import ScaleSpec
 from singan.model.state import CoTrainedGenerator, ScaleInputs, ScaleState, adam, alive
@@ -107,7 +107,7 @@ def update_networks(
         critic, adam_state, generators = carry
         previous, epsilon = update
         fake, generators = generate(spec, generators, make_inputs(spec, inputs, noises, previous))
-        (_, (critic, metrics)), gradient = jax.value_and_grad(_critic_loss, argnums=1, has_aux=True)(
+        (_, (critic, metrics)), gradient = jax.value_and_grad(losses.critic_loss, argnums=1, has_aux=True)(
             spec, critic["params"], critic, inputs.real, lax.stop_gradient(fake), epsilon, hyper.gradient_penalty_weight
         )
         critic, adam_state = _descend(spec, critic, adam_state, gradient, critic_rate)
@@ -131,9 +131,9 @@ def update_networks(
     def generator_update(carry, _):
         generators, adam_states, critic = carry
         params = tuple(generator["params"] for generator in generators)
-        (_, (generators, critic, metrics)), gradient = jax.value_and_grad(_generator_loss, argnums=1, has_aux=True)(
-            spec, params, generators, critic, fake_inputs, rec_inputs, inputs.real, hyper.reconstruction_weight
-        )
+        (_, (generators, critic, metrics)), gradient = jax.value_and_grad(
+            losses.generator_loss, argnums=1, has_aux=True
+        )(spec, params, generators, critic, fake_inputs, rec_inputs, inputs.real, hyper.reconstruction_weight)
         moved = map(functools.partial(_descend, spec), generators, adam_states, gradient, generator_rates)
         generators, adam_states = zip(*moved, strict=True)
         return (generators, adam_states, critic), {**metrics, "generator/gradient_norm": _norm(gradient)}
@@ -150,42 +150,6 @@ def update_networks(
         older=tuple(map(CoTrainedGenerator, generators[:-1], generator_adams[:-1])),
     )
     return new, {**critic_metrics, **generator_metrics}
-
-
-def _critic_loss(spec, params, variables, real, fake, epsilon, weight):
-    """-mean D(real) + mean D(fake) + weight * penalty; the running statistics, if kept, see the three in this order."""
-    if spec.batches_passes:
-        scores, _ = apply_critic(spec, {**variables, "params": params}, jnp.concatenate([real, fake]))
-        score_real, score_fake = scores[:1], scores[1:]
-    else:
-        score_real, variables = apply_critic(spec, {**variables, "params": params}, real)
-        score_fake, variables = apply_critic(spec, {**variables, "params": params}, fake)
-    mixed = losses.interpolate(real, fake, epsilon)
-    current = {**variables, "params": params}
-    gradient = losses.input_gradient(lambda image: apply_critic(spec, current, image)[0], mixed)
-    if "batch_stats" in variables:
-        variables = lax.stop_gradient(apply_critic(spec, current, mixed)[1])
-    penalty = weight * losses.gradient_penalty(gradient)
-    real_term, fake_term = -jnp.mean(score_real), jnp.mean(score_fake)
-    metrics = {"critic/real": real_term, "critic/fake": fake_term, "critic/gradient_penalty": penalty}
-    return real_term + fake_term + penalty, (variables, metrics)
-
-
-def _generator_loss(spec, params, generators, critic, fake_inputs, rec_inputs, real, weight):
-    """-mean D(fake) + weight * MSE(reconstruction, real), both at this scale alone; params as generators, a tuple."""
-    with_params = lambda: tuple({**g, "params": p} for g, p in zip(generators, params, strict=True))  # noqa: E731
-    if spec.batches_passes:
-        images, _ = generate(spec, with_params(), side_by_side(fake_inputs, rec_inputs))
-        fake, image = images[:1], images[1:]
-        scores, _ = apply_critic(spec, critic, fake)
-    else:
-        fake, generators = generate(spec, with_params(), fake_inputs)
-        scores, critic = apply_critic(spec, critic, fake)
-        image, generators = generate(spec, with_params(), rec_inputs)
-    adversarial = -jnp.mean(scores)
-    reconstruction = weight * losses.reconstruction_mse(image, real)
-    metrics = {"generator/adversarial": adversarial, "generator/reconstruction": reconstruction}
-    return adversarial + reconstruction, (generators, critic, metrics)
 
 
 def _descend(

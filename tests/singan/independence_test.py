@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from singan.model import losses as model_losses
 from singan.model.concurrent import GeneratorInputs
-from singan.model.step import _critic_loss, _generator_loss, train_step
+from singan.model.step import train_step
 from singan.parallel.cohort import image_mesh, parallel, shard, stack
 
 QUICKLY_COMPILED = {"xla_backend_optimization_level": 0}
@@ -24,10 +25,10 @@ def test_a_loss_does_not_depend_on_the_weights_of_other_images(tiny_spec, one_im
     x = jnp.pad(inputs.previous + 0.1 * inputs.real, wide)
 
     def critic_loss(params, real, fake, x):
-        return _critic_loss(spec, params, {"params": params}, real, fake, np.float32(0.4), 0.1)[0]
+        return model_losses.critic_loss(spec, params, {"params": params}, real, fake, np.float32(0.4), 0.1)[0]
 
     def generator_loss(params, critic, real, x):
-        return _generator_loss(
+        return model_losses.generator_loss(
             spec, (params,), ({"params": params},), critic, GeneratorInputs(x, x), GeneratorInputs(x, x), real, 10.0
         )[0]
 

@@ -66,7 +66,7 @@ def bucket_root(workdir: str, settings: CloudSettings) -> str:
 
 
 def check_bucket(root: str) -> None:
-    """Returns where `root` can be a bucket's URL; the placeholder of a dry run cannot."""
+    """Raises UserError unless `root` is the URL of a bucket; the placeholder of a dry run passes."""
     if not re.match(r"\w+://[a-z0-9][a-z0-9._-]+(/|$)", root):
         raise UserError(f"{root} is no bucket: give --bucket=gs://YOUR-BUCKET, or set it in the sweep file's CLOUD")
 

@@ -16,7 +16,7 @@ class Runner:
     """Runs commands on this machine."""
 
     def require(self, program: str) -> None:
-        """Returns where a program is installed.
+        """Checks that a program is installed.
 
         Raises:
           UserError: it is not; the text says how to get it.

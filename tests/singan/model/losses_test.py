@@ -116,7 +116,7 @@ def test_the_generator_wants_a_high_score_and_a_faithful_reconstruction(without_
     assert metrics["generator/gradient_norm"] > 0.1
     x = np.pad(image(8, 1, *spec.size, 2), ((0, 0), (5, 5), (5, 5), (0, 0)))
     zero = jax.tree.map(np.zeros_like, state.generator)
-    loss, (_, _, metrics) = step._generator_loss(
+    loss, (_, _, metrics) = losses.generator_loss(
         spec,
         (zero["params"],),
         (zero,),

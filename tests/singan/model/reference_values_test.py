@@ -18,7 +18,7 @@ from singan.model.generation import apply_critic, apply_generator, generator_inp
 from singan.model.pyramid import Pyramid
 from singan.model.spec import make_spec
 from singan.model.state import ScaleInputs, fresh_state, hyperparameters
-from singan.model.step import StepNoise, _critic_loss, _generator_loss, update_networks
+from singan.model.step import StepNoise, update_networks
 from singan.pytorch.weights import from_state_dict
 
 pytestmark = pytest.mark.shared
@@ -135,7 +135,7 @@ def gradients_agree(ours, expected, tolerance):
 
 def test_the_critics_first_gradient(case):
     arguments = case.critic["params"], case.critic, case.inputs.real, case.fake, case.random.epsilon[0]
-    gradient = jax.jit(jax.grad(lambda *a: _critic_loss(case.spec, *a, 0.1)[0]))(*arguments)
+    gradient = jax.jit(jax.grad(lambda *a: losses.critic_loss(case.spec, *a, 0.1)[0]))(*arguments)
     gradients_agree(gradient, case.gradient("D_grad"), 1e-4)
 
 
@@ -145,7 +145,7 @@ def test_the_generators_first_gradient(case):
     star = generator_inputs(spec, 0 * case.random.noise, inputs.previous, inputs.amplitude, inputs.padding)
     passes = GeneratorInputs(*case.generator_inputs(2)), GeneratorInputs(*star)
     arguments = (case.generator["params"],), (case.generator,), case.weights("D1"), *passes, inputs.real
-    (gradient,) = jax.jit(jax.grad(lambda *a: _generator_loss(spec, *a, 10.0)[0]))(*arguments)
+    (gradient,) = jax.jit(jax.grad(lambda *a: losses.generator_loss(spec, *a, 10.0)[0]))(*arguments)
     # At scale 5 it is PyTorch's float32 that takes the other side of a corner: ours agree with each other no better.
     gradients_agree(gradient, case.gradient("G_grad"), 1e-5 if case.scale == 2 else 2e-3)
 
