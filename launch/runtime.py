@@ -23,9 +23,9 @@ def start_jax(images: int, channels: int | None = None) -> Mesh:
 
     A CPU is one device, whose cores share each image's operations. Making every core a device of its own would be up
     to 1.4 times as fast at the coarsest scales, but programs that run at the same time in one process, as many as there
-    are threads, compute wrongly in jaxlib 0.10.2 and 0.12.0 (tests/singan/parallel/two_programs_test.py): with 48 channels from
-    about the 1,024th convolution on, with 32 they did not. Devices of a CPU (XLA_FLAGS, jax_num_cpu_devices) are for
-    tests of small networks, and for others all but one are left alone here.
+    are threads, compute wrongly in jaxlib 0.10.2 and 0.12.0: with 48 channels from about the 1,024th convolution on,
+    with 32 they did not (tests/singan/parallel/two_programs_test.py). Devices of a CPU (XLA_FLAGS, jax_num_cpu_devices)
+    are for tests of small networks, and for others all but one are left alone here.
 
     Args:
       channels: the most features that a network has; None where that is not known.
