@@ -7,6 +7,7 @@ Reads no data. --topology=here plans for the devices of this machine. Exit code 
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 
 import jax
 from absl import flags
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> int:
     height, width, channels = shape = HEIGHT.value, WIDTH.value, CHANNELS.value
     print(
         f"{IMAGES.value} images of {height}x{width}x{channels} on {mesh.size} x {device.device_kind} ({TOPOLOGY.value})"
-        f", precision {config.train.precision}, form {form}\n{_lines(line.split('|') for line in HEAD)}",
+        f", precision {config.train.precision}, form {form}\n{_lines([line.split('|') for line in HEAD])}",
         flush=True,
     )
     costs = []
@@ -112,7 +113,7 @@ def _cells(cost: ScaleCost) -> tuple[str, ...]:
     return (*cells, f"{cost.compile_seconds:.1f}")
 
 
-def _lines(rows) -> str:
+def _lines(rows: Sequence[Sequence[str]]) -> str:
     widths = (5, 7, 5, 6, 4, 6, 6, 5, 5, 6, 5, 8, 5, 7, 5, 7)
     return "\n".join(text_table(rows, ">", gap=1, min_widths=widths))
 

@@ -12,6 +12,7 @@ from datasets.pannuke import make_dummy_data as pannuke
 from launch.images import geometry
 from launch.images.find import load_images
 from launch.run_record import record_of
+from launch.samples import pannuke as pannuke_writer
 from launch.samples import writers
 from singan import files
 from singan.config import DataConfig
@@ -254,7 +255,7 @@ def test_nothing_half_written_is_left(data_dir, tmp_path, monkeypatch):
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writers, "pannuke_masks", fail)
+    monkeypatch.setattr(pannuke_writer, "pannuke_masks", fail)
     with pytest.raises(OSError, match="No space"):
         written_as("pannuke", tmp_path, records, images[:, None], 0)
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
