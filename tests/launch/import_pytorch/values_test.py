@@ -3,9 +3,10 @@
 The training is made here: random networks, and noise amplitudes that a NumPy version of the networks gives.
 """
 
-import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -18,9 +19,9 @@ from singan.model.pyramid import resize_matrix
 from singan.parallel.cohort import image_mesh
 from singan.pytorch.weights import to_state_dict
 from singan.storage.run import load_run
-from singan.storage.workdir import Workdir, read_config, write_config
+from singan.storage.workdir import Workdir, read_config
 from tests.launch.import_pytorch.torch_files import save
-from tests.launch.train.train_test import Commands, assert_refused
+from tests.launch.train.train_test import ROOT, Commands, assert_refused
 
 pytestmark = pytest.mark.processes
 
@@ -184,18 +185,31 @@ def test_one_scale_alone_tells_no_rule(tmp_path):
     assert config.method.between_scales == "uint8_rescaled_before_crop"
 
 
+# As launch.import_pytorch chose before: the old rule, whatever fits.
+OLDER_IMPORT = """
+import dataclasses, runpy
+from launch.import_pytorch import replay
+
+def older(found, config, image, mesh):
+    config = dataclasses.replace(config, method=dataclasses.replace(config.method, between_scales="uint8_rescaled"))
+    return config, replay.replay(found, config, image, mesh)
+
+replay.choose_rule = older
+runpy.run_module("launch.import_pytorch", run_name="__main__")
+"""
+
+
 def test_a_run_of_an_older_import_says_to_import_it_again(commands, imported, tmp_path):
     told = []
     load_run(imported[0], warn=told.append)
     assert told == []
-    config = read_config(Workdir(imported[0]))
-    method = dataclasses.replace(config.method, between_scales="uint8_rescaled")
-    write_config(Workdir(imported[0]), dataclasses.replace(config, method=method))
-    try:
-        assert load_run(imported[0], warn=told.append).spec.method.between_scales == "uint8_rescaled"
-        result = commands.run("sample", f"--workdir={imported[0]}", f"--out={tmp_path}", "--num_samples=1", "--nocard")
-    finally:
-        write_config(Workdir(imported[0]), config)
+    run = tmp_path / "older"
+    flags = [f"--from={imported[0].parent / 'trained'}", f"--workdir={run}", "--accept_mismatch"]
+    command = [sys.executable, "-c", OLDER_IMPORT, *flags]
+    done = subprocess.run(command, cwd=ROOT, env=commands.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert load_run(run, warn=told.append).spec.method.between_scales == "uint8_rescaled"
+    result = commands.run("sample", f"--workdir={run}", f"--out={tmp_path / 'out'}", "--num_samples=1", "--nocard")
     assert len(told) == 1
     assert "import it again with launch.import_pytorch" in told[0]
     assert (result.returncode, result.stderr) == (0, f"warning: {told[0]}\n")
