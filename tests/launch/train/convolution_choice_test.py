@@ -13,6 +13,7 @@ from singan.config import parse
 from singan.model.pyramid import plan
 from singan.parallel.cohort import image_mesh
 from singan.parallel.convolution_timing import FormTime
+from singan.storage.origin import Origin
 from singan.storage.workdir import Workdir
 
 
@@ -40,6 +41,10 @@ class SomeCohort:
         self.workdir, self.rows, self.pyramid = Workdir(path), [None] * images, plan(side, side, CONFIG.pyramid)
 
 
+def record_of(run_id, **content):
+    return RunRecord(run_id, content, Origin((), ""))
+
+
 def some_cohort(path, images, side=17) -> Any:
     return SomeCohort(path, images, side)
 
@@ -62,7 +67,7 @@ def timed(monkeypatch, tmp_path):
 
 
 def test_a_cpu_has_its_form_and_run_json_says_so(timed, tmp_path):
-    record = RunRecord("id", {})
+    record = record_of("id")
     assert form_of_run(record, CONFIG, some_cohort(tmp_path, 4), image_mesh(jax.devices()[:1])) == "direct"
     assert files.read_json(Workdir(tmp_path).run)["convolution"]["form"] == "direct"
     assert timed == []
@@ -70,18 +75,18 @@ def test_a_cpu_has_its_form_and_run_json_says_so(timed, tmp_path):
 
 def test_a_gpu_times_the_forms_once_for_all_runs(timed, tmp_path):
     for name in ("a", "b"):
-        some, record = some_cohort(tmp_path / name, 7), RunRecord(name, {})
+        some, record = some_cohort(tmp_path / name, 7), record_of(name)
         assert form_of_run(record, CONFIG, some, Mesh) == "grouped"
         content = files.read_json(some.workdir.run)["convolution"]
         assert (content["device"], content["form"]) == ("a card", "grouped")
         assert [row["form"] for row in content["times"]] == ["grouped", "shifted"]
     assert timed == [4]  # images of a device
-    form_of_run(RunRecord("c", {}), CONFIG, some_cohort(tmp_path / "c", 7, 15), Mesh)
+    form_of_run(record_of("c"), CONFIG, some_cohort(tmp_path / "c", 7, 15), Mesh)
     assert timed == [4, 4]  # another size is another question
 
 
 def test_a_run_that_goes_on_keeps_its_form_on_a_device_of_the_same_kind(timed, tmp_path):
-    record = RunRecord("id", {"convolution": {"device": "a card", "form": "gathered"}})
+    record = record_of("id", convolution={"device": "a card", "form": "gathered"})
     assert form_of_run(record, CONFIG, some_cohort(tmp_path, 4), Mesh) == "gathered"
     record.content["convolution"]["device"] = "another card"
     assert form_of_run(record, CONFIG, some_cohort(tmp_path, 4), Mesh) == "grouped"
@@ -91,5 +96,5 @@ def test_a_damaged_cache_is_measured_again(timed, tmp_path):
     path = tmp_path / "cache/medisingan/forms.json"
     path.parent.mkdir(parents=True)
     path.write_text("{")
-    assert form_of_run(RunRecord("id", {}), CONFIG, some_cohort(tmp_path, 4), Mesh) == "grouped"
+    assert form_of_run(record_of("id"), CONFIG, some_cohort(tmp_path, 4), Mesh) == "grouped"
     assert timed == [2]
