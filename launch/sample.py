@@ -28,6 +28,11 @@ BATCH = flags.DEFINE_integer("batch", 64, "Samples drawn in one device call; wha
 STYLE = flags.DEFINE_float(
     "style", 0.0, "Share of the training image's texture given to samples afterwards.", lower_bound=0, upper_bound=1
 )
+TEMPERATURE = flags.DEFINE_float(
+    "temperature",
+    1.0,
+    "Faithful or various: 0 gives the reconstruction, 1 samples as trained, more goes beyond.",
+)
 CARD = flags.DEFINE_boolean("card", True, "Write DATA_CARD.md and data_card.json beside the samples.")
 LICENCE = flags.DEFINE_string("licence", "", "Licence of the training images, where the source tells none.")
 FORMAT = flags.DEFINE_enum(
@@ -42,6 +47,7 @@ def main(argv: list[str]) -> int:
     ids = selection.chosen_images(run, IMAGES.value)
     scales = selection.chosen_scales(run, START_SCALES.value)
     size = selection.chosen_size(SIZE.value)
+    temperature = selection.chosen_temperature(TEMPERATURE.value, scales, size)
     records = [run.record(name) for name in ids]
     writers.check_format(FORMAT.value, records, size)  # before anything is drawn
     height, width = sampling.resized_spec(run.spec.at(len(run.scales) - 1), size).size
@@ -50,9 +56,8 @@ def main(argv: list[str]) -> int:
         folder = files.make_directory(out / f"start_{scale:02d}")
         measured = measure.Collector(ids if CARD.value else ())
         with writers.open_writer(FORMAT.value, folder, records, NUM_SAMPLES.value, scale) as writer:
-            batches = sampling.draw(
-                run, ids, NUM_SAMPLES.value, scale, size, SEED.value, BATCH.value, mesh, _tell_memory(scale)
-            )
+            tell, count = _tell_memory(scale), NUM_SAMPLES.value
+            batches = sampling.draw(run, ids, count, scale, size, SEED.value, BATCH.value, mesh, tell, temperature)
             for batch in batches:
                 pairs = zip(batch.ids, batch.pixels, strict=True)
                 pixels = [texture.styled(run, name, drawn, STYLE.value, SEED.value) for name, drawn in pairs]
@@ -61,6 +66,7 @@ def main(argv: list[str]) -> int:
         if CARD.value:
             drawn = {"training_seed": run.config.seed, "start_scale": scale, "size": size, "seed": SEED.value}
             drawn |= {"style": STYLE.value, "samples_of_each": NUM_SAMPLES.value}
+            drawn |= {"temperature": temperature} if temperature != 1 else {}
             settings, total = write.settings_of(run, **drawn), NUM_SAMPLES.value * len(ids)
             write.write_card(folder, write.make_card(run, settings, measured.samples, total, LICENCE.value))
     what = f"{NUM_SAMPLES.value} samples, {height}x{width} pixels, of each of {len(ids)} image(s)"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from singan.config import nearest
 from singan.errors import UserError
+from singan.sampling.samples import check_temperature
 from singan.storage.run import Run
 
 
@@ -47,6 +48,13 @@ def chosen_scales(run: Run, wanted: Sequence[str], least: int = 0) -> list[int]:
     if left_out := [scale for scale in numbers if scale not in there]:
         print(f"note: scales {left_out} are left out: this can start at {has}", file=sys.stderr)
     return there
+
+
+def chosen_temperature(wanted: float, scales: Sequence[int], size: tuple[float, float] = (1.0, 1.0)) -> float:
+    """Returns the wanted temperature, where samples of all these start scales can be drawn at it."""
+    for scale in scales:
+        check_temperature(wanted, scale, size)
+    return wanted
 
 
 def chosen_size(wanted: Sequence[str]) -> tuple[float, float]:

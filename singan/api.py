@@ -28,6 +28,7 @@ class TrainedRun(run.Run):
         size: tuple[float, float] = (1.0, 1.0),
         seed: int = 0,
         batch: int = 64,
+        temperature: float = 1.0,
     ) -> dict[str, np.ndarray]:
         """Returns random samples by image id, each [num_samples, H, W, C].
 
@@ -35,10 +36,11 @@ class TrainedRun(run.Run):
           start_scale: at which fresh noise begins; what is coarser is the training image's.
           images: ids; () for all.
           size: height and width in multiples of the training image's.
+          temperature: faithful or various: 0 gives the reconstruction, 1 samples as was trained, more goes beyond it.
         """
         names = list(images) or list(self.ids)
         drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        for some in samples.draw(self, names, num_samples, start_scale, size, seed, batch):
+        for some in samples.draw(self, names, num_samples, start_scale, size, seed, batch, temperature=temperature):
             for name, pixels in zip(some.ids, some.pixels, strict=True):
                 drawn[name].append(self._values(name, pixels))
         return {name: np.concatenate(parts) for name, parts in drawn.items()}
@@ -53,6 +55,7 @@ class TrainedRun(run.Run):
         num_samples: int = 1,
         seed: int = 0,
         fine_tune_steps: int = 0,
+        temperature: float = 1.0,
     ) -> np.ndarray:
         """Returns composites made to fit the training image, [number of composites, num_samples, H, W, C].
 
@@ -60,6 +63,7 @@ class TrainedRun(run.Run):
           composites: the training image with something pasted in.
           composite_masks: [H, W], where it was pasted: labels that are not 0, or grey above its middle.
           fine_tune_steps: train the finest scale that much further on each composite (ConSinGAN).
+          temperature: a factor of the noise that is added on the way.
         """
         inputs = [
             Input(image, f"composite {i}", self._unit(image, pixels), masks.binary_mask(mask, f"mask {i}"))
@@ -68,7 +72,9 @@ class TrainedRun(run.Run):
         tuned = None
         if fine_tune_steps:
             tuned = fine_tuning.fine_tune_to_composites(self, inputs, start_scale, fine_tune_steps, seed)
-        made = manipulation.harmonize(self, inputs, start_scale, rule, num_samples, seed, trained=tuned)
+        made = manipulation.harmonize(
+            self, inputs, start_scale, rule, num_samples, seed, trained=tuned, temperature=temperature
+        )
         return np.stack([self._values(image, _blended(result)) for result in made])
 
     harmonise = harmonize

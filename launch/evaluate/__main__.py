@@ -32,6 +32,9 @@ flags.DEFINE_alias("start_scale", "start_scales")
 IMAGES = flags.DEFINE_list("images", [], "Ids of the images to measure; all where not given.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.", lower_bound=0, upper_bound=2**32 - 1)
 BATCH = flags.DEFINE_integer("batch", 64, "Samples drawn in one device call; what bounds the memory.", lower_bound=1)
+TEMPERATURE = flags.DEFINE_float(
+    "temperature", 1.0, "Of the samples: 0 gives the reconstruction, 1 samples as was trained, more goes beyond it."
+)
 INCEPTION = flags.DEFINE_string(
     "inception_weights", "", "Weights of FID's Inception: FILE, download, or none; not given: the cached ones, if any."
 )
@@ -56,7 +59,8 @@ def of_run() -> int:
     wanted = START_SCALES.value or [str(scale) for scale in evaluation_runs.default_scales(len(run.scales))]
     scales = selection.chosen_scales(run, wanted)
     inception = metrics.load_inception(INCEPTION.value, note) if "inception" in families else None
-    settings = evaluation_runs.settings(run, NUM_SAMPLES.value, SEED.value, families, inception)
+    temperature = selection.chosen_temperature(TEMPERATURE.value, scales)
+    settings = evaluation_runs.settings(run, NUM_SAMPLES.value, SEED.value, families, inception, temperature)
     # A training of this run would cut metrics.jsonl back while it is written here.
     with WorkdirLock(run.workdir.path):
         found = Evaluation(run.workdir.path / "evaluation.json", settings, lambda text: note(f"note: {text}"))
@@ -69,7 +73,7 @@ def of_run() -> int:
 
 def of_folders() -> int:
     """Writes --out and prints the table."""
-    for flag in ("images", "start_scales", "num_samples", "seed", "batch"):
+    for flag in ("images", "start_scales", "num_samples", "seed", "batch", "temperature"):
         if flags.FLAGS[flag].present:
             raise UserError(f"--{flag} belongs to --workdir: all images of the folders are compared")
     families = metrics.chosen_families(METRICS.value)

@@ -31,9 +31,14 @@ def default_scales(scales: int) -> list[int]:
 
 
 def settings(
-    run: Run, num_samples: int, seed: int, families: Sequence[str], inception: Inception | None
+    run: Run,
+    num_samples: int,
+    seed: int,
+    families: Sequence[str],
+    inception: Inception | None,
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
-    """Returns all that the numbers depend on."""
+    """Returns all that the numbers depend on; a temperature of 1, which older files do not know, is left out."""
     weights = hashlib.blake2b("".join(scale.fingerprint for scale in run.scales).encode(), digest_size=16).hexdigest()
     return {
         "num_samples": num_samples,
@@ -42,6 +47,7 @@ def settings(
         "inception": inception.name if inception and "inception" in families else None,
         "metrics": [*families, *metrics.ALWAYS],
         "weights": weights,
+        **({"temperature": temperature} if temperature != 1 else {}),
     }
 
 
@@ -62,6 +68,7 @@ def evaluate(
     all samples of a start scale (8 KiB each).
     """
     count, seed = found.settings["num_samples"], found.settings["seed"]
+    temperature = found.settings.get("temperature", 1.0)
     of_sets = inception if found.settings["inception"] else None
     real: dict[str, Any] = {}
     found.define(metrics.DEFINITIONS)
@@ -77,7 +84,8 @@ def evaluate(
             if not wanted:
                 continue
             generated: list[Any] = []
-            drawn = sampling.draw(run, wanted, count, scale, (1.0, 1.0), seed, batch, mesh, _tell_memory(scale, say))
+            tell_memory = _tell_memory(scale, say)
+            drawn = sampling.draw(run, wanted, count, scale, (1.0, 1.0), seed, batch, mesh, tell_memory, temperature)
             bar = tqdm(
                 _whole(drawn, count), f"start scale {scale}", len(wanted), unit="image", leave=False, disable=None
             )

@@ -47,6 +47,7 @@ DILATION = flags.DEFINE_float(
 )
 BLUR = flags.DEFINE_float("mask_blur", 5.0, "Standard deviation of the mask's edge, pixels of 250.", lower_bound=0)
 WITHIN = flags.DEFINE_boolean("mask_within", False, "Keep the blurred edge inside the dilated mask.")
+TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "A factor of the noise that is added on the way; 0 adds none.")
 FINE_TUNE = flags.DEFINE_integer(
     "fine_tune_steps", 0, "To harmonise: train the finest scale that much further on the composite.", lower_bound=0
 )
@@ -80,6 +81,7 @@ def main(argv: list[str]) -> int:
         ids = selection.chosen_images(run, IMAGES.value)
         return animate_enlarge.super_resolve(run, ids, INPUT.value, SEED.value, FORMAT.value, OUT.value)
     given, scales = _given(run, task), selection.chosen_scales(run, START_SCALES.value, least=1)
+    temperature = selection.chosen_temperature(TEMPERATURE.value, scales)
     writers.check_format(FORMAT.value, [run.record(one.image_id) for one in given])
     default = EDIT if task == "edit" else HARMONIZE
     rule = MaskRule(default.dilation if DILATION.value is None else DILATION.value, BLUR.value, WITHIN.value)
@@ -87,13 +89,17 @@ def main(argv: list[str]) -> int:
     for scale in scales:
         if task == "paint":
             palettes, tuned = _quantized(run, given, scale, mesh)
-            made = manipulation.paint(run, given, scale, NUM_SAMPLES.value, SEED.value, mesh, tuned, palettes)
+            made = manipulation.paint(
+                run, given, scale, NUM_SAMPLES.value, SEED.value, mesh, tuned, palettes, temperature
+            )
         else:
             tuned = None
             if FINE_TUNE.value:
                 tell = _progress(f"start scale {scale}: fine-tuning", FINE_TUNE.value)
                 tuned = fine_tuning.fine_tune_to_composites(run, given, scale, FINE_TUNE.value, SEED.value, mesh, tell)
-            made = manipulation.harmonize(run, given, scale, rule, NUM_SAMPLES.value, SEED.value, mesh, tuned)
+            made = manipulation.harmonize(
+                run, given, scale, rule, NUM_SAMPLES.value, SEED.value, mesh, tuned, temperature
+            )
         by_scale.append(made)
     out = files.make_directory(OUT.value)  # when all is made: a mask that is refused leaves nothing behind
     for made in by_scale:

@@ -145,6 +145,7 @@ def sample_and_measure(
                     np.stack([padding[name] for name in names]),
                     np.stack([image_key_data(config.seed, name) for name in names]),
                     np.tile(np.arange(count, dtype=np.int32), (together, 1)),
+                    np.ones(together, np.float32),  # the temperature
                 ),
                 mesh,
             )

@@ -22,7 +22,7 @@ from singan.parallel import cohort
 from singan.parallel.cached_program import Program
 from singan.sampling import masks
 from singan.sampling.masks import MaskRule
-from singan.sampling.samples import injection_program
+from singan.sampling.samples import check_temperature, injection_program
 from singan.storage.run import Run
 
 
@@ -56,6 +56,7 @@ def inject(
     trained: Sequence[tuple[TrainedScale, ...]] | None = None,
     palettes: Sequence[np.ndarray] | None = None,
     batch: int = 64,
+    temperature: float = 1.0,
 ) -> list[np.ndarray]:
     """Returns for each input float32 [num_samples, H, W, C] in [-1, 1], of the finest scale.
 
@@ -67,10 +68,12 @@ def inject(
       start_scale: 1 .. N.
       trained: a pyramid for each input to use in place of the run's own, as fine-tuning makes them.
       palettes: with `trained`, colours [k, C] for each input to quantise it with as it enters.
+      temperature: a factor of the noise that every scale adds; 0 adds none.
 
     Raises:
-      UserError: the run has no such scale to inject at.
+      UserError: the run has no such scale to inject at, or the temperature is below 0.
     """
+    check_temperature(temperature, start_scale)
     if not 1 <= start_scale < len(run.scales):
         raise UserError(f"an image is injected at a scale of 1 to {len(run.scales) - 1}, not at {start_scale}")
     mesh = mesh or cohort.image_mesh()
@@ -101,6 +104,7 @@ def inject(
             np.stack([[levels[index] for index, _ in row] for row in padded]),
             np.array([[number for _, number in row] for row in padded], np.int32),
             None if palettes is None else np.stack([palettes[first] for first in firsts]),
+            np.full(together, temperature, np.float32),
         )
         placed = cohort.shard(arguments, mesh)
         made = np.array(program(*placed))
@@ -150,6 +154,7 @@ def harmonize(
     seed: int = 0,
     mesh: Mesh | None = None,
     trained: Sequence[tuple[TrainedScale, ...]] | None = None,
+    temperature: float = 1.0,
 ) -> list[Result]:
     """Returns composites made to fit their background: the training image outside the mask, the result inside.
 
@@ -159,7 +164,7 @@ def harmonize(
     Args:
       inputs: composites with a mask each: the training image with a foreign object pasted in.
     """
-    made = inject(run, inputs, start_scale, num_samples, seed, mesh, trained)
+    made = inject(run, inputs, start_scale, num_samples, seed, mesh, trained, temperature=temperature)
     results = []
     for one, raw in zip(inputs, made, strict=True):
         if one.mask is None:
@@ -189,13 +194,14 @@ def paint(
     mesh: Mesh | None = None,
     trained: Sequence[tuple[TrainedScale, ...]] | None = None,
     palettes: Sequence[np.ndarray] | None = None,
+    temperature: float = 1.0,
 ) -> list[Result]:
     """Returns paintings turned into images (SinGAN paper, section 4: Paint-to-image): injection without a mask.
 
     Args:
       trained, palettes: of fine_tuning.quantize, for paintings in few flat colours.
     """
-    made = inject(run, inputs, start_scale, num_samples, seed, mesh, trained, palettes)
+    made = inject(run, inputs, start_scale, num_samples, seed, mesh, trained, palettes, temperature=temperature)
     return [Result(one, start_scale, raw, None) for one, raw in zip(inputs, made, strict=True)]
 
 

@@ -6,6 +6,7 @@ it and of fresh noise; random sampling lets the reconstruction enter, manipulati
 
 import dataclasses
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from singan.errors import UserError
 from singan.model.generation import run_trained, upsample_to_next_scale
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
 from singan.model.pyramid import resize_matrix
@@ -80,21 +82,42 @@ def sample_from(
     start_scale: int,
     key_data: UInt[Array, "2"],
     number: Int[Array, ""],
+    temperature: Float[Array, ""] | float = 1.0,
+    reconstruction_noise: Float[Array, "1 h_0 w_0 1"] | None = None,
 ) -> Float[Array, "hh ww c"]:
     """Returns sample `number` of `spec.scale`'s size, clipped to [-1, 1]: fresh noise at every scale from the start.
 
-    A sample depends on (key, start scale, number) alone, whatever batch it is drawn in.
+    A sample depends on (key, start scale, number, temperature) alone, whatever batch it is drawn in.
 
     Args:
       image: what enters `start_scale` as the previous image, of that scale's size.
+      temperature: at_temperature's at scale 0; above it, a factor of the noise amplitudes. 1 samples as was trained, 0
+        gives the reconstruction.
+      reconstruction_noise: z*, which a start scale of 0 mixes the noise with; None leaves scale 0 at temperature 1.
     """
     key = jax.random.fold_in(scale_key(key_data, start_scale, 0, Purpose.SAMPLE), number)
     for scale in range(start_scale, spec.scale + 1):
-        here = spec.at(scale)
+        here, one = spec.at(scale), trained[scale]
         noise = noise_map(here, jax.random.fold_in(key, scale))
-        image = run_trained(here, trained[scale], noise, image, padding)
+        if scale > 0:
+            one = dataclasses.replace(one, amplitude=one.amplitude * temperature)
+        elif reconstruction_noise is not None:
+            noise = at_temperature(noise, reconstruction_noise, temperature)
+        image = run_trained(here, one, noise, image, padding)
         image = upsample_to_next_scale(spec.at(scale + 1), image) if scale < spec.scale else jnp.clip(image, -1, 1)
     return image[0]
+
+
+def at_temperature(
+    noise: Float[Array, "1 h w c"], reconstruction_noise: Float[Array, "1 h w 1"], temperature: Float[Array, ""] | float
+) -> Float[Array, "1 h w c"]:
+    """Returns what enters scale 0: sqrt(1 - t^2) z* + t noise, N(0, 1) as in training, with t = min(temperature, 1).
+
+    A factor of the noise alone would not do: the network's normalisation cancels it. Going towards z*, the noise that
+    became the training image, keeps the variance, and ends with the reconstruction at t = 0.
+    """
+    share = jnp.minimum(jnp.asarray(temperature, noise.dtype), 1)
+    return jnp.sqrt(1 - jnp.square(share)) * reconstruction_noise + share * noise
 
 
 def sample_program(
@@ -102,14 +125,19 @@ def sample_program(
 ) -> Callable[..., Any]:
     """Returns the cohort program that draws a batch of samples of every image, through scales start .. spec.scale.
 
-    Its arguments are (trained, reconstruction_noise, padding, key_data, numbers), all with a leading axis of images;
-    numbers is int32 [n, k], the samples wanted of each image. It returns float32 [n, k, H, W, C] in [-1, 1].
+    Its arguments are (trained, reconstruction_noise, padding, key_data, numbers, temperatures), all with a leading axis
+    of images; numbers is int32 [n, k], the samples wanted of each image, temperatures float32 [n]. It returns float32
+    [n, k, H, W, C] in [-1, 1].
     """
     large = resized_spec(spec, size)
 
-    def of_one(trained, reconstruction_noise, padding, key_data, numbers):
+    def of_one(trained, reconstruction_noise, padding, key_data, numbers, temperature):
         image = start_image(spec, trained, reconstruction_noise, padding, start_scale, size)
-        one = lambda number: sample_from(large, trained, image, padding, start_scale, key_data, number)  # noqa: E731
+        known = reconstruction_noise if size == (1.0, 1.0) else None
+
+        def one(number):
+            return sample_from(large, trained, image, padding, start_scale, key_data, number, temperature, known)
+
         return spec.map(one, numbers)
 
     return cohort.parallel(of_one, mesh, group)
@@ -127,19 +155,20 @@ def sampler(
 def injection_program(spec: ScaleSpec, mesh: Mesh, start_scale: int, group: int = 1) -> Callable[..., Any]:
     """Returns the cohort program that runs injected images through scales start .. spec.scale with fresh noise.
 
-    Its arguments are (trained, padding, key_data, images, numbers, palettes), all with a leading axis of pyramids;
-    images is float32 [n, k, h, w, C] in [-1, 1], of the size of scale start - 1 (SinGAN paper, section 4: "injected"
-    images are downsampled and fed into a scale below the finest), numbers int32 [n, k] choose the noise, palettes
-    float32 [n, colours, C] quantise what enters, or are None. It returns float32 [n, k, H, W, C] in [-1, 1].
+    Its arguments are (trained, padding, key_data, images, numbers, palettes, temperatures), all with a leading axis of
+    pyramids. images is float32 [n, k, h, w, C] in [-1, 1], of the size of scale start - 1 (SinGAN paper, section 4:
+    "injected" images are downsampled and fed into a scale below the finest), numbers int32 [n, k] choose the noise,
+    palettes float32 [n, colours, C] quantise what enters, or are None, temperatures are float32 [n]. It returns float32
+    [n, k, H, W, C] in [-1, 1].
     """
 
-    def of_one(trained, padding, key_data, images, numbers, palette):
+    def of_one(trained, padding, key_data, images, numbers, palette, temperature):
         def one(injected):
             image, number = injected
             previous = upsample_to_next_scale(spec.at(start_scale), image[None])
             if palette is not None:
                 previous = nearest_colour(previous, palette)
-            return sample_from(spec, trained, previous, padding, start_scale, key_data, number)
+            return sample_from(spec, trained, previous, padding, start_scale, key_data, number, temperature)
 
         return spec.map(one, (images, numbers))
 
@@ -156,18 +185,25 @@ def draw(
     batch: int = 64,
     mesh: Mesh | None = None,
     planned: Callable[[int, Memory], None] = lambda images, memory: None,
+    temperature: float = 1.0,
 ) -> Iterator[Batch]:
     """Yields `num_samples` samples of each named image, at most about `batch` at a time, whatever their number.
 
     All batches of an image follow one another. An accelerator works on the next batch while the caller has the last
     one, and no more than two are held. A CPU is given one program at a time (launch/runtime.py says why).
-    A sample depends on (seed, image id, start scale, size, its number) alone.
+    A sample depends on (seed, image id, start scale, size, temperature, its number) alone.
 
     Args:
       size: height and width, in multiples of the training image's.
       batch: samples in one device call, over all images; at least one for each device.
       planned: told once how many samples a call makes, and what memory that takes.
+      temperature: 0 gives the reconstruction, 1 samples as was trained, more exaggerates what finer scales change. Of
+        the same number, samples of all temperatures have the same noise.
+
+    Raises:
+      UserError: the temperature is not of `check_temperature`'s.
     """
+    check_temperature(temperature, start_scale, size)
     mesh = mesh or cohort.image_mesh()
     last = run.spec.at(len(run.scales) - 1)
     each = min(batch, num_samples)
@@ -183,13 +219,25 @@ def draw(
         placed = cohort.shard((run.trained(names), run.reconstruction_noise(names), run.padding(names), keys), mesh)
         for first in range(0, num_samples, each):
             numbers = cohort.shard(np.tile(np.arange(first, first + each, dtype=np.int32), (together, 1)), mesh)
+            arguments = (*placed, numbers, cohort.shard(np.full(together, temperature, np.float32), mesh))
             if begin == first == 0:
-                planned(together * each, program.memory(*placed, numbers))
-            sent.append((some, first, program(*placed, numbers)))
+                planned(together * each, program.memory(*arguments))
+            sent.append((some, first, program(*arguments)))
             while len(sent) > ahead:
                 yield _fetch(*sent.popleft(), num_samples)
     while sent:
         yield _fetch(*sent.popleft(), num_samples)
+
+
+def check_temperature(temperature: float, start_scale: int, size: tuple[float, float] = (1.0, 1.0)) -> None:
+    """Raises a UserError for a temperature that is not finite or below 0, or for which there is no z* of that size."""
+    if not 0 <= temperature < math.inf:
+        raise UserError(f"a temperature of {temperature:g} must be 0 or more: 1 samples as was trained")
+    if temperature < 1 and start_scale == 0 and size != (1.0, 1.0):
+        raise UserError(
+            "a temperature below 1 goes towards the training image, which scale 0 knows in its own size alone: leave"
+            " the size out, or start at scale 1 or above"
+        )
 
 
 def _fetch(ids: tuple[str, ...], first: int, sent: Array, num_samples: int) -> Batch:

@@ -1,9 +1,11 @@
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
 import pytest
 
+from singan.errors import UserError
 from singan.model.generation import run_trained, upsample_to_next_scale
 from singan.model.noise import image_key_data
 from singan.model.scale_start import reconstruct, starting_noise
@@ -30,10 +32,11 @@ def arguments(spec, random_trained):
     return images
 
 
-def draw(spec, images, numbers, start_scale=0, devices=1):
+def draw(spec, images, numbers, start_scale=0, devices=1, temperature=1.0):
     mesh = image_mesh(jax.devices("cpu")[:devices])
     numbers = np.broadcast_to(np.int32(numbers), (len(images), len(numbers)))
-    placed = [shard(tree, mesh) for tree in (*stack(images, len(images)), numbers)]
+    temperatures = np.full(len(images), temperature, np.float32)
+    placed = [shard(tree, mesh) for tree in (*stack(images, len(images)), numbers, temperatures)]
     return np.array(sample_program(spec, mesh, start_scale)(*placed))
 
 
@@ -73,6 +76,35 @@ def test_scales_below_the_start_keep_the_reconstruction(spec, arguments):
     from_0 = draw(spec, [(silent, rec_noise, padding, key_data)], [0, 1], start_scale=0)
     assert np.abs(from_0[0, 0] - from_0[0, 1]).max() > 0.05
     assert np.abs(from_0[0] - expected).max() > 0.05
+
+
+def test_the_temperature_goes_from_the_reconstruction_to_more_diversity_than_was_trained(spec, arguments):
+    trained, rec_noise, padding, key_data = arguments[0]
+    image = np.zeros((1, *spec.pyramid.sizes[0], 2), np.float32)
+    image = upsample_to_next_scale(spec, reconstruct(spec.at(0), trained[0], rec_noise, image, padding))
+    reconstruction = np.clip(reconstruct(spec, trained[1], None, image, padding), -1, 1)[0]
+    numbers = range(8)
+    for start_scale in (0, 1):
+        spread = []
+        for temperature in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5):
+            samples = draw(spec, arguments[:1], numbers, start_scale, temperature=temperature)[0]
+            spread.append(samples.std(axis=0).mean())
+            if temperature == 0:
+                np.testing.assert_allclose(samples, np.broadcast_to(reconstruction, samples.shape), atol=2e-5)
+        assert spread[0] < 1e-6
+        assert all(after > 1.02 * before for before, after in itertools.pairwise(spread)), spread
+    # At 1 it is the noise alone that enters, to the bit.
+    one = (spec, trained, np.zeros((1, *spec.pyramid.sizes[0], 2), np.float32), padding, 0, key_data, np.int32(3))
+    np.testing.assert_array_equal(sample_from(*one), sample_from(*one, np.float32(1), rec_noise))
+
+
+def test_a_temperature_that_means_nothing_is_refused(random_run):
+    run = random_run(images=1)
+    for temperature in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="must be 0 or more"):
+            next(sampling.draw(run, ["image0"], 1, temperature=temperature))
+    with pytest.raises(UserError, match="in its own size alone"):
+        next(sampling.draw(run, ["image0"], 1, size=(1.0, 2.0), temperature=0.5))
 
 
 def test_samples_are_clipped(spec, arguments):
