@@ -2,7 +2,7 @@
 
 Launchers keep the configuration in an ml_collections ConfigDict (made from `default_mapping`) so that flags can
 override it; `parse` turns any nested mapping into the dataclasses below and refuses what it does not know.
-A value of None in `method` means "as the preset says"; `parse` fills it in, so a parsed Config has no None there.
+A value of None means "as the preset says" (PRESETS); `parse` fills it in, so a parsed Config has no None.
 """
 
 import dataclasses
@@ -84,22 +84,30 @@ class MethodConfig:
     normalized_conv_bias: bool | None = None  # a bias before a normalisation, which it cancels out in training
 
 
+_AS_PUBLISHED = {  # what both presets take from the paper and its code
+    "train.generator_updates": 3,
+    "train.average_decay": 0.0,
+    "train.patch_weight": 0.0,
+    "train.min_noise_amplitude": 0.0,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "corrected": {
-        "reconstruction_noise": "fixed",
-        "resize_border": "mirror",
-        "between_scales": "clip",
-        "norm_statistics": "sample",
-        "padding": "background",
-        "normalized_conv_bias": False,
+        "method.reconstruction_noise": "fixed",
+        "method.resize_border": "mirror",
+        "method.between_scales": "clip",
+        "method.norm_statistics": "sample",
+        "method.padding": "background",
+        "method.normalized_conv_bias": False,
+        **_AS_PUBLISHED,
     },
     "reference": {
-        "reconstruction_noise": "redrawn",
-        "resize_border": "reference",
-        "between_scales": "uint8",
-        "norm_statistics": "running",
-        "padding": "zero",
-        "normalized_conv_bias": True,
+        "method.reconstruction_noise": "redrawn",
+        "method.resize_border": "reference",
+        "method.between_scales": "uint8",
+        "method.norm_statistics": "running",
+        "method.padding": "zero",
+        "method.normalized_conv_bias": True,
+        **_AS_PUBLISHED,
     },
 }
 
@@ -142,7 +150,7 @@ class TrainConfig:
     # JAX's precisions of these names, a TPU computes tf32 in three bf16 passes and a GPU bf16 in tf32: more exact.
     precision: str = "highest"
     critic_updates: int = 3  # per step
-    generator_updates: int = 3  # per step
+    generator_updates: int | None = None  # per step
     critic_learning_rate: float = 5e-4
     generator_learning_rate: float = 5e-4
     adam_b1: float = 0.5
@@ -152,6 +160,13 @@ class TrainConfig:
     gradient_penalty_weight: float = 0.1
     reconstruction_weight: float = 10.0
     noise_weight: float = 0.1  # noise amplitude = this times the RMSE of the upsampled reconstruction
+    min_noise_amplitude: float | None = None  # of scales above 0, in units of the [-1, 1] range
+    # Weight, in the generator's loss, of the distance between the patches of its samples and of the training image
+    # (singan/model/patch_distance.py); 0 leaves it out.
+    patch_weight: float | None = None
+    # A scale leaves a running average of its generator's weights, which keeps this share of itself at every step; 0
+    # leaves the last step's weights.
+    average_decay: float | None = None
     group_size: int = 0  # images of one device trained at the same time; 0: as many as fit (CPU: one after another)
     # auto | on | off: whether the next scale is compiled while one trains. auto: on accelerators, not on a CPU, which
     # does both with the same cores.
@@ -230,8 +245,11 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     config = _build(Config, mapping, "")
     if config.preset not in PRESETS:
         raise UserError(_bad_choice("preset", config.preset))
-    chosen = {key: value for key, value in dataclasses.asdict(config.method).items() if value is not None}
-    config = dataclasses.replace(config, method=MethodConfig(**{**PRESETS[config.preset], **chosen}))
+    for key, value in PRESETS[config.preset].items():
+        group, leaf = key.split(".")
+        if getattr(getattr(config, group), leaf) is None:
+            changed = dataclasses.replace(getattr(config, group), **{leaf: value})
+            config = dataclasses.replace(config, **{group: changed})
     flat = flatten(to_mapping(config))
     for key, choices in CHOICES.items():
         if flat[key] not in choices and not (key in OR_NUMBERS and not isinstance(flat[key], str)):

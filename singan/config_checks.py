@@ -28,6 +28,8 @@ NOT_NEGATIVE = (
     "train.gradient_penalty_weight",
     "train.reconstruction_weight",
     "train.noise_weight",
+    "train.min_noise_amplitude",
+    "train.patch_weight",
     "train.concurrent_learning_rate",
     "data.max_images",
     "data.first_slice",
@@ -63,7 +65,7 @@ def check_ranges(flat: Mapping[str, Any]) -> None:
             raise UserError(f"config.{key}={flat[key]} must be positive")
     if flat["seed"] >= 2**32:
         raise UserError(f"config.seed={flat['seed']} must be below 2**32")
-    for key in ("train.adam_b1", "train.adam_b2"):
+    for key in ("train.adam_b1", "train.adam_b2", "train.average_decay"):
         if not 0 <= flat[key] < 1:
             raise UserError(f"config.{key}={flat[key]} must be in [0, 1)")
     if not 0 < flat["train.decay_at"] <= 1:

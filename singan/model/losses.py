@@ -90,15 +90,17 @@ def generator_loss(
     rec_inputs: GeneratorInputs,
     real: Float[Array, "1 h w c"],
     weight: Float[Array, ""] | float,
+    patch_loss: Callable[[Array], Array] | None = None,
 ) -> tuple[Float[Array, ""], tuple[tuple[PyTree, ...], PyTree, dict[str, Array]]]:
-    """Returns -mean D(fake) + weight * MSE(reconstruction, real), and (generators, critic, the two terms).
+    """Returns -mean D(fake) + weight * MSE(reconstruction, real), and (generators, critic, the terms).
 
-    Both terms are of this scale's image alone; all generators that train together learn from them.
+    All terms are of this scale's image alone; all generators that train together learn from them.
 
     Args:
       params: the generators' parameters, coarsest first, by which the loss is differentiated.
       fake_inputs: with the step's noise. rec_inputs: with z* (no noise above scale 0), for the reconstruction.
       weight: of the reconstruction (train.reconstruction_weight).
+      patch_loss: a third term, of the fake image (train.patch_weight).
     """
     with_params = lambda: tuple({**g, "params": p} for g, p in zip(generators, params, strict=True))  # noqa: E731
     if spec.batches_passes:
@@ -112,4 +114,7 @@ def generator_loss(
     adversarial = -jnp.mean(scores)
     reconstruction = weight * reconstruction_mse(image, real)
     metrics = {"generator/adversarial": adversarial, "generator/reconstruction": reconstruction}
-    return adversarial + reconstruction, (generators, critic, metrics)
+    if patch_loss is None:
+        return adversarial + reconstruction, (generators, critic, metrics)
+    patches = patch_loss(fake)
+    return adversarial + reconstruction + patches, (generators, critic, {**metrics, "generator/patches": patches})

@@ -25,6 +25,7 @@ class Purpose(enum.IntEnum):
     SAMPLE = 4
     WEIGHTS = 5
     ANIMATION = 6
+    PATCHES = 7
 
 
 def image_words(image_id: str) -> tuple[int, int]:

@@ -53,14 +53,15 @@ def open_scale(
     reconstruction: Float[Array, "1 h w c"],
     real: Float[Array, "1 hh ww c"],
     noise_weight: Float[Array, ""] | float,
+    min_amplitude: Float[Array, ""] | float = 0.0,
 ) -> tuple[Float[Array, "1 hh ww c"], Float[Array, ""]]:
     """Returns (previous, amplitude) of a scale above 0, from the reconstruction of the scale below it.
 
     The noise amplitude is noise_weight times the RMSE between the real image and the upsampled reconstruction, fixed
-    for the whole scale (SinGAN paper, section 2.2: sigma proportional to that RMSE).
+    for the whole scale (SinGAN paper, section 2.2: sigma proportional to that RMSE), but min_amplitude at least.
     """
     previous = upsample_to_next_scale(spec, reconstruction)
-    return previous, noise_weight * losses.rmse(previous, real)
+    return previous, jnp.maximum(noise_weight * losses.rmse(previous, real), min_amplitude)
 
 
 def starting_noise(spec: ScaleSpec, key_data: UInt[Array, "2"]) -> Float[Array, "1 h w 1"]:

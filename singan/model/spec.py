@@ -31,6 +31,8 @@ class TrainSpec:
     adam_b1: float
     adam_b2: float
     group_size: int
+    averages: bool  # whether a running average of the generator's weights is kept
+    compares_patches: bool  # whether the generator's loss has the distance between patches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,5 +126,7 @@ class ScaleSpec:
 
 def make_spec(config: Config, pyramid: Pyramid, channels: int, form: str, scale: int = 0) -> ScaleSpec:
     """Returns the spec of a scale for a parsed configuration."""
-    train = TrainSpec(**{field.name: getattr(config.train, field.name) for field in dataclasses.fields(TrainSpec)})
+    given = dataclasses.asdict(config.train)
+    given |= {"averages": bool(config.train.average_decay), "compares_patches": bool(config.train.patch_weight)}
+    train = TrainSpec(**{field.name: given[field.name] for field in dataclasses.fields(TrainSpec)})
     return ScaleSpec(scale, channels, pyramid, config.network, config.method, train, form)

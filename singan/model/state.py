@@ -38,6 +38,8 @@ class Hyperparameters:
     decay_step: Int[Array, ""]
     gradient_penalty_weight: Float[Array, ""]
     reconstruction_weight: Float[Array, ""]
+    patch_weight: Float[Array, ""]
+    average_decay: Float[Array, ""]
 
 
 @no_type_check
@@ -82,6 +84,7 @@ class ScaleState:
     step: Int[Array, ""]
     diverged_at: Int[Array, ""]  # the step at which something was not finite; -1 while all is well
     older: tuple[CoTrainedGenerator, ...] = ()  # coarsest first
+    average: PyTree = None  # of the generator's variables over the steps, where the training keeps one
 
 
 def hyperparameters(train: TrainConfig, generators: int) -> Hyperparameters:
@@ -98,6 +101,8 @@ def hyperparameters(train: TrainConfig, generators: int) -> Hyperparameters:
         np.int32(int(train.decay_at * train.steps_per_scale)),
         np.float32(train.gradient_penalty_weight),
         np.float32(train.reconstruction_weight),
+        np.float32(train.patch_weight or 0),
+        np.float32(train.average_decay or 0),
     )
 
 
@@ -133,7 +138,13 @@ def fresh_state(
         np.zeros((), np.int32),
         np.full((), -1, np.int32),
         tuple(CoTrainedGenerator(variables, fresh_adam(variables)) for variables in older),
+        generator if spec.train.averages else None,
     )
+
+
+def final_generator(state: ScaleState) -> PyTree:
+    """Returns the variables of the generator that a scale leaves: the average over its steps, where it keeps one."""
+    return state.generator if state.average is None else state.average
 
 
 def alive(state: ScaleState) -> Bool[Array, "*n"]:

@@ -17,9 +17,10 @@ from singan.model import losses
 from singan.model.concurrent import co_trained_noise, generate, make_inputs
 from singan.model.generation import random_previous
 from singan.model.noise import Purpose, noise_map, scale_key
+from singan.model.patch_distance import grid_offset, patch_distance, random_directions
 from singan.model.spec import ScaleSpec
 from singan.model.state import CoTrainedGenerator, ScaleInputs, ScaleState, adam, alive
-from singan.shapes import Array, Float, PyTree
+from singan.shapes import Array, Float, Int, PyTree
 
 METRICS = (
     "critic/real",
@@ -32,6 +33,11 @@ METRICS = (
 )
 
 
+def metric_names(spec: ScaleSpec) -> tuple[str, ...]:
+    """Returns the names of a step's metrics."""
+    return (*METRICS, "generator/patches") if spec.train.compares_patches else METRICS
+
+
 @no_type_check
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +48,8 @@ class StepNoise:
     previous: Float[Array, "k 1 hh ww c"]  # a fresh pass through the frozen scales for each critic update
     epsilon: Float[Array, "k"]  # where between real and fake the penalty is taken
     older: tuple[Float[Array, "1 ..."], ...] = ()  # the older generators' noise, coarsest first
+    # Where the loss compares patches: the directions they are projected on, and where their grid begins.
+    patches: tuple[Float[Array, "p c v"], Int[Array, "2"]] | None = None
 
 
 def draw(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> StepNoise:
@@ -55,8 +63,12 @@ def draw(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> StepNoise:
         own_key = jax.random.fold_in(key(Purpose.PREVIOUS), update)
         return random_previous(coarsest, inputs.trained, inputs.padding, own_key)
 
-    passes = spec.map(previous, updates)
-    return StepNoise(noise_map(spec, key(Purpose.STEP_NOISE)), passes, epsilon, co_trained_noise(spec, inputs, step))
+    passes, patches = spec.map(previous, updates), None
+    if spec.train.compares_patches:
+        directions, offset = jax.random.split(key(Purpose.PATCHES))
+        patches = random_directions(directions, spec.channels), grid_offset(offset, spec.size)
+    noise = noise_map(spec, key(Purpose.STEP_NOISE))
+    return StepNoise(noise, passes, epsilon, co_trained_noise(spec, inputs, step), patches)
 
 
 Draw = Callable[[ScaleSpec, ScaleInputs, Array], StepNoise]
@@ -128,12 +140,26 @@ def update_networks(
         rec_noises = (rec_noise, *rec_noises[1:])
     rec_inputs = make_inputs(spec, inputs, rec_noises, inputs.previous)
 
+    def patch_loss(image):
+        assert random.patches is not None
+        return hyper.patch_weight * patch_distance(image, inputs.real, *random.patches)
+
     def generator_update(carry, _):
         generators, adam_states, critic = carry
         params = tuple(generator["params"] for generator in generators)
         (_, (generators, critic, metrics)), gradient = jax.value_and_grad(
             losses.generator_loss, argnums=1, has_aux=True
-        )(spec, params, generators, critic, fake_inputs, rec_inputs, inputs.real, hyper.reconstruction_weight)
+        )(
+            spec,
+            params,
+            generators,
+            critic,
+            fake_inputs,
+            rec_inputs,
+            inputs.real,
+            hyper.reconstruction_weight,
+            patch_loss if random.patches is not None else None,
+        )
         moved = map(functools.partial(_descend, spec), generators, adam_states, gradient, generator_rates)
         generators, adam_states = zip(*moved, strict=True)
         return (generators, adam_states, critic), {**metrics, "generator/gradient_norm": _norm(gradient)}
@@ -149,6 +175,11 @@ def update_networks(
         critic_adam=critic_adam,
         older=tuple(map(CoTrainedGenerator, generators[:-1], generator_adams[:-1])),
     )
+    if state.average is not None:
+        # Early on, a mean over few steps: the weights that the scale began with are soon forgotten.
+        decay = jnp.minimum(hyper.average_decay, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(lambda old, now: decay * old + (1 - decay) * now, state.average, new.generator)
+        new = dataclasses.replace(new, average=average)
     return new, {**critic_metrics, **generator_metrics}
 
 

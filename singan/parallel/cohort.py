@@ -28,7 +28,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from singan.model.spec import ScaleSpec
 from singan.model.state import ScaleInputs, ScaleState, alive
-from singan.model.step import METRICS, Draw, draw, train_step
+from singan.model.step import Draw, draw, metric_names, train_step
 from singan.parallel import executable_cache
 from singan.shapes import Array, PyTree
 
@@ -148,7 +148,7 @@ def chunk_of_one(
         return state, jax.tree.map(jnp.mean, metrics)
 
     def skip(state):
-        return state, {name: jnp.full((), jnp.nan) for name in METRICS}
+        return state, {name: jnp.full((), jnp.nan) for name in metric_names(spec)}
 
     return lax.cond(alive(state), train, skip, state) if skip_dead else train(state)
 

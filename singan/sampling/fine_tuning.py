@@ -19,7 +19,14 @@ from singan.model.generation import random_previous, run_trained, upsample_to_ne
 from singan.model.networks import initial_variables
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key, weights_generator
 from singan.model.spec import ScaleSpec
-from singan.model.state import Hyperparameters, ScaleInputs, TrainedScale, fresh_state, hyperparameters
+from singan.model.state import (
+    Hyperparameters,
+    ScaleInputs,
+    TrainedScale,
+    final_generator,
+    fresh_state,
+    hyperparameters,
+)
 from singan.model.step import Draw, StepNoise, draw
 from singan.parallel import cohort
 from singan.sampling.manipulation import Input, entering
@@ -175,7 +182,7 @@ def _train(
     pyramids = []
     for i, name in enumerate(image_ids):
         whole = list(jax.tree.map(lambda leaf: leaf[0], run.trained([name])))
-        generator = jax.tree.map(lambda leaf, i=i: leaf[i], host.generator)
+        generator = jax.tree.map(lambda leaf, i=i: leaf[i], final_generator(host))
         whole[scale] = dataclasses.replace(whole[scale], generator=generator)
         pyramids.append(tuple(whole))
     return pyramids

@@ -11,7 +11,7 @@ import jax
 from singan.config import Config
 from singan.model import scale_start
 from singan.model.spec import ScaleSpec
-from singan.model.state import ScaleInputs, ScaleState, TrainedScale
+from singan.model.state import ScaleInputs, ScaleState, TrainedScale, final_generator
 from singan.parallel import cohort, planning
 from singan.parallel.processes import ProcessGroup
 from singan.shapes import PyTree
@@ -189,7 +189,7 @@ def finish_program(spec: ScaleSpec, mesh: Any, group: int) -> Callable[..., Any]
     """Returns the jitted program (inputs, state) -> weights as trained.weights_template describes them."""
 
     def finish(inputs: ScaleInputs, state: ScaleState) -> PyTree:
-        trained = TrainedScale(state.generator, inputs.amplitude)
+        trained = TrainedScale(final_generator(state), inputs.amplitude)
         older = tuple(one.generator for one in state.older)
         image = scale_start.reconstruct_through(
             spec,

@@ -74,8 +74,13 @@ class ScaleSetup:
             previous, amplitude = np.zeros_like(reals), np.ones(len(reals), np.float32)
         else:
             program = cohort.parallel(lambda *one: scale_start.open_scale(spec, *one), self._mesh)
-            weights = np.full(len(reals), self._config.train.noise_weight, np.float32)
-            arrays = self._weights_below["reconstruction"], reals, weights
+            train = self._config.train
+            numbers = (train.noise_weight, train.min_noise_amplitude or 0)
+            arrays = (
+                self._weights_below["reconstruction"],
+                reals,
+                *(np.full(len(reals), number, np.float32) for number in numbers),
+            )
             previous, amplitude = self._call(("open", spec), program, *arrays)
         if self._coarsest < spec.scale:
             previous = self._frozen_reconstruction()

@@ -28,10 +28,16 @@ def nested(key, value):
     return value
 
 
+def of_preset(config):
+    """The values of the keys that a preset decides on."""
+    flat = flatten(to_mapping(config))
+    return {key: flat[key] for key in PRESETS["corrected"]}
+
+
 def test_the_defaults_parse_to_the_papers_values_and_the_corrected_preset():
     config = parse(default_mapping())
     assert config == parse({})
-    assert dataclasses.asdict(config.method) == PRESETS["corrected"]
+    assert of_preset(config) == PRESETS["corrected"]
     train = config.train
     assert (train.steps_per_scale, train.critic_updates, train.generator_updates) == (2000, 3, 3)
     assert (train.critic_learning_rate, train.generator_learning_rate) == (5e-4, 5e-4)
@@ -43,19 +49,30 @@ def test_the_defaults_parse_to_the_papers_values_and_the_corrected_preset():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_fill_in_what_is_not_given(preset):
-    assert dataclasses.asdict(parse({"preset": preset}).method) == PRESETS[preset]
-    mixed = parse({"preset": preset, "method": {"padding": "zero", "resize_border": None}}).method
-    assert dataclasses.asdict(mixed) == {**PRESETS[preset], "padding": "zero"}
+    assert of_preset(parse({"preset": preset})) == PRESETS[preset]
+    mixed = parse(
+        {
+            "preset": preset,
+            "method": {"padding": "zero", "resize_border": None},
+            "train": {"generator_updates": 2, "patch_weight": None},
+        }
+    )
+    assert of_preset(mixed) == {**PRESETS[preset], "method.padding": "zero", "train.generator_updates": 2}
 
 
-def test_the_presets_differ_in_every_key_of_the_method():
-    names = [field.name for field in dataclasses.fields(MethodConfig)]
-    assert set(PRESETS["corrected"]) == set(PRESETS["reference"]) == set(names)
-    assert all(PRESETS["corrected"][name] != PRESETS["reference"][name] for name in names)
+def test_every_key_that_may_be_none_is_of_every_preset():
+    keys = {key for key, value in flatten(default_mapping()).items() if value is None}
+    assert all(set(preset) == keys for preset in PRESETS.values())
+
+
+def test_the_first_two_presets_differ_in_every_key_of_the_method():
+    corrected, reference = PRESETS["corrected"], PRESETS["reference"]
+    names = [f"method.{field.name}" for field in dataclasses.fields(MethodConfig)]
+    assert all(corrected[name] != reference[name] for name in names)
     for name in names:
-        if f"method.{name}" in CHOICES:
+        if name in CHOICES:
             more = {"uint8_rescaled", "uint8_rescaled_before_crop"}  # which are of imported runs alone
-            assert {preset[name] for preset in PRESETS.values()} == set(CHOICES[f"method.{name}"]) - more
+            assert {preset[name] for preset in PRESETS.values()} == set(CHOICES[name]) - more
 
 
 def test_the_schedules_number_of_scales_is_filled_in():
