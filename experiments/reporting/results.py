@@ -1,4 +1,4 @@
-"""What the evaluations and the trainings say, brought together: one number per variant, start scale, image and seed."""
+"""What evaluations say, brought together: one number per variant, start scale, image and seed."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,19 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from launch.results.history import values
-from launch.results.run_facts import final_rmse, read_facts
 from singan import files
 
 METRICS = ("swd", "random_sifid", "diversity", "ms_ssim", "rmse", "nearest_patch_ratio", "copied")
-SECONDS = "seconds_per_image"  # of training
-DEFINITIONS = {
-    SECONDS: "wall time of a training, compilation and the metrics at each scale's end included, stops left out,"
-    " divided by its images; in seconds; the baseline trains nothing and spends its time on every sample instead",
-}
-
 Key = tuple[str, int]  # image id, seed
 
 
@@ -89,72 +80,3 @@ def read_quality(evaluations: Mapping[int, Path], ids: Sequence[str], start_scal
                     else:
                         quality.add(scale, metric, (name, seed), entries.get(metric, {}))
     return quality
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """How a variant's trainings went; means over seeds and images.
-
-    Attributes:
-      rmse: of the finest scale's reconstruction, in units of [-1, 1].
-      amplitudes: of the noise at each scale, coarsest first.
-    """
-
-    seconds_per_image: float
-    rmse: float
-    amplitudes: tuple[float, ...]
-
-
-def read_training(workdirs: Sequence[Path]) -> Training | None:
-    """Returns how the trainings of a variant went; None where there is none that has ended.
-
-    Raises:
-      UserError: a run's configuration cannot be read.
-    """
-    facts = [read_facts(path) for path in workdirs if (path / "config.json").exists()]
-    facts = [each for each in facts if each.record.get("status") == "finished" and each.images]
-    if not facts:
-        return None
-    seconds = [each.seconds / len(each.images) for each in facts]
-    errors = [error for each in facts for error in final_rmse(each.history)]
-    scales = min(len(each.history) for each in facts)
-    ends = [[values(each.history[scale].ends.get("noise_amplitude", [])) for each in facts] for scale in range(scales)]
-    amplitudes = tuple(float(np.mean(np.concatenate(of_scale))) for of_scale in ends if sum(map(len, of_scale)))
-    return Training(float(np.mean(seconds)), float(np.mean(errors)) if errors else float("nan"), amplitudes)
-
-
-@dataclasses.dataclass(frozen=True)
-class Paired:
-    """A metric of one variant less that of another, over the images and seeds that both have.
-
-    Attributes:
-      first, second, difference: means over images, seeds averaged before.
-      low, high: 95 % interval of the mean difference, by Student's t over images; None for one image.
-      lower, higher, pairs: of the images and seeds, how many differences are below 0, above 0, and all.
-    """
-
-    first: float
-    second: float
-    difference: float
-    low: float | None
-    high: float | None
-    lower: int
-    higher: int
-    pairs: int
-
-
-def pair(first: Mapping[Key, float], second: Mapping[Key, float]) -> Paired | None:
-    """Returns first less second; None where they have no image and seed in common."""
-    common = [key for key in first if key in second]
-    if not common:
-        return None
-    differences = {key: first[key] - second[key] for key in common}
-    each = np.array(list(by_image(differences).values()))
-    low = high = None
-    if len(each) > 1:
-        half = float(stats.t.ppf(0.975, len(each) - 1)) * float(each.std(ddof=1)) / len(each) ** 0.5
-        low, high = float(each.mean()) - half, float(each.mean()) + half
-    a, b = (float(np.mean(list(by_image({key: of[key] for key in common}).values()))) for of in (first, second))
-    found = list(differences.values())
-    lower, higher = sum(d < 0 for d in found), sum(d > 0 for d in found)
-    return Paired(a, b, float(each.mean()), low, high, lower, higher, len(found))

@@ -16,18 +16,10 @@ TITLES = {
 }
 
 
-Rows = list[list[str]]
-
-
 def markdown_table(rows: Sequence[Sequence[Any]]) -> str:
     """Returns a Markdown table; the first row is its head."""
     head, *lines = ([str(cell).replace("|", "\\|") for cell in row] for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *lines])
-
-
-def transposed(rows: Sequence[Sequence[str]]) -> Rows:
-    """Returns a table turned over, rows as columns."""
-    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def signed(value: float | None) -> str:

@@ -6,8 +6,6 @@ process and a temporary folder: the same image and sizes, and as many updates of
 
 import json
 import math
-import os
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,26 +14,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.reporting import official_checkout
 from experiments.reporting.tables import markdown_table
 from experiments.training_time import whole_steps
-from launch.text import one_line
 from singan.errors import UserError
 from singan.model.spec import ScaleSpec
 
-NEEDED = ("config.py", "SinGAN/training.py", "SinGAN/models.py", "SinGAN/functions.py")
 RUNNER = Path(__file__).with_name("reference_runner.py")
 
 
 def check(checkout: str, python: str) -> None:
     """Raises UserError where a folder is no checkout of the reference, or `python` lacks what it needs."""
-    missing = [name for name in NEEDED if not (Path(checkout) / name).is_file()]
-    if missing:
-        raise UserError(
-            f"--peer={checkout} is no checkout of the PyTorch reference (github.com/tamarott/SinGAN): it has no"
-            f" {missing[0]}"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        _run(checkout, python, folder)
+    official_checkout.check(checkout, python, RUNNER)
 
 
 def measure(
@@ -65,7 +55,7 @@ def measure(
         asked.write_text(json.dumps(request), encoding="utf-8")
         reals = [np.ascontiguousarray(whole_steps.example_of(spec)[0].real.transpose(0, 3, 1, 2)) for spec in specs]
         np.savez(images, allow_pickle=False, **{str(scale): real for scale, real in enumerate(reals)})
-        output = _run(checkout, python, folder, str(asked), str(images))
+        output = official_checkout.run(checkout, python, RUNNER, (str(asked), str(images)), folder)
     try:
         told = json.loads(output.splitlines()[-1])
         times = [told["seconds"][str(spec.scale)] for spec in specs]
@@ -105,23 +95,3 @@ def section(reference: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], st
         f"{reference['torch']}. Seconds are those of {steps_per_scale} iterations.\n\n"
         f"{markdown_table([heads.split(','), *cells])}\n\nGeometric mean {mean:.2f}, least {min(ratios):.2f}."
     )
-
-
-def _run(checkout: str, python: str, folder: str, *arguments: str) -> str:
-    """Returns what reference_runner.py prints in a folder; it gives the checkout no compiled files."""
-    environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [python, str(RUNNER), str(Path(checkout).resolve()), *arguments]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", check=False
-        )
-    except OSError as error:
-        raise UserError(f"--peer_python={python} cannot be started: {error.strerror or error}") from error
-    if done.returncode:
-        said = [text for text in done.stderr.splitlines() if text.strip()]
-        why = one_line(said[-1]) if said else f"exit code {done.returncode}"
-        advice = ""
-        if "ModuleNotFoundError" in why:
-            advice = " (install what it needs, or name a Python that has it with --peer_python=FILE)"
-        raise UserError(f"--peer={checkout} does not train: {why}{advice}")
-    return done.stdout

@@ -1,0 +1,166 @@
+"""The ways of making samples that are compared, and the plan of their trainings: all on the same images and steps."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.configs import load_config
+from launch.images.find import load_images
+from launch.images.source_image import SourceImage
+from launch.sweep.plan import PlannedRun, Sweep, plan_sweep
+from singan.config import nearest
+from singan.errors import UserError
+from singan.model.pyramid import Pyramid, plan
+from singan.storage import workdir as records
+from singan.storage.workdir import Workdir, pixel_digest
+
+OFFICIAL, GPNN = "official", "gpnn"
+# What each variant sets on top of the configuration.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "corrected": {"preset": "corrected"},
+    "reference": {"preset": "reference"},
+    # The reference with one generator update in a step, and what was added to it in the search for better samples.
+    "updates": {"preset": "reference", "train.generator_updates": 1},
+    "patches": {"preset": "reference", "train.generator_updates": 1, "train.patch_weight": 1.0},
+    "average": {
+        "preset": "reference",
+        "train.generator_updates": 1,
+        "train.patch_weight": 1.0,
+        "train.average_decay": 0.99,
+    },
+    "patches_5": {
+        "preset": "reference",
+        "train.generator_updates": 1,
+        "train.patch_weight": 5.0,
+        "train.average_decay": 0.99,
+    },
+    "by_sample": {  # as `average`, normalised by the statistics of each sample
+        "preset": "corrected",
+        "method.reconstruction_noise": "redrawn",
+        "train.generator_updates": 1,
+        "train.patch_weight": 1.0,
+        "train.average_decay": 0.99,
+    },
+    "concurrent": {"preset": "corrected", "train.schedule": "concurrent"},
+}
+UNTRAINED = {
+    OFFICIAL: "the official implementation: its own training and samples (--peer)",
+    GPNN: "patch nearest neighbours (experiments/baselines), no training",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Images of one shape, which are trained together: those of the configuration, or one file of --images.
+
+    Attributes:
+      word: for the names of runs; '' for the configuration's own images.
+      data: what is set in the configuration to read them.
+    """
+
+    word: str
+    data: Mapping[str, Any]
+    images: tuple[SourceImage, ...]
+    pyramid: Pyramid  # as the reference makes it
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be made: the trainings of `sweep`, one for each variant, group and seed, in `root`."""
+
+    groups: tuple[Group, ...]
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    sweep: Sweep | None
+    root: Path
+
+    def run(self, variant: str, group: Group, seed: int) -> PlannedRun | None:
+        """Returns a training; None where the variant has none."""
+        name = run_name(variant, group, seed)
+        return next((run for run in self.sweep.runs if run.name == name), None) if self.sweep else None
+
+
+def run_name(variant: str, group: Group, seed: int) -> str:
+    """Returns the name of the directory in ROOT of a variant's run, or of what stands in its place."""
+    return "_".join(filter(None, (variant, group.word, f"seed{seed}")))
+
+
+def make_plan(
+    config_file: str,
+    base: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    root: str,
+    variants: Sequence[str],
+    seeds: Sequence[str],
+    images: Sequence[str],
+) -> Plan:
+    """Returns the plan; images are read, nothing is written.
+
+    Args:
+      config_file, base, shared, root: see launch.sweep.plan.plan_sweep.
+      variants, seeds: as given on the command line.
+      images: files that are each trained by itself; () for the configuration's images.
+
+    Raises:
+      UserError: an unknown variant, no such image, a bad configuration, or a run that is there already and was trained
+        on other images.
+    """
+    known = [*VARIANTS, *UNTRAINED]
+    for name in variants:
+        if name not in known:
+            raise UserError(f"--variants: {name!r} is none of {', '.join(known)}{nearest(name, known)}")
+    names = tuple(dict.fromkeys(variants))
+    if not names:
+        raise UserError(f"--variants names none: give some of {', '.join(known)}")
+    numbers = _numbers(seeds)
+    groups = tuple(_group(base, file) for file in images or [""])
+    words = [group.word for group in groups]
+    if twice := {word for word in words if words.count(word) > 1}:
+        raise UserError(f"--images: two files are called {sorted(twice)[0]!r}: rename one")
+    runs = [
+        {**VARIANTS[name], **group.data, "seed": seed, "tracking.name": run_name(name, group, seed)}
+        for seed in numbers
+        for group in groups
+        for name in names
+        if name in VARIANTS
+    ]
+    sweep = plan_sweep(config_file, base, shared, runs, root) if runs else None
+    made = Plan(groups, names, numbers, sweep, Path(root))
+    _check_images(made)
+    return made
+
+
+def _group(base: Mapping[str, Any], file: str) -> Group:
+    data = {"data.source": "", "data.path": str(Path(file).resolve())} if file else {}
+    nested = {**base, "data": {**base["data"], **{key.removeprefix("data."): value for key, value in data.items()}}}
+    config = load_config({**nested, "preset": "reference"})
+    if config.data.group_by_shape:
+        raise UserError("config.data.group_by_shape: give the images one by one, with --images=FILE,FILE")
+    images = load_images(config.data)
+    height, width = images[0].pixels.shape[:2]
+    pyramid = plan(height, width, config.pyramid, str(config.method.resize_border))
+    return Group(Path(file).stem if file else "", data, tuple(images), pyramid)
+
+
+def _check_images(made: Plan) -> None:
+    for group in made.groups:
+        wanted = {image.id: pixel_digest(image.pixels) for image in group.images}
+        for variant in made.variants:
+            for seed in made.seeds:
+                run = made.run(variant, group, seed)
+                workdir = Workdir(Path(run.workdir)) if run else None
+                if workdir and workdir.config.exists():
+                    there = {row.id: row.digest for row in records.read_images(workdir)}
+                    if there != wanted:
+                        raise UserError(f"{workdir.path} was trained on other images: choose another --workdir")
+
+
+def _numbers(words: Sequence[str]) -> tuple[int, ...]:
+    try:
+        numbers = tuple(dict.fromkeys(int(word) for word in words))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 0:
+        raise UserError(f"--seeds={','.join(words)} must be whole numbers, 0 or more, such as 0,1")
+    return numbers
