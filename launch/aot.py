@@ -88,9 +88,9 @@ def _mesh(topology: str, images: int) -> Mesh:
         mesh = runtime.start_jax(images)
         jax.config.update("jax_enable_compilation_cache", False)  # what is told is how long compiling takes
         return mesh
-    found = find_topology(topology)
+    devices = find_topology(topology)
     jax.config.update("jax_platforms", "cpu")  # a TPU that is there is left to whoever uses it
-    return image_mesh(devices_of(found)[:images])
+    return image_mesh(devices_of(devices)[:images])
 
 
 def _chosen_scales(count: int) -> list[int]:

@@ -212,11 +212,11 @@ def changes(starts: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     before, now = starts[-2:]
     kinds = [str(start.get("devices", "")).partition(" x ")[2] for start in (before, now)]
-    found = [f"device {kinds[0]}, now {kinds[1]}"] if kinds[0] != kinds[1] else []
+    differences = [f"device {kinds[0]}, now {kinds[1]}"] if kinds[0] != kinds[1] else []
     versions = [dict(start.get("versions", {})).get("jaxlib") for start in (before, now)]
     if versions[0] != versions[1]:
-        found.append(f"jaxlib {versions[0]}, now {versions[1]}")
-    return found + processor.differences(before.get("cpu", {}), now.get("cpu", {}))
+        differences.append(f"jaxlib {versions[0]}, now {versions[1]}")
+    return differences + processor.differences(before.get("cpu", {}), now.get("cpu", {}))
 
 
 def _git_commit() -> str:

@@ -28,11 +28,11 @@ def draw(rows: Sequence[tuple[str, Mapping[str, Shift | None]]], title: str) -> 
     for order, (precision, (colour, mark)) in enumerate(STYLES.items()):
         told = False
         for place, (_, shifts) in enumerate(rows):
-            found = shifts.get(precision)
-            if found is None or not np.isfinite(found.in_spreads()).all():
+            shift = shifts.get(precision)
+            if shift is None or not np.isfinite(shift.in_spreads()).all():
                 continue
             y = place + 0.24 * (order - 0.5)
-            middle, low, high = found.in_spreads()
+            middle, low, high = shift.in_spreads()
             axes.plot([low, high], [y, y], color=colour, linewidth=1.5)
             axes.plot([middle], [y], mark, color=colour, markersize=5, label=None if told else f"{precision}, 95 %")
             told = True

@@ -55,19 +55,19 @@ class Quality:
 
     def summary(self, start_scale: int, metric: str) -> dict[str, Any]:
         """Returns {mean, p10, p90, images} over images, an image's value being its mean over seeds; or {undefined}."""
-        found = self.of(start_scale, metric)
-        if not found:
+        values = self.of(start_scale, metric)
+        if not values:
             return {"undefined": self.why(start_scale, metric) or "not measured"}
-        means = list(by_image(found).values())
+        means = list(by_image(values).values())
         p10, p90 = np.percentile(means, [10, 90]).tolist()
         entry = {"mean": float(np.mean(means)), "p10": p10, "p90": p90, "images": len(means)}
         note = self.why(start_scale, metric)
         return {**entry, "note": note} if note else entry
 
 
-def by_image(found: Mapping[Key, float]) -> dict[str, float]:
+def by_image(values: Mapping[Key, float]) -> dict[str, float]:
     """Returns the mean over seeds of each image."""
-    return {name: float(np.mean([v for (n, _), v in found.items() if n == name])) for name, _ in found}
+    return {name: float(np.mean([v for (n, _), v in values.items() if n == name])) for name, _ in values}
 
 
 def read_quality(evaluations: Mapping[int, Path], ids: Sequence[str], start_scales: Sequence[int]) -> Quality:
@@ -155,6 +155,6 @@ def pair(first: Mapping[Key, float], second: Mapping[Key, float]) -> Paired | No
         half = float(stats.t.ppf(0.975, len(each) - 1)) * float(each.std(ddof=1)) / len(each) ** 0.5
         low, high = float(each.mean()) - half, float(each.mean()) + half
     a, b = (float(np.mean(list(by_image({key: of[key] for key in common}).values()))) for of in (first, second))
-    found = list(differences.values())
-    lower, higher = sum(d < 0 for d in found), sum(d > 0 for d in found)
-    return Paired(a, b, float(each.mean()), low, high, lower, higher, len(found))
+    values = list(differences.values())
+    lower, higher = sum(d < 0 for d in values), sum(d > 0 for d in values)
+    return Paired(a, b, float(each.mean()), low, high, lower, higher, len(values))

@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
         "match": MATCH.value,
         "mask": {"dilation": rule.dilation, "blur": rule.blur, "within": rule.within},
         "fine_tune_steps": FINE_TUNE.value,
-        "means": {str(scale): scores.means(found) for scale, found in by_scale.items()},
+        "means": {str(scale): scores.means(scored) for scale, scored in by_scale.items()},
     }
     lost = [vars(one) for one in skipped]
     files.write_json(out / "insertions.json", {**about, "insertions": rows, "skipped": lost})
@@ -81,11 +81,11 @@ def _draw(run: Run, images: list[str], candidates: list[donors.Candidate], choic
     insertions: list[Insertion] = []
     skipped: list[Skipped] = []
     for image_id in images:
-        for found in compositing.draw(run, image_id, candidates, choice):
-            if isinstance(found, Insertion):
-                insertions.append(found)
+        for placed in compositing.draw(run, image_id, candidates, choice):
+            if isinstance(placed, Insertion):
+                insertions.append(placed)
             else:
-                skipped.append(found)
+                skipped.append(placed)
     if not insertions:
         raise UserError(f"no tumour could be put into any background; {_line(skipped[0])}")
     for one in skipped:

@@ -24,11 +24,13 @@ def main(argv: list[str]) -> int:
     runtime.start_jax(1)
     run = load_run(WORKDIR.value, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
     for folder, scale in read_samples.sets_in(Path(SAMPLES.value)).items():
-        found = read_samples.read_samples(folder, run)
-        real = measure.real_images(run, found.samples)
-        measured = measure.measure(found.samples, {name: image[..., found.channels] for name, image in real.items()})
-        drawn = _drawn(folder, scale, run.config.seed, len(found.owners), found.total)
-        card = write.card_of(run, write.settings_of(run, **drawn), measured, found.total, LICENCE.value)
+        samples = read_samples.read_samples(folder, run)
+        real = measure.real_images(run, samples.samples)
+        measured = measure.measure(
+            samples.samples, {name: image[..., samples.channels] for name, image in real.items()}
+        )
+        drawn = _drawn(folder, scale, run.config.seed, len(samples.owners), samples.total)
+        card = write.card_of(run, write.settings_of(run, **drawn), measured, samples.total, LICENCE.value)
         write.write_card(folder, card)
         print(f"{folder}: {write.in_short(card)}")
     return 0

@@ -22,7 +22,7 @@ FOLD = "patches.json"  # beside a fold in PanNuke's layout: which sample each pa
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Found:
+class SampleSet:
     """What a folder holds of a run's samples.
 
     Attributes:
@@ -46,7 +46,7 @@ def sets_in(folder: Path) -> dict[Path, int | None]:
     return {path: _scale_of(path) for path in below or [folder]}
 
 
-def read_samples(folder: Path, run: Run) -> Found:
+def read_samples(folder: Path, run: Run) -> SampleSet:
     """Returns the samples of a folder, each of the image whose id its name begins with.
 
     Raises:
@@ -68,7 +68,7 @@ def read_samples(folder: Path, run: Run) -> Found:
         if owner in wanted and len(parts.setdefault(owner, [])) < MAX_SAMPLES:
             pixels, channels = _read(entry, run.record(owner))
             parts[owner].append(pixels)
-    return Found(
+    return SampleSet(
         {name: np.stack(drawn) for name, drawn in parts.items()},
         channels,
         sum(map(bool, owners)),

@@ -35,8 +35,8 @@ def load_images(data: DataConfig) -> list[SourceImage]:
     Raises:
       UserError: with one line that names the file or the key and says what to do.
     """
-    found = find_images(data)
-    images = found.read(range(len(found.ids)))
+    listed = find_images(data)
+    images = listed.read(range(len(listed.ids)))
     check_alike(data, [(image.source, image.pixels.shape, image.channels) for image in images])
     return images
 

@@ -146,7 +146,7 @@ def _without_masks(key: str, root: Path, paths: list[Path]) -> list[Path]:
 
 def _together(root: Path, paths: Sequence[Path]) -> list[ImageFiles]:
     """Returns the images of files: nnU-Net's <case>_0000, <case>_0001 ... are the channels of one."""
-    found: list[ImageFiles] = []
+    images: list[ImageFiles] = []
     in_order = sorted(paths, key=lambda path: (path.parent, path.name))
     for parent, group in itertools.groupby(in_order, lambda path: path.parent):
         files = list(group)
@@ -157,7 +157,7 @@ def _together(root: Path, paths: Sequence[Path]) -> list[ImageFiles]:
             if match := CHANNEL_FILE.fullmatch(stem):
                 cases.setdefault((match["case"], suffix), {})[match["channel"]] = path
         if sum(map(len, cases.values())) == len(files) and (names or parent.name.casefold() in CHANNEL_FOLDERS):
-            found += [dataclasses.replace(_case(root, parent, *key, cases), channels=names) for key in cases]
+            images += [dataclasses.replace(_case(root, parent, *key, cases), channels=names) for key in cases]
             continue
         if _look_like_channels(cases):
             (case, suffix), channels = next(iter(cases.items()))
@@ -168,8 +168,8 @@ def _together(root: Path, paths: Sequence[Path]) -> list[ImageFiles]:
             )
         for path in files:
             name = path.relative_to(root).as_posix()
-            found.append(ImageFiles(printable(name), name, (path,), names))
-    return found
+            images.append(ImageFiles(printable(name), name, (path,), names))
+    return images
 
 
 def _case(root: Path, parent: Path, case: str, suffix: str, cases: Cases) -> ImageFiles:

@@ -200,11 +200,11 @@ def _read_numpy(path: Path, layout: str) -> Picture:
 
 def _image_key(keys: list[str]) -> str:
     arrays = [key for key in keys if key != "channels"]
-    found = [key for key in IMAGE_KEYS if key in arrays] or arrays
-    if not arrays or (len(arrays) > 1 and found == arrays and arrays[0] not in IMAGE_KEYS):
+    candidates = [key for key in IMAGE_KEYS if key in arrays] or arrays
+    if not arrays or (len(arrays) > 1 and candidates == arrays and arrays[0] not in IMAGE_KEYS):
         more = f" and {len(arrays) - 5} more" if len(arrays) > 5 else ""
         raise UserError(f"holds the arrays {', '.join(arrays[:5]) or '(none)'}{more}: name the image's array 'image'")
-    return found[0]
+    return candidates[0]
 
 
 def _text(name: Any) -> str:

@@ -140,12 +140,12 @@ def _trained_on(record: ImageRecord, part: str) -> str:
 
 
 def _existing(path: str) -> Path:
-    found = Path(path)
-    if not found.is_file():
+    existing = Path(path)
+    if not existing.is_file():
         raise UserError(f"{path} is no file: give image files, separated by commas")
-    if not readers.is_image(found):
-        advice = foreign_formats.advice([found]) or ", ".join(sorted(readers.SUFFIXES))
+    if not readers.is_image(existing):
+        advice = foreign_formats.advice([existing]) or ", ".join(sorted(readers.SUFFIXES))
         raise UserError(f"{path} is of no format that is read here: {advice}")
     if re.search(r"[\r\n]", path):
         raise UserError("file names with line breaks cannot be given here: rename the file")
-    return found
+    return existing

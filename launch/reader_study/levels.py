@@ -172,8 +172,8 @@ def _steps(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     once, twice = (np.add.reduceat(counts[1:] == times, starts) for times in (1, 2))
     widest = np.where(seen > 2, np.maximum.reduceat(gaps, starts), 0)  # may be that from a background to a subject
     could = seen - (seen > 2) + once * (once - 1) / (2 * (twice + 1))
-    found = np.where(once >= np.maximum(seen - 1, 2), 0, (np.add.reduceat(gaps, starts) - widest) / could)
-    return np.repeat(found, np.diff(np.append(starts, len(values))))
+    gap_shares = np.where(once >= np.maximum(seen - 1, 2), 0, (np.add.reduceat(gaps, starts) - widest) / could)
+    return np.repeat(gap_shares, np.diff(np.append(starts, len(values))))
 
 
 def _usual_step(fills: Sequence[Fill]) -> float:

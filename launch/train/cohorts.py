@@ -55,10 +55,10 @@ def load_cohorts(config: Config, root: AnyPath, processes: Processes | None = No
         small. It is raised in all processes.
     """
     everyone = processes or Processes()
-    found = everyone.run_on_all(lambda: find_images(config.data))
-    check_same(everyone, config, root, found.ids)
-    own = shares(len(found.ids), everyone.count)[everyone.index]
-    images = everyone.run_on_all(lambda: found.read(own))
+    listed = everyone.run_on_all(lambda: find_images(config.data))
+    check_same(everyone, config, root, listed.ids)
+    own = shares(len(listed.ids), everyone.count)[everyone.index]
+    images = everyone.run_on_all(lambda: listed.read(own))
     parts = everyone.all_gather([image_to_json(record_of(image)) for image in images])
     parts = [[image_from_json(row) for row in part] for part in parts]
     rows = [row for part in parts for row in part]

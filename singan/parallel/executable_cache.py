@@ -130,15 +130,15 @@ def reads() -> Iterator[list[str]]:
     fails when it runs ("NOT_FOUND: Function ... not found", jaxlib 0.10.2). Reads of other threads count too: then a
     program is not kept that could have been.
     """
-    found: list[str] = []
+    cache_reads: list[str] = []
 
     def note(event: str, **_: Any) -> None:
         if event == READ_BY_JAX:
-            found.append(event)
+            cache_reads.append(event)
 
     jax.monitoring.register_event_listener(note)
     try:
-        yield found
+        yield cache_reads
     finally:
         jax.monitoring.unregister_event_listener(note)
 

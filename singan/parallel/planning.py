@@ -221,5 +221,5 @@ def _most(planned: Planned, images: int, budget: int | None) -> int | None:
 
 def _refused_bytes(text: str) -> int | None:
     """Returns the memory that a program would have needed, from the text of the compiler that refused it."""
-    found = re.search(r"(?:Used |required for HLO temporaries \()([\d.]+)([KMGT])", text)
-    return int(float(found[1]) * 1024 ** ("KMGT".index(found[2]) + 1)) if found else None
+    size = re.search(r"(?:Used |required for HLO temporaries \()([\d.]+)([KMGT])", text)
+    return int(float(size[1]) * 1024 ** ("KMGT".index(size[2]) + 1)) if size else None

@@ -52,13 +52,13 @@ def origins(directory: files.AnyPath) -> list[str]:
 
     Those that are damaged are left out. Raises UserError where one cannot be read.
     """
-    found = []
+    digests = []
     with contextlib.suppress(FileNotFoundError), readable(directory):
         for folder in sorted(directory.iterdir(), key=lambda path: path.name):
             if folder.name.isdecimal():
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-                    found.append(str(read_about(folder).get("trained_from", "")))
-    return found
+                    digests.append(str(read_about(folder).get("trained_from", "")))
+    return digests
 
 
 def seal(folder: files.AnyPath) -> None:

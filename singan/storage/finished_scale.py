@@ -115,19 +115,19 @@ def read_finished(
     template = weights_template(spec)
     expected = Expected(origin.ids, {"weights": template}, origin.digest)
 
-    def is_final(found: tuple[int, dict[str, np.ndarray], dict[str, Any]] | None) -> bool:
-        return found is not None and found[2].get("kind") == "weights" and found[2].get("below") == below
+    def is_final(checkpoint: tuple[int, dict[str, np.ndarray], dict[str, Any]] | None) -> bool:
+        return checkpoint is not None and checkpoint[2].get("kind") == "weights" and checkpoint[2].get("below") == below
 
     if training:
         with ScaleCheckpoints(directory, warn, processes) as checkpoints:
-            found = checkpoints.latest(own, expected)
-            if found is not None and is_final(found):
-                checkpoints.keep_only(found[0])
+            checkpoint = checkpoints.latest(own, expected)
+            if checkpoint is not None and is_final(checkpoint):
+                checkpoints.keep_only(checkpoint[0])
     else:
-        found = newest_whole(directory, warn, own, expected, processes)
-    if found is None or not is_final(found):
+        checkpoint = newest_whole(directory, warn, own, expected, processes)
+    if checkpoint is None or not is_final(checkpoint):
         return None
-    _, flat, about = found
+    _, flat, about = checkpoint
     ids = tuple(about["images"])
     held = None if own is None else tuple(name for name in own if name in ids)
     return FinishedScale(ids, dict(about["diverged"]), unflatten(template, flat), dict(about["digests"]), held)

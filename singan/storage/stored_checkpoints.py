@@ -103,8 +103,8 @@ def steps(directory: files.AnyPath) -> list[int]:
     with readable(directory):
         if not directory.exists():
             return []
-        found = ocp.path.step.standard_name_format().find_all(directory)
-        return sorted(one.step for one in found if is_checkpoint(directory / str(one.step)))
+        names = ocp.path.step.standard_name_format().find_all(directory)
+        return sorted(one.step for one in names if is_checkpoint(directory / str(one.step)))
 
 
 def newest_whole(
@@ -133,10 +133,10 @@ def newest_whole(
     everything = processes.run_on_all(lambda: sorted(steps(directory), reverse=True))
     for step in processes.broadcast(everything):
         folder: Any = directory / str(step)
-        found, why = processes.run_on_all(lambda f=folder: _read(f, own, expected, processes.index))
+        checkpoint, why = processes.run_on_all(lambda f=folder: _read(f, own, expected, processes.index))
         reasons = list(filter(None, processes.all_gather(why)))
-        if found and not reasons:
-            return step, *found
+        if checkpoint and not reasons:
+            return step, *checkpoint
         if set_aside is None and not folder.exists():  # by now a training has gone on: see what it has left
             return newest_whole(directory, warn, own, expected, processes)
         kept = f"; kept as {set_aside(step)}" if set_aside else ""

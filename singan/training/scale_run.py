@@ -68,8 +68,8 @@ class ScaleRun:
         """
         directory = self.workdir.checkpoints(self.spec.scale)
         with ScaleCheckpoints(directory, self.observer.warn, self.processes) as checkpoints:
-            found = self._restore(checkpoints)
-            step, states = found if found else (0, self.setup.states())
+            restored = self._restore(checkpoints)
+            step, states = restored if restored else (0, self.setup.states())
             fresh = self.spec.scale == 0 and step == 0
             self.observer.restored(None if fresh else self.spec.scale * self.config.train.steps_per_scale + step)
             inputs = self.setup.inputs()
@@ -89,13 +89,13 @@ class ScaleRun:
 
     def _restore(self, checkpoints: ScaleCheckpoints) -> tuple[int, list[ScaleState]] | None:
         expected = Expected(self.origin.ids, {"state": self.programs.example[1]}, self.origin.digest)
-        found = checkpoints.latest(self.assignment.own, expected)
-        while found and (found[2].get("kind") != "state" or found[2].get("below") != self.below):
-            checkpoints.delete(found[0])  # of another training than the one that is now below
-            found = checkpoints.latest(self.assignment.own, expected)
-        if found is None:
+        checkpoint = checkpoints.latest(self.assignment.own, expected)
+        while checkpoint and (checkpoint[2].get("kind") != "state" or checkpoint[2].get("below") != self.below):
+            checkpoints.delete(checkpoint[0])  # of another training than the one that is now below
+            checkpoint = checkpoints.latest(self.assignment.own, expected)
+        if checkpoint is None:
             return None
-        step, flat, about = found
+        step, flat, about = checkpoint
         if tuple(about["images"]) != self.ids:
             raise UserError(
                 f"{self.workdir.checkpoints(self.spec.scale)} was trained on other images"
