@@ -86,7 +86,7 @@ def find_patients(source: Source) -> Layout:
     # A patient's segmentation may lie in another folder than its images: those with images come first.
     for group in sorted(groups, key=lambda group: (group.case, not group.has_modality(), group.folder)):
         by_name[group.case].append(group)
-    told: set[str] = set()
+    reported: set[str] = set()
     lone: list[_Group] = []  # segmentations without a patient of their name
     named: list[Patient] = []
     for name, same in by_name.items():
@@ -96,7 +96,7 @@ def find_patients(source: Source) -> Layout:
         patient, errors = _patient(name, same, source.path.name)
         named += [patient] if patient else []
         layout.errors += errors
-        told |= {member.place for group in same if errors for _, member in group.files_by_spelling}
+        reported |= {member.place for group in same if errors for _, member in group.files_by_spelling}
     strays = [member for group in lone for _, member in group.files_by_spelling] + unnamed
     layout.notes += _take_strays(named, strays)
     layout.patients = sorted(layout.patients + named, key=lambda patient: patient.name)
@@ -109,10 +109,10 @@ def find_patients(source: Source) -> Layout:
             layout.errors.append(
                 BadExample(group.case, f"none of {', '.join(MODALITIES)} beside its segmentation in {where}")
             )
-            told |= {member.place for _, member in group.files_by_spelling}
+            reported |= {member.place for _, member in group.files_by_spelling}
     if not layout.patients and not layout.errors:
         raise DataError(_nothing_found(source))
-    layout.unused = [member for member in niftis if member.place not in used | told]
+    layout.unused = [member for member in niftis if member.place not in used | reported]
     return layout
 
 

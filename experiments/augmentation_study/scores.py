@@ -58,11 +58,11 @@ def aggregated_jaccard(predicted: Int[Array, "h w"], truth: Int[Array, "h w"]) -
             union = predicted_areas[a] + true_areas[b] - overlap
             best[b] = max(best.get(b, (0.0, 0, 0, 0)), (overlap / union, int(overlap), int(union), int(a)))
     above = sum(overlap for _, overlap, _, _ in best.values())
-    below = sum(union for _, _, union, _ in best.values())
-    below += sum(int(area) for b, area in true_areas.items() if b > 0 and b not in best)
+    denominator = sum(union for _, _, union, _ in best.values())
+    denominator += sum(int(area) for b, area in true_areas.items() if b > 0 and b not in best)
     taken = {a for _, _, _, a in best.values()}
-    below += sum(int(area) for a, area in predicted_areas.items() if a > 0 and a not in taken)
-    return above / below if below else 1.0
+    denominator += sum(int(area) for a, area in predicted_areas.items() if a > 0 and a not in taken)
+    return above / denominator if denominator else 1.0
 
 
 def has_stain(pair: Pair) -> bool:

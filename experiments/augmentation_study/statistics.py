@@ -91,17 +91,17 @@ def headline(comparisons: Sequence[Comparison], metric: str, patient: str) -> st
             continue
         up, down = ([c.size for c in some if c.estimate.verdict == word] for word in ("higher", "lower"))
         even = [c.size for c in some if c.estimate.verdict == "not told apart"]
-        told = []
+        clauses = []
         if up:
-            told.append(f"raised it at n = {_listed(up)}")
+            clauses.append(f"raised it at n = {_listed(up)}")
         if down:
-            told.append(f"lowered it at n = {_listed(down)}")
+            clauses.append(f"lowered it at n = {_listed(down)}")
         if even:
-            told.append(f"made no difference that can be told from chance at n = {_listed(even)}")
+            clauses.append(f"made no difference that can be told from chance at n = {_listed(even)}")
         spread = (
             f"mean differences {min(c.estimate.mean for c in some):+.3f} to {max(c.estimate.mean for c in some):+.3f}"
         )
-        parts.append(f"{words}, synthetic pairs {', '.join(told)} ({spread})")
+        parts.append(f"{words}, synthetic pairs {', '.join(clauses)} ({spread})")
     if not parts:
         return ""
     text = "; ".join(parts)

@@ -216,8 +216,8 @@ def _channels_of(path: str, record: ImageRecord, unknown: Sequence[Sequence[int]
         and (named := [modality(name) for name in picture.channels])
         and set(named) & set(usual)
     ):
-        if absent := [name for name in named if name not in usual]:
-            raise UserError(f"{printable(path)} holds {', '.join(absent)}, which this run does not know: take it out")
+        if missing := [name for name in named if name not in usual]:
+            raise UserError(f"{printable(path)} holds {', '.join(missing)}, which this run does not know: take it out")
         return [usual.index(name) for name in named]
     if count == len(usual):
         return list(range(count))

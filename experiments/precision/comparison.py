@@ -89,10 +89,10 @@ def table_of(rows: Sequence[Row]) -> list[list[str]]:
 def in_short(rows: Sequence[Row], precision: str) -> str:
     """Returns one sentence on all metrics of a precision."""
     verdicts = collections.Counter(shift.verdict if (shift := shifts[precision]) else NOT_SHOWN for _, shifts in rows)
-    told = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     sure = [f for _, shifts in rows if (f := shifts[precision]) and (f.low > 0 or f.high < 0)]
     return (
-        f"{precision}, of {counted(len(rows), 'metric')} beside the seeds' spread: {told};"
+        f"{precision}, of {counted(len(rows), 'metric')} beside the seeds' spread: {counts};"
         f" the interval leaves out 0 in {len(sure)}."
     )
 

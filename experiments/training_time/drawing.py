@@ -49,17 +49,17 @@ def main(argv: list[str]) -> int:
         run = _run(Path(folder))
         (image_id,) = run.ids
         for start in (0, len(run.scales) - 2):
-            told: list[str] = []
+            memory_lines: list[str] = []
 
-            def note(samples: int, memory, told=told) -> None:
-                told.append(f"{memory.total / 2**20:.0f} MiB for {samples} a call")
+            def log_memory(samples: int, memory, memory_lines=memory_lines) -> None:
+                memory_lines.append(f"{memory.total / 2**20:.0f} MiB for {samples} a call")
 
-            def draw(batch: int, start=start, note=note) -> None:
-                for _ in sampling.draw(run, [image_id], DRAWN.value, start, batch=batch, mesh=mesh, planned=note):
+            def draw(batch: int, start=start, log_memory=log_memory) -> None:
+                for _ in sampling.draw(run, [image_id], DRAWN.value, start, batch=batch, mesh=mesh, planned=log_memory):
                     pass
 
             _compare(f"{DRAWN.value} samples of {SIDE.value}x{SIDE.value}x3 from scale {start}", draw, (BATCH, 1))
-            print(f"    memory: {'; '.join(dict.fromkeys(told))}")
+            print(f"    memory: {'; '.join(dict.fromkeys(memory_lines))}")
         inputs = [Input(image_id, f"{i}", np.roll(run.finest(image_id), i, 0)) for i in range(COMPOSITES)]
 
         def inject(together: int) -> None:

@@ -128,10 +128,10 @@ def _about(runs: Sequence[Compared]) -> Part:
 
 def _configuration(runs: Sequence[Compared]) -> Part:
     keys = dict.fromkeys(key for one in runs for key in one.config)
-    absent = object()
+    missing = object()
     rows = []
     for key in keys:
-        held = [one.config.get(key, absent) for one in runs if one.config]
+        held = [one.config.get(key, missing) for one in runs if one.config]
         if any(value != held[0] for value in held[1:]):
             rows.append(Row(key, key, [shown(one.config[key]) if key in one.config else MISSING for one in runs]))
     return Part("config", "", "Configuration, where it differs", rows)

@@ -42,8 +42,8 @@ def sets_in(folder: Path) -> dict[Path, int | None]:
     """Returns the folders of sets in a folder with the start scale of each: start_00, start_01, ..., or itself."""
     if not folder.is_dir():
         raise UserError(f"--samples={printable(str(folder))} is no folder: give the one that launch.sample wrote")
-    below = sorted(path for path in folder.iterdir() if path.is_dir() and _scale_of(path) is not None)
-    return {path: _scale_of(path) for path in below or [folder]}
+    scale_folders = sorted(path for path in folder.iterdir() if path.is_dir() and _scale_of(path) is not None)
+    return {path: _scale_of(path) for path in scale_folders or [folder]}
 
 
 def read_samples(folder: Path, run: Run) -> SampleSet:
@@ -54,7 +54,9 @@ def read_samples(folder: Path, run: Run) -> SampleSet:
     """
     words = list(dict.fromkeys((*run.images[0].channels, "rgb")))
     entries = [
-        entry for entry in image_folders.find(str(folder), "samples", words) if Path(entry.source).suffix != ".json"
+        entry
+        for entry in image_folders.list_entries(str(folder), "samples", words)
+        if Path(entry.source).suffix != ".json"
     ]
     owners = _owners(folder, entries, run)
     wanted = measured_ids(sorted({owner for owner in owners if owner}))

@@ -135,9 +135,9 @@ def compare(real: str, generated: str, layout: str, say: Callable[[str], None]) 
     Raises:
       UserError: a folder is missing or holds no image.
     """
-    samples = image_folders.find(generated, "generated")
+    samples = image_folders.list_entries(generated, "generated")
     words = image_folders.words_of(samples)
-    entries = image_folders.find(real, "real", words)
+    entries = image_folders.list_entries(real, "real", words)
     by_id = dict(zip(unique_ids([_file_name(entry) for entry in entries]), entries, strict=True))
     known = {name.casefold(): name for name in by_id}
     grouped: dict[int, dict[str, list[Entry]]] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launch.images import foreign_formats, readers
 from launch.images.picture import MAX_CHANNELS
-from launch.text import printable, tell
+from launch.text import print_note, printable
 from singan import links
 from singan.errors import UserError
 
@@ -49,7 +49,7 @@ class ImageFiles:
     channels: tuple[str, ...] = ()
 
 
-def find(given: str) -> list[ImageFiles]:
+def find_image_files(given: str) -> list[ImageFiles]:
     """Returns the images that a folder, a file or a glob names, and tells what of a folder is left out.
 
     Raises:
@@ -86,7 +86,7 @@ def find(given: str) -> list[ImageFiles]:
         paths = _without_masks(key, root, paths)
         scans = [other for other in others if not is_likely_mask(other.relative_to(root))]
         if advice := foreign_formats.advice(scans, scans_only=True):
-            tell(f"{key}: not read are {advice}")
+            print_note(f"{key}: not read are {advice}")
     return _together(root, paths)
 
 
@@ -136,7 +136,7 @@ def _without_masks(key: str, root: Path, paths: list[Path]) -> list[Path]:
     if not masks or not images:
         return paths
     pattern = masks[0].parent / f"*{readers.split_suffix(masks[0].name)[1]}"
-    tell(
+    print_note(
         f"{key}: {_files(len(images))} taken as {'images' if len(images) > 1 else 'an image'}, {_some(root, images)};"
         f" {_files(len(masks))} left out, by their names masks, overlays or thumbnails, {_some(root, masks)}: to take"
         f" them too, give a glob such as {printable(str(pattern))!r}"
@@ -162,7 +162,7 @@ def _together(root: Path, paths: Sequence[Path]) -> list[ImageFiles]:
         if _look_like_channels(cases):
             (case, suffix), channels = next(iter(cases.items()))
             shown = ", ".join(printable(f"{case}_{channel}{suffix}") for channel in channels)
-            tell(
+            print_note(
                 f"{shown} and the like are taken as images of their own: where they are the channels of one, put them"
                 " into a folder called imagesTr, as nnU-Net has them"
             )

@@ -103,7 +103,7 @@ def _write(
     mesh: Mesh,
 ) -> None:
     record = claim_workdir(workdir, config, [image], mesh)
-    below, step = "", config.train.steps_per_scale
+    parent_fingerprint, step = "", config.train.steps_per_scale
     for scale, (weights, replay) in enumerate(zip(source.scales, replays, strict=True)):
         tree = {
             "trained": TrainedScale(weights.generator, weights.amplitude),
@@ -112,11 +112,11 @@ def _write(
             "reconstruction_noise": source.reconstruction_noise if scale == 0 else None,
         }
         tree = cohort.stack([tree], 1)
-        extra = {"kind": "weights", "diverged": {}, "below": below, "trained_from": record.origin.digest}
+        extra = {"kind": "weights", "diverged": {}, "below": parent_fingerprint, "trained_from": record.origin.digest}
         with ScaleCheckpoints(workdir.checkpoints(scale), lambda text: print(text, file=sys.stderr)) as checkpoints:
             digests = checkpoints.save(step, tree, (image.id,), extra)
         records.write_done(workdir, scale, digests, {}, record.origin.digest)
-        below = FinishedScale((image.id,), {}, tree, digests).fingerprint
+        parent_fingerprint = FinishedScale((image.id,), {}, tree, digests).fingerprint
     whole = len(source.scales) == len(source.reals)
     record.update(workdir, status="finished" if whole else "imported", diverged={}, imported=dict(replayed))
 

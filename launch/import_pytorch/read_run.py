@@ -183,9 +183,9 @@ def image_of(
     except UserError as error:
         text = str(error).replace("config.data.background", "--background")
         raise UserError(f"{run.folder / 'reals.pth'}: {text}") from None
-    told = {key: replayed[key] for key in ("between_scales", "misfit")} if replayed else {}
+    replay_settings = {key: replayed[key] for key in ("between_scales", "misfit")} if replayed else {}
     names = channels or (COLOURS if count == 3 else tuple(f"channel_{i}" for i in range(count)))
-    return SourceImage(image_id, pixels, names, mapped, "reals.pth", {"imported": "PyTorch SinGAN", **told})
+    return SourceImage(image_id, pixels, names, mapped, "reals.pth", {"imported": "PyTorch SinGAN", **replay_settings})
 
 
 def _levels(pixels: np.ndarray) -> np.ndarray:

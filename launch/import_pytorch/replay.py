@@ -102,10 +102,10 @@ def summary(source: PytorchRun, config: Config, replays: Sequence[Replay]) -> di
 
 
 def _one_scale(spec: ScaleSpec, noise_weight: float):
-    def one(trained: PyTree, noise: PyTree, below: PyTree, real: PyTree, padding: PyTree) -> PyTree:
-        previous, amplitude = below, jnp.ones(())
+    def one(trained: PyTree, noise: PyTree, coarser: PyTree, real: PyTree, padding: PyTree) -> PyTree:
+        previous, amplitude = coarser, jnp.ones(())
         if spec.scale:
-            previous, amplitude = scale_start.open_scale(spec, below, real, noise_weight)
+            previous, amplitude = scale_start.open_scale(spec, coarser, real, noise_weight)
         return scale_start.reconstruct(spec, trained, noise, previous, padding), amplitude
 
     return one

@@ -15,7 +15,7 @@ from launch.tracking.wandb_run import print_warning
 from launch.tracking.writer import open_writer
 from launch.train.cohorts import Cohort
 from launch.train.convolution_choice import form_of_run
-from launch.train.progress import Follower, Report
+from launch.train.progress import Follower, Progress
 from launch.train.trace import ProfilingObserver, profiled
 from launch.workdir_lock.lock import WorkdirLock
 from singan import links
@@ -75,9 +75,9 @@ def _is_whole(config: Config, cohort: Cohort, process_group: ProcessGroup, recor
 def _train(config: Config, cohort: Cohort, process_group: ProcessGroup, record: RunRecord, stop: StopRequest) -> int:
     workdir, images = cohort.workdir, cohort.images
     padding = {image.id: image_padding(config, image.value_map) for image in images}
-    report: Report | Follower | ProfilingObserver = Follower(config, process_group, padding)
+    observer: Progress | Follower | ProfilingObserver = Follower(config, process_group, padding)
     if process_group.processes.first:
-        report = Report(
+        observer = Progress(
             config,
             workdir,
             process_group,
@@ -88,10 +88,10 @@ def _train(config: Config, cohort: Cohort, process_group: ProcessGroup, record: 
     own = [TrainingImage(image.id, image.pixels, padding[image.id]) for image in images]
     code, status = FAILED, "failed"
     try:
-        report = profiled(report, workdir.path, process_group.processes.first)
+        observer = profiled(observer, workdir.path, process_group.processes.first)
         form = form_of_run(record, config, cohort, process_group.mesh)
         scales = trainer.train(
-            config, own, cohort.pyramid, workdir, report, process_group.mesh, form, stop, process_group
+            config, own, cohort.pyramid, workdir, observer, process_group.mesh, form, stop, process_group
         )
         code, status = DONE, "finished"
         lost = {n: f"scale {i}, step {at}" for i, s in enumerate(scales) for n, at in s.diverged.items()}
@@ -113,11 +113,11 @@ def _train(config: Config, cohort: Cohort, process_group: ProcessGroup, record: 
     finally:
         # Neither may hide what ended the training, such as a full disk.
         with contextlib.suppress(UserError) if code == FAILED else contextlib.nullcontext():
-            report.close(code)
+            observer.close(code)
         with contextlib.suppress(UserError) if code == FAILED else contextlib.nullcontext():
             record.update(workdir, status=status)
         if process_group.processes.first:
-            try_write_report(workdir.path, report.warn)
+            try_write_report(workdir.path, observer.warn)
     return code
 
 

@@ -132,15 +132,15 @@ def reads() -> Iterator[list[str]]:
     """
     cache_reads: list[str] = []
 
-    def note(event: str, **_: Any) -> None:
+    def record(event: str, **_: Any) -> None:
         if event == READ_BY_JAX:
             cache_reads.append(event)
 
-    jax.monitoring.register_event_listener(note)
+    jax.monitoring.register_event_listener(record)
     try:
         yield cache_reads
     finally:
-        jax.monitoring.unregister_event_listener(note)
+        jax.monitoring.unregister_event_listener(record)
 
 
 def current() -> ProgramStore | None:

@@ -160,9 +160,9 @@ def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
         co_trained_amplitudes=(one,) * len(spec.co_trained),
     )
     noise = np.zeros((1, *coarsest.size, 1), np.float32) if coarsest.scale == 0 else None
-    below = (variables(spec.generator), variables(spec.critic)) if spec.continues_previous_scale else None
-    older = tuple(variables(spec.at(scale).generator) for scale in spec.co_trained)
-    return inputs, starting_state(spec, 0, "", noise, below, older)
+    inherited = (variables(spec.generator), variables(spec.critic)) if spec.continues_previous_scale else None
+    co_trained = tuple(variables(spec.at(scale).generator) for scale in spec.co_trained)
+    return inputs, starting_state(spec, 0, "", noise, inherited, co_trained)
 
 
 def scale_cost(spec: ScaleSpec, mesh: Mesh, images: int) -> ScaleCost:

@@ -91,7 +91,7 @@ class Processes:
         return result
 
     def run_on_first(self, action: Callable[[], Any]) -> None:
-        """Has process 0 do something, and returns when it is done. Raises in all processes as `together`."""
+        """Has process 0 do something, and returns when it is done. Raises in all processes as `run_on_all`."""
         self.run_on_all(action if self.first else lambda: None)
 
     def _gather_bytes(self, message: bytes) -> list[bytes]:

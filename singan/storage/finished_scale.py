@@ -92,7 +92,7 @@ def read_finished(
     spec: ScaleSpec,
     workdir: Workdir,
     origin: Origin,
-    below: str,
+    parent_fingerprint: str,
     warn: Callable[[str], None],
     process_group: ProcessGroup | None = None,
     training: bool = False,
@@ -101,9 +101,9 @@ def read_finished(
 
     Args:
       origin: of the run; weights of another one are refused.
-      below: the fingerprint of the scale below (`FinishedScale.fingerprint`, '' at scale 0); weights that were trained
-        on other ones do not count.
-      team: of a training over several processes, all of which read: each gets the arrays of its own images.
+      parent_fingerprint: that of the next coarser scale (`FinishedScale.fingerprint`, '' at scale 0); weights that
+        were trained on other ones do not count.
+      process_group: of a training over several processes, all of which read: each gets the arrays of its own images.
       training: whether the caller holds the workdir: what is damaged is then set aside, and older checkpoints of the
         scale, which a kill at its end has left, are removed. Otherwise nothing is changed on disk.
     """
@@ -116,7 +116,11 @@ def read_finished(
     expected = Expected(origin.ids, {"weights": template}, origin.digest)
 
     def is_final(checkpoint: tuple[int, dict[str, np.ndarray], dict[str, Any]] | None) -> bool:
-        return checkpoint is not None and checkpoint[2].get("kind") == "weights" and checkpoint[2].get("below") == below
+        return (
+            checkpoint is not None
+            and checkpoint[2].get("kind") == "weights"
+            and checkpoint[2].get("below") == parent_fingerprint
+        )
 
     if training:
         with ScaleCheckpoints(directory, warn, processes) as checkpoints:
@@ -143,12 +147,12 @@ def all_whole(
     Args:
       first: the spec of scale 0.
     """
-    below, here = "", process_group
+    parent_fingerprint, here = "", process_group
     for scale in range(len(first.pyramid)):
-        finished = read_finished(first.at(scale), workdir, origin, below, warn, here, training=True)
+        finished = read_finished(first.at(scale), workdir, origin, parent_fingerprint, warn, here, training=True)
         if finished is None or process_group.processes.broadcast(read_done(workdir, scale) != finished.digests):
             return False
-        below, here = finished.fingerprint, process_group.of(finished.surviving)
+        parent_fingerprint, here = finished.fingerprint, process_group.of(finished.surviving)
     return True
 
 

@@ -85,8 +85,8 @@ def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None
     origin = origin_of(config, {image.id: image.digest for image in images})
     scales: list[FinishedScale] = []
     while len(scales) < len(pyramid):
-        below = scales[-1].fingerprint if scales else ""
-        finished = read_finished(spec.at(len(scales)), workdir, origin, below, warn)
+        parent_fingerprint = scales[-1].fingerprint if scales else ""
+        finished = read_finished(spec.at(len(scales)), workdir, origin, parent_fingerprint, warn)
         if finished is None:
             break
         scales.append(finished)

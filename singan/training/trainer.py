@@ -98,9 +98,9 @@ class _Training:
 
     def read(self, scale: int, finished: Sequence[FinishedScale], here: ProcessGroup) -> FinishedScale | None:
         """Returns the scale as it lies on disk, or None where it is not finished, damaged, or of other scales below."""
-        below = finished[-1].fingerprint if finished else ""
+        parent_fingerprint = finished[-1].fingerprint if finished else ""
         return read_finished(
-            self.spec.at(scale), self.workdir, self.origin, below, self.observer.warn, here, training=True
+            self.spec.at(scale), self.workdir, self.origin, parent_fingerprint, self.observer.warn, here, training=True
         )
 
     def train_scale(

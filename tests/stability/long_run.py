@@ -23,7 +23,6 @@ from launch import runtime
 from launch.images.find import load_images
 from launch.run_record import claim_workdir
 from launch.tracking.writer import open_writer
-from launch.train.progress import Report
 from singan import files
 from singan.config import parse, to_mapping
 from singan.model.convolution import form_for
@@ -50,7 +49,7 @@ class Reading:
     milliseconds: float  # per step, median of the ten chunks before
 
 
-class Watched(Report):
+class Watched(Progress):
     """The observer of launch.train, which also reads the process's memory after chosen steps."""
 
     def __init__(self, *arguments, at: tuple[int, ...]):

@@ -113,7 +113,7 @@ def test_the_page_does_not_hang_on_the_truth():
     entries = [Entry(f"secret{i}", (), (), None, i % 2) for i in range(12)]
     choice = design.choose(entries, entries, "single", 0, 4, 0)
     planes = list(np.random.default_rng(0).integers(0, 999, (24, 2, 8, 8)).astype(np.uint16))
-    made = match_images.Alike(planes[:12], planes[12:], ("t1", "t2"), (999, 999), "")
+    made = match_images.MatchedImages(planes[:12], planes[12:], ("t1", "t2"), (999, 999), "")
     study = design.arrange(choice, made, "single", b"secret")
     other = {"real": "generated", "generated": "real"}
     turned = [
