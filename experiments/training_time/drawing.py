@@ -21,7 +21,7 @@ from launch import cli, runtime
 from launch.images.find import load_images
 from launch.samples import writers
 from singan.config import parse
-from singan.model.convolution import form_for
+from singan.model.convolution import conv_impl_for
 from singan.model.noise import image_key_data
 from singan.model.pyramid import plan
 from singan.model.scale_start import starting_noise
@@ -108,7 +108,7 @@ def _write(run: Run, image_id: str, form: str, folder: Path, mesh) -> None:
 def _run(folder: Path) -> Run:
     config = parse({"data": {"num_crops": 1, "crop_size": SIDE.value}})
     (image,) = load_images(config.data)
-    spec = make_spec(config, plan(SIDE.value, SIDE.value, config.pyramid), 3, form_for(jax.default_backend()))
+    spec = make_spec(config, plan(SIDE.value, SIDE.value, config.pyramid), 3, conv_impl_for(jax.default_backend()))
     workdir = Workdir(folder / "run")
     write_image(workdir, image.id, image.pixels)
     shape = (SIDE.value, SIDE.value, 3)

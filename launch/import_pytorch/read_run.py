@@ -107,10 +107,10 @@ def config_of(run: PytorchRun) -> Config:
     return parse(mapping)
 
 
-def spec_of(run: PytorchRun, config: Config, form: str = "direct") -> ScaleSpec:
-    """Returns the spec of scale 0; form: the convolution's (convolution.FORMS)."""
+def spec_of(run: PytorchRun, config: Config, conv_impl: str = "direct") -> ScaleSpec:
+    """Returns the spec of scale 0; conv_impl: one of convolution.CONV_IMPLS."""
     height, width, channels = run.reals[-1].shape
-    return make_spec(config, plan(height, width, config.pyramid, str(config.method.resize_border)), channels, form)
+    return make_spec(config, plan(height, width, config.pyramid, str(config.method.resize_border)), channels, conv_impl)
 
 
 def check_weights(run: PytorchRun, config: Config) -> None:

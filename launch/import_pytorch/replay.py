@@ -17,7 +17,7 @@ from launch.images.source_image import SourceImage
 from launch.import_pytorch.read_run import PytorchRun, spec_of
 from singan.config import Config
 from singan.model import scale_start
-from singan.model.convolution import form_for
+from singan.model.convolution import conv_impl_for
 from singan.model.spec import ScaleSpec
 from singan.model.state import TrainedScale
 from singan.parallel import cohort
@@ -50,7 +50,7 @@ def choose_rule(source: PytorchRun, config: Config, image: SourceImage, mesh: Me
 
 def replay(source: PytorchRun, config: Config, image: SourceImage, mesh: Mesh) -> list[Replay]:
     """Returns what each scale makes of z*, from the coarsest on."""
-    spec = spec_of(source, config, form_for(mesh.devices.flat[0].platform))
+    spec = spec_of(source, config, conv_impl_for(mesh.devices.flat[0].platform))
     padding = image_padding(config, image.value_map)
     made, replays = np.zeros((1, *spec.size, spec.channels), np.float32), []
     for scale, weights in enumerate(source.scales):
