@@ -76,6 +76,7 @@ def test_the_table_of_this_machine(commands, tmp_path, monkeypatch):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_what_cannot_be_planned_is_refused(commands):
     config = f"--config={commands.config}"
     assert_refused(commands.run("aot", config, "--topology=here", "--scales=0,2", *TINY), "no scale '2'", "0 to 1")
@@ -114,6 +115,7 @@ for images in (64, 128):
 
 @pytest.mark.tpu_aot
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_tpu_program_has_no_collectives_and_memory_linear_in_images():
     pytest.importorskip("libtpu")
     # In a process of its own: libtpu leaves its signal handlers in whatever loads it.

@@ -204,6 +204,7 @@ def test_a_reader_study_takes_no_image_from_elsewhere(tmp_path, capfd):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_picture_from_elsewhere_does_not_come_into_a_comparison(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
