@@ -61,7 +61,10 @@ def claim_workdir(
     processes: Processes | None = None,
     rows: Sequence[ImageRecord] = (),
 ) -> RunRecord:
-    """Makes the workdir that of this run, or finds that it is; returns its run record, marked as running.
+    """Claims the workdir for this run: an empty one is set up, one that holds this run is checked and gone on with.
+
+    Writes config.json, images.json, the pixels of the training images and run.json with a new start, and returns the
+    run record, with the status 'running'.
 
     Args:
       images: those of this process, which writes their pixels.
@@ -70,7 +73,7 @@ def claim_workdir(
 
     Raises:
       UserError: the workdir holds a run with another training configuration (the keys are named) or other images, or
-        one that cannot be told to be the same.
+        too little is left of its records to know that it is this run.
     """
     processes = processes or Processes()
     rows = rows or [record_of(image) for image in images]

@@ -1,4 +1,4 @@
-"""Which files below config.data.path are training images: what is left out, and what belongs together, is told."""
+"""Lists the training images below config.data.path, joins the channel files of an image, prints what is left out."""
 
 import dataclasses
 import glob
@@ -50,7 +50,7 @@ class ImageFiles:
 
 
 def find_image_files(given: str) -> list[ImageFiles]:
-    """Returns the images that a folder, a file or a glob names, and tells what of a folder is left out.
+    """Returns the images that a folder, a file or a glob names; prints which files of a folder it leaves out.
 
     Raises:
       UserError: there is no such path, no image in it, or a channel of an image is missing.
@@ -130,7 +130,7 @@ def is_likely_mask(name: Path) -> bool:
 
 
 def _without_masks(key: str, root: Path, paths: list[Path]) -> list[Path]:
-    """Returns the paths that are no masks by their names, all where none else is there; tells which are which."""
+    """Returns the paths whose names do not say mask, or all where every name does; prints which it took for masks."""
     masks = [path for path in paths if is_likely_mask(path.relative_to(root))]
     images = [path for path in paths if path not in set(masks)]
     if not masks or not images:

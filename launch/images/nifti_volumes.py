@@ -94,12 +94,12 @@ def _usable(affine: np.ndarray, flat: bool) -> np.ndarray:
 
 
 def fullest(volume: Volume, marked: np.ndarray | None = None) -> int:
-    """Returns the index of the slice with the most voxels that are no background; of several the middlemost.
+    """Returns the index of the slice along volume.axis with the most foreground; on a tie, the one nearest the middle.
 
-    The background is the value of most of the volume's border, else 0.
+    A voxel is foreground where it differs from the value that most of the volume's border has (0 if none prevails).
 
     Args:
-      marked: bool [number of slices]: only these are considered.
+      marked: bool [number of slices], the slices to choose from; None for all.
     """
     slices = np.moveaxis(volume.voxels, volume.axis, 0)
     background = _border_values(volume.voxels)

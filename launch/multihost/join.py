@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 from absl import flags
 
-from launch.multihost.abort_message import NativeOutput
+from launch.multihost.abort_message import AbortMessage
 from launch.multihost.peers import JOIN_TIMEOUT, Peers, Prefixed
 from singan.errors import UserError
 from singan.parallel.processes import Agreed, Processes
@@ -37,7 +37,7 @@ def joined() -> Iterator[tuple[Processes, Peers | None]]:
         return
     peers = Peers(*place)
     index, count = peers.index, peers.count
-    output = NativeOutput(peers.on_fatal)
+    output = AbortMessage(peers.on_fatal)
     if index:  # what happens is told by process 0; of the others one hears only what is wrong
         sys.stderr = Prefixed(sys.stderr, peers.prefix)
         sys.stdout = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115

@@ -1,4 +1,4 @@
-"""What a training would be, told without training: launch.train --plan."""
+"""Prints what a training would take without training it: launch.train --plan."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The training of one cohort as a command does it: its workdir claimed, everything told, an exit code at the end."""
+"""Trains one cohort for launch.train: claims its workdir, trains, reports, and returns an exit code."""
 
 import contextlib
 import sys

@@ -42,7 +42,7 @@ READ_BY_JAX = "/jax/compilation_cache/cache_hits"  # JAX's own event
 KEPT_DAYS = 30  # that the programs of other source are kept
 
 
-class ProgramStore:
+class ExecutableCache:
     """The programs of one directory and of this source; every failure to read or to write is a program not kept."""
 
     def __init__(self, directory: Path):
@@ -143,11 +143,11 @@ def reads() -> Iterator[list[str]]:
         jax.monitoring.unregister_event_listener(record)
 
 
-def current() -> ProgramStore | None:
+def current() -> ExecutableCache | None:
     """Returns the store beside JAX's cache, or None where that is off."""
     directory = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     on = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
-    return ProgramStore(Path(directory)) if directory and on and not files.is_bucket(directory) else None
+    return ExecutableCache(Path(directory)) if directory and on and not files.is_bucket(directory) else None
 
 
 def key(name: tuple[Any, ...], mesh: Mesh, arguments: PyTree, precision: str, options: dict[str, Any]) -> str:

@@ -144,7 +144,7 @@ def plan_group(images: int, device: Any, compile: Callable[[int], Any], wanted: 
 
 
 def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
-    """Returns (inputs, state) of one image at a scale, of the right shapes and of no meaning."""
+    """Returns (inputs, state) of one image at a scale with the right shapes and types, and placeholder values."""
     rng = np.random.default_rng(0)
     variables = lambda network: initial_variables(network, spec.channels, rng)  # noqa: E731
     coarsest = spec.at(spec.scale - len(spec.co_trained))

@@ -56,12 +56,12 @@ class FinishedScale:
 def trained_scales(finished: Sequence[FinishedScale], ids: Sequence[str]) -> tuple[TrainedScale, ...]:
     """Returns the trained scales of the named images, coarsest first, each with its newest generator.
 
-    The only place that knows where that lies. In the sequential schedule a scale's generator is the one that it left
-    itself; in the concurrent one it is that of the last finished scale at which it trained on. A scale's amplitude is
-    always its own.
+    In the sequential schedule a scale's own checkpoint holds its generator. In the concurrent schedule a generator goes
+    on training at finer scales, so the checkpoint of the last of those scales holds its newest weights. A scale's noise
+    amplitude always comes from its own checkpoint. No other function needs to know this.
 
     Args:
-      finished: scales 0, 1, ... of a run, as many as are wanted of it.
+      finished: scales 0, 1, ... of a run, up to the finest one wanted.
       ids: images that all of them have; the leading axis of the result is in their order.
     """
     rows = [scale.rows(ids) for scale in finished]

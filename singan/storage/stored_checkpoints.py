@@ -1,9 +1,9 @@
-"""Reading the checkpoints of a scale without changing anything on disk, and telling damage from all that is not.
+"""Reads the checkpoints of a scale, changes nothing on disk, and tells a damaged checkpoint from one it cannot read.
 
-A checkpoint is damaged where every file of it can be read, yet the bytes are not those that were written: the digest of
-a file or of the arrays does not hold, or, in an older one without digests of its files, nothing can be made of them. A
-file that cannot be read, and one that is whole but of another Orbax's format, are no damage: they are told as what they
-are.
+A checkpoint is damaged when all its files can be read but hold other bytes than were written: the digest of a file or
+of the arrays does not match. Older checkpoints have no digests of files; they are damaged when Orbax cannot load them.
+Two cases are no damage, and raise an error that says what they are: a file without permission or on a failing disk, and
+a whole checkpoint in another version of Orbax's format.
 """
 
 import asyncio
