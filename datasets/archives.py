@@ -115,7 +115,7 @@ class Source:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
 
-    def found(self, limit: int = 5) -> str:
+    def contents(self, limit: int = 5) -> str:
         """Returns what lies at `path` in a few words, for the message that it is the wrong place."""
         names = [member.place for member in self.members] + self.others
         if not names:

@@ -19,7 +19,7 @@ from launch.results.text_table import text_table
 from singan import files
 from singan.config import to_mapping
 from singan.errors import UserError
-from singan.model.convolution import FORMS, form_for
+from singan.model.convolution import CONV_IMPLS, conv_impl_for
 from singan.model.pyramid import plan
 from singan.model.spec import make_spec
 from singan.parallel.cohort import image_mesh
@@ -34,7 +34,9 @@ HEIGHT = flags.DEFINE_integer("height", 240, "Of the images, pixels.", lower_bou
 WIDTH = flags.DEFINE_integer("width", 240, "Of the images, pixels.", lower_bound=1)
 CHANNELS = flags.DEFINE_integer("channels", 3, "Of the images.", lower_bound=1)
 SCALES = flags.DEFINE_list("scales", [], "Such as 0,4,9; all where not given.")
-FORM = flags.DEFINE_enum("form", None, FORMS, "Of the convolutions, instead of the platform's; direct: one by one.")
+CONV_IMPL = flags.DEFINE_enum(
+    "form", None, CONV_IMPLS, "Of the convolutions, instead of the platform's; direct: one by one."
+)
 OUT = flags.DEFINE_string("out", "", "JSON file to write the table to.")
 
 DONE, TALKING = 0, 1
@@ -51,14 +53,14 @@ def main(argv: list[str]) -> int:
     scales = _chosen_scales(len(pyramid))
     mesh = _mesh(TOPOLOGY.value, IMAGES.value)
     device = mesh.devices.flat[0]
-    form = FORM.value or form_for(device.platform)
-    if form == "direct":  # with it a program maps images one after another
+    conv_impl = CONV_IMPL.value or conv_impl_for(device.platform)
+    if conv_impl == "direct":  # with it a program maps images one after another
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, group_size=1))
-    first = make_spec(config, pyramid, CHANNELS.value, form)
+    first = make_spec(config, pyramid, CHANNELS.value, conv_impl)
     height, width, channels = shape = HEIGHT.value, WIDTH.value, CHANNELS.value
     print(
         f"{IMAGES.value} images of {height}x{width}x{channels} on {mesh.size} x {device.device_kind} ({TOPOLOGY.value})"
-        f", precision {config.train.precision}, form {form}\n{_lines([line.split('|') for line in HEAD])}",
+        f", precision {config.train.precision}, form {conv_impl}\n{_lines([line.split('|') for line in HEAD])}",
         flush=True,
     )
     costs = []
@@ -71,7 +73,7 @@ def main(argv: list[str]) -> int:
             "topology": TOPOLOGY.value,
             "images": IMAGES.value,
             "shape": shape,
-            "form": form,
+            "form": conv_impl,
             "config": to_mapping(config),
         }
         rows = [dataclasses.asdict(cost) for cost in costs]
@@ -88,9 +90,9 @@ def _mesh(topology: str, images: int) -> Mesh:
         mesh = runtime.start_jax(images)
         jax.config.update("jax_enable_compilation_cache", False)  # what is told is how long compiling takes
         return mesh
-    found = find_topology(topology)
+    devices = find_topology(topology)
     jax.config.update("jax_platforms", "cpu")  # a TPU that is there is left to whoever uses it
-    return image_mesh(devices_of(found)[:images])
+    return image_mesh(devices_of(devices)[:images])
 
 
 def _chosen_scales(count: int) -> list[int]:

@@ -42,7 +42,7 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
 
     What the user can put right (flags, the config, UserError) is one line on stderr and exit code 2; the traceback is
     shown with --debug only. Any other exception keeps its traceback and exits with 1. Output that cannot be written
-    ends no command (launch/streams.py); results that a full disk did not take are told by exit code 1.
+    ends no command (launch/streams.py); results that did not fit on a full disk give exit code 1.
 
     Args:
       main: takes the command line without its flags, [program, arguments...].

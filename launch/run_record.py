@@ -61,7 +61,10 @@ def claim_workdir(
     processes: Processes | None = None,
     rows: Sequence[ImageRecord] = (),
 ) -> RunRecord:
-    """Makes the workdir that of this run, or finds that it is; returns its run record, marked as running.
+    """Claims the workdir for this run: an empty one is set up, one that holds this run is checked and gone on with.
+
+    Writes config.json, images.json, the pixels of the training images and run.json with a new start, and returns the
+    run record, with the status 'running'.
 
     Args:
       images: those of this process, which writes their pixels.
@@ -70,7 +73,7 @@ def claim_workdir(
 
     Raises:
       UserError: the workdir holds a run with another training configuration (the keys are named) or other images, or
-        one that cannot be told to be the same.
+        too little is left of its records to know that it is this run.
     """
     processes = processes or Processes()
     rows = rows or [record_of(image) for image in images]
@@ -212,11 +215,11 @@ def changes(starts: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     before, now = starts[-2:]
     kinds = [str(start.get("devices", "")).partition(" x ")[2] for start in (before, now)]
-    found = [f"device {kinds[0]}, now {kinds[1]}"] if kinds[0] != kinds[1] else []
+    differences = [f"device {kinds[0]}, now {kinds[1]}"] if kinds[0] != kinds[1] else []
     versions = [dict(start.get("versions", {})).get("jaxlib") for start in (before, now)]
     if versions[0] != versions[1]:
-        found.append(f"jaxlib {versions[0]}, now {versions[1]}")
-    return found + processor.differences(before.get("cpu", {}), now.get("cpu", {}))
+        differences.append(f"jaxlib {versions[0]}, now {versions[1]}")
+    return differences + processor.differences(before.get("cpu", {}), now.get("cpu", {}))
 
 
 def _git_commit() -> str:

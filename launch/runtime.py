@@ -72,12 +72,12 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal_name = ""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+            signal.signal(number, self._record_signal)
 
     def __call__(self) -> bool:
         return bool(self.signal_name)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signal_name and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name

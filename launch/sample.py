@@ -56,8 +56,10 @@ def main(argv: list[str]) -> int:
         folder = files.make_directory(out / f"start_{scale:02d}")
         measured = measure.Collector(ids if CARD.value else ())
         with writers.open_writer(FORMAT.value, folder, records, NUM_SAMPLES.value, scale) as writer:
-            tell, count = _tell_memory(scale), NUM_SAMPLES.value
-            batches = sampling.draw(run, ids, count, scale, size, SEED.value, BATCH.value, mesh, tell, temperature)
+            log_memory, count = _memory_logger(scale), NUM_SAMPLES.value
+            batches = sampling.draw(
+                run, ids, count, scale, size, SEED.value, BATCH.value, mesh, log_memory, temperature
+            )
             for batch in batches:
                 pairs = zip(batch.ids, batch.pixels, strict=True)
                 pixels = [texture.styled(run, name, drawn, STYLE.value, SEED.value) for name, drawn in pairs]
@@ -74,11 +76,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _tell_memory(scale: int):
-    def tell(samples: int, memory: Memory) -> None:
+def _memory_logger(scale: int):
+    def log_memory(samples: int, memory: Memory) -> None:
         print(f"start scale {scale}: {samples} samples a call, {memory.total / 2**20:.0f} MiB on each device")
 
-    return tell
+    return log_memory
 
 
 if __name__ == "__main__":

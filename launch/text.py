@@ -36,6 +36,6 @@ def described(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def tell(note: str) -> None:
+def print_note(text: str) -> None:
     """Prints what a command does otherwise than its user may think, as one line on stderr."""
-    print(f"note: {one_line(note)}", file=sys.stderr)
+    print(f"note: {one_line(text)}", file=sys.stderr)

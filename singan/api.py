@@ -120,8 +120,8 @@ class TrainedRun(run.Run):
 
 def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None] = lambda text: None) -> TrainedRun:
     """Returns the run of a working directory with all scales that are finished so far; see run.load_run."""
-    found = run.load_run(path, form, warn)
-    return TrainedRun(**{field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
+    trained_run = run.load_run(path, form, warn)
+    return TrainedRun(**{field.name: getattr(trained_run, field.name) for field in dataclasses.fields(trained_run)})
 
 
 def _blended(result: manipulation.Result) -> np.ndarray:

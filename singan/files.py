@@ -98,11 +98,11 @@ def make_directory(path: str | os.PathLike) -> AnyPath:
     Raises:
       UserError: it cannot be made.
     """
-    found = as_path(path)
+    directory = as_path(path)
     if not is_bucket(path):
         with named_os_errors(path):
-            found.mkdir(parents=True, exist_ok=True)
-    return found
+            directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:

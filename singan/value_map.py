@@ -219,12 +219,12 @@ def _ranges(
     channels = values.shape[-1]
     if isinstance(value_range, str) and value_range.strip().lower() == "auto":
         limits = type_range(values, dtype)
-        found = [(limits, "type") if limits else (_own_range(values[..., c]), "image") for c in range(channels)]
+        ranges = [(limits, "type") if limits else (_own_range(values[..., c]), "image") for c in range(channels)]
         if limits and dtype.kind == "f":
             for c in range(channels):
                 if 0 < np.ptp(values[..., c]) < NARROW * (limits[1] - limits[0]):
-                    found[c] = (_own_range(values[..., c]), "image")
-        pairs, rules = zip(*found, strict=True)
+                    ranges[c] = (_own_range(values[..., c]), "image")
+        pairs, rules = zip(*ranges, strict=True)
         return tuple(low for low, _ in pairs), tuple(high for _, high in pairs), rules
     if value_range in ("volume", "percentile"):
         raise UserError(
@@ -260,14 +260,14 @@ def used_ranges(image: np.ndarray, value_map: ValueMap) -> list[tuple[float, flo
     Where that is little of the map's low..high, the channel has hardly any contrast left in [-1, 1]. A channel of two
     values or less, such as a drawn mask, has its whole range.
     """
-    found = []
+    ranges = []
     for c, background in enumerate(value_map.background):
         channel = np.clip(np.asarray(image[..., c], np.float64), value_map.low[c], value_map.high[c])
         subject = channel[channel != background] if background is not None else channel
         two = subject.size == 0 or ((subject == subject.min()) | (subject == subject.max())).all()
         low, high = (value_map.low[c], value_map.high[c]) if two else np.percentile(subject, (0.5, 99.5))
-        found.append((float(low), float(high)))
-    return found
+        ranges.append((float(low), float(high)))
+    return ranges
 
 
 def _own_range(channel: np.ndarray) -> tuple[float, float]:
@@ -295,9 +295,9 @@ def backgrounds(clipped: np.ndarray, background: Any) -> tuple[float | None, ...
 def _border_value(channel: np.ndarray) -> float | None:
     ring = np.ones(channel.shape, bool)
     ring[1:-1, 1:-1] = False
-    found, counts = np.unique(channel[ring], return_counts=True)
+    values, counts = np.unique(channel[ring], return_counts=True)
     most = counts.argmax()
-    return float(found[most]) if counts[most] >= BACKGROUND_SHARE * ring.sum() else None
+    return float(values[most]) if counts[most] >= BACKGROUND_SHARE * ring.sum() else None
 
 
 def _numbers(given: Any, key: str, wanted: str) -> tuple[Any, ...]:

@@ -51,7 +51,7 @@ class Builder(StreamingBuilder):
     def __init__(self, *, image_dtype: Any = None, labels: str | None = None, **kwargs):
         self._image_dtype = image_dtype
         self.labels_asked = labels or ""
-        self._found = None
+        self._layout = None
         super().__init__(**kwargs)
         if self._dimensions == 2:
             self.INDEX_COLUMNS = (*self.INDEX_COLUMNS, "slice_index")
@@ -122,23 +122,23 @@ class Builder(StreamingBuilder):
             }
         return tfds.features.FeaturesDict(features)
 
-    def _find_patients(self) -> layout.Found:
+    def _find_patients(self) -> layout.Layout:
         # Asked for by _info and again by _split_generators: a download has thousands of files, sort them once.
-        if self._found is None or self._found[0] is not self.source:
-            self._found = (self.source, layout.find_patients(self.opened()))
-        return self._found[1]
+        if self._layout is None or self._layout[0] is not self.source:
+            self._layout = (self.source, layout.find_patients(self.opened()))
+        return self._layout[1]
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        found = self._find_patients()
-        for error in found.errors:
+        layout = self._find_patients()
+        for error in layout.errors:
             self.bad_example(error)
-        self.report.notes.extend(found.notes)
-        self.report.unused.extend(member.place for member in found.unused)
-        self.report.labels.extend(each.to_json() for each in numbering.decide(found.patients, self.labels_asked))
+        self.report.notes.extend(layout.notes)
+        self.report.unused.extend(member.place for member in layout.unused)
+        self.report.labels.extend(each.to_json() for each in numbering.decide(layout.patients, self.labels_asked))
         return {
-            split: self._generate_examples([patient for patient in found.patients if patient.split == split], split)
+            split: self._generate_examples([patient for patient in layout.patients if patient.split == split], split)
             for split in ("train", "validation", "test")
-            if any(patient.split == split for patient in found.patients)
+            if any(patient.split == split for patient in layout.patients)
         }
 
     def _generate_examples(self, patients, split) -> Iterator[tuple[str, dict[str, Any]]]:

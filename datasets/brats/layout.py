@@ -22,7 +22,7 @@ _CONVERTERS = {
 
 
 @dataclasses.dataclass
-class Found:
+class Layout:
     """What lies in a download.
 
     Attributes:
@@ -44,11 +44,11 @@ class _Group:
 
     folder: str
     case: str
-    found: list[tuple[str, Member]] = dataclasses.field(default_factory=list)  # spelling, file
+    files_by_spelling: list[tuple[str, Member]] = dataclasses.field(default_factory=list)  # spelling, file
     dashes: bool = False
 
     def kinds(self) -> set[str]:
-        return {KIND_OF[spelling] for spelling, _ in self.found}
+        return {KIND_OF[spelling] for spelling, _ in self.files_by_spelling}
 
     def has_modality(self) -> bool:
         return bool(self.kinds() & set(MODALITIES))
@@ -56,7 +56,7 @@ class _Group:
     def files(self) -> dict[str, Member]:
         """Returns a file for each kind; of several spellings the one that comes first in names.SYNONYMS."""
         files: dict[str, tuple[str, Member]] = {}
-        for spelling, member in sorted(self.found, key=lambda file: list(KIND_OF).index(file[0])):
+        for spelling, member in sorted(self.files_by_spelling, key=lambda file: list(KIND_OF).index(file[0])):
             taken, other = files.setdefault(KIND_OF[spelling], (spelling, member))
             if taken == spelling and other is not member:
                 kind = KIND_OF[spelling]
@@ -70,23 +70,23 @@ def wanted(path: str) -> bool:
     return stem(name) != "" or name.lower() == task_folders.DATASET_JSON
 
 
-def find_patients(source: Source) -> Found:
+def find_patients(source: Source) -> Layout:
     """Sorts the files of a download into patients.
 
     Raises:
       DataError: No patient is found, or a dataset.json cannot be used.
     """
     niftis = [member for member in source.members if stem(member.name)]
-    found = Found()
-    found.patients, found.notes = task_folders.find_patients(source.members)
-    in_tasks = {member.place for patient in found.patients for member in patient.files.values()}
+    layout = Layout()
+    layout.patients, layout.notes = task_folders.find_patients(source.members)
+    in_tasks = {member.place for patient in layout.patients for member in patient.files.values()}
     groups, unnamed = _grouped([member for member in niftis if member.place not in in_tasks])
     _name_after_folders([group for group in groups if not group.case], stem(source.path.name) or source.path.name)
     by_name: dict[str, list[_Group]] = collections.defaultdict(list)
     # A patient's segmentation may lie in another folder than its images: those with images come first.
     for group in sorted(groups, key=lambda group: (group.case, not group.has_modality(), group.folder)):
         by_name[group.case].append(group)
-    told: set[str] = set()
+    reported: set[str] = set()
     lone: list[_Group] = []  # segmentations without a patient of their name
     named: list[Patient] = []
     for name, same in by_name.items():
@@ -95,23 +95,25 @@ def find_patients(source: Source) -> Found:
             continue
         patient, errors = _patient(name, same, source.path.name)
         named += [patient] if patient else []
-        found.errors += errors
-        told |= {member.place for group in same if errors for _, member in group.found}
-    strays = [member for group in lone for _, member in group.found] + unnamed
-    found.notes += _take_strays(named, strays)
-    found.patients = sorted(found.patients + named, key=lambda patient: patient.name)
-    used = {member.place for patient in found.patients for member in patient.files.values()}
+        layout.errors += errors
+        reported |= {member.place for group in same if errors for _, member in group.files_by_spelling}
+    strays = [member for group in lone for _, member in group.files_by_spelling] + unnamed
+    layout.notes += _take_strays(named, strays)
+    layout.patients = sorted(layout.patients + named, key=lambda patient: patient.name)
+    used = {member.place for patient in layout.patients for member in patient.files.values()}
     for group in lone:
-        if not used & {member.place for _, member in group.found} and not _extends(group.case, by_name, lone):
+        if not used & {member.place for _, member in group.files_by_spelling} and not _extends(
+            group.case, by_name, lone
+        ):
             where = group.folder or "the top folder"
-            found.errors.append(
+            layout.errors.append(
                 BadExample(group.case, f"none of {', '.join(MODALITIES)} beside its segmentation in {where}")
             )
-            told |= {member.place for _, member in group.found}
-    if not found.patients and not found.errors:
+            reported |= {member.place for _, member in group.files_by_spelling}
+    if not layout.patients and not layout.errors:
         raise DataError(_nothing_found(source))
-    found.unused = [member for member in niftis if member.place not in used | told]
-    return found
+    layout.unused = [member for member in niftis if member.place not in used | reported]
+    return layout
 
 
 def _grouped(niftis: Sequence[Member]) -> tuple[list[_Group], list[Member]]:
@@ -129,7 +131,7 @@ def _grouped(niftis: Sequence[Member]) -> tuple[list[_Group], list[Member]]:
             continue
         case, separator, spelling = named
         group = groups.setdefault((folder, case), _Group(folder, case))
-        group.found.append((spelling, member))
+        group.files_by_spelling.append((spelling, member))
         group.dashes |= separator == "-"
     return list(groups.values()), unnamed
 
@@ -157,7 +159,7 @@ def _patient(name: str, same: Sequence[_Group], top: str) -> tuple[Patient | Non
         if patient is None:
             folders = [top, *parts_of(group.folder)]
             # t1c and t2w are no sign: UCSF, numbered as until 2021, has them too.
-            new = group.dashes or any(spelling in ("t1n", "t2f") for spelling, _ in group.found)
+            new = group.dashes or any(spelling in ("t1n", "t2f") for spelling, _ in group.files_by_spelling)
             patient = Patient(
                 name=name,
                 folder=group.folder,
@@ -207,6 +209,6 @@ def _nothing_found(source: Source) -> str:
     return (
         f"no BraTS patient in {source.path}: looked for files such as Brats18_X_t1.nii.gz, "
         "BraTS2021_00000_flair.nii.gz, BraTS-GLI-00000-000-t2f.nii.gz or X/t1.nii.gz (.nii too), and for imagesTr of "
-        f"MSD and nnU-Net, in folders, zip or tar; {source.found()}. "
+        f"MSD and nnU-Net, in folders, zip or tar; {source.contents()}. "
         + ("; ".join(hints) if hints else "datasets/brats/README.md lists the names that are understood")
     )

@@ -87,8 +87,8 @@ def label_table(image: nib.Nifti1Image) -> LabelTable | None:
     for extension in header.extensions:
         if extension.get_code() == _COMMENT:
             try:
-                found = json.loads(bytes(extension.get_content()).rstrip(b"\0"))
-                name, meaning = found["label_table"], found["labels"].items()
+                table = json.loads(bytes(extension.get_content()).rstrip(b"\0"))
+                name, meaning = table["label_table"], table["labels"].items()
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 continue  # a comment of somebody else's
             return from_names(str(name), {int(value): str(text) for value, text in meaning})

@@ -205,10 +205,10 @@ _RULES = {
 
 def _threes_and_fours(held: Mapping[str, frozenset[int]]) -> tuple[list[str], list[str], list[str]]:
     """Returns the cases that hold 3 and 4, 3 without 4, and 4 without 3."""
-    found: dict[tuple[bool, bool], list[str]] = collections.defaultdict(list)
+    patients: dict[tuple[bool, bool], list[str]] = collections.defaultdict(list)
     for name, labels in held.items():
-        found[3 in labels, 4 in labels].append(name)
-    return found[True, True], found[True, False], found[False, True]
+        patients[3 in labels, 4 in labels].append(name)
+    return patients[True, True], patients[True, False], patients[False, True]
 
 
 def _year(patient: Patient) -> int:

@@ -77,8 +77,8 @@ def look(masks: NpyRows, place: str) -> MaskChannels:
             f" order, {', '.join(CLASSES)}, background"
         )
     classes = [channel for channel in range(len(votes)) if channel != background]
-    found = set().union(*(values[channel] for channel in classes))
-    return MaskChannels(background == 0, len(found) == 1 and pieces[classes].max() > 1)
+    ids = set().union(*(values[channel] for channel in classes))
+    return MaskChannels(background == 0, len(ids) == 1 and pieces[classes].max() > 1)
 
 
 def _is_background(channel: int, shown: np.ndarray, patch: np.ndarray) -> bool:

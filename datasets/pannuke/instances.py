@@ -55,28 +55,28 @@ def merge_masks(masks: np.ndarray) -> Instances:
     ids = nuclei.astype(np.int32)
     if not np.array_equal(ids, nuclei):
         raise ValueError("mask values must be whole numbers")
-    found = []  # (class, id, area), by channel and then by id
+    masks_by_area = []  # (class, id, area), by channel and then by id
     for channel in range(len(CLASSES)):
         values, areas = np.unique(ids[..., channel], return_counts=True)
-        found += [(channel + 1, int(v), int(a)) for v, a in zip(values, areas, strict=True) if v]
-    if len(found) > np.iinfo(np.uint16).max:
-        raise ValueError(f"{len(found)} instances in one patch, more than 65535")
+        masks_by_area += [(channel + 1, int(v), int(a)) for v, a in zip(values, areas, strict=True) if v]
+    if len(masks_by_area) > np.iinfo(np.uint16).max:
+        raise ValueError(f"{len(masks_by_area)} instances in one patch, more than 65535")
     # Painted from large to small, and among equals from the last to the first: the last one painted stays on top.
     painted = np.zeros(ids.shape[:2], np.uint16)
-    for index in sorted(range(len(found)), key=lambda i: (-found[i][2], -i)):
-        class_id, value, _ = found[index]
+    for index in sorted(range(len(masks_by_area)), key=lambda i: (-masks_by_area[i][2], -i)):
+        class_id, value, _ = masks_by_area[index]
         painted[ids[..., class_id - 1] == value] = index + 1
     visible = np.unique(painted)
     visible = visible[visible > 0]
-    renumbered = np.zeros(len(found) + 1, np.uint16)
+    renumbered = np.zeros(len(masks_by_area) + 1, np.uint16)
     renumbered[visible] = np.arange(1, len(visible) + 1)
-    classes = np.array([found[index - 1][0] for index in visible], np.uint8)
+    classes = np.array([masks_by_area[index - 1][0] for index in visible], np.uint8)
     instance_map = renumbered[painted]
     return Instances(
         instance_map=instance_map,
         class_map=np.concatenate([[np.uint8(0)], classes]).astype(np.uint8)[instance_map],
         classes=classes,
-        source_ids=np.array([found[index - 1][1] for index in visible], np.int32),
+        source_ids=np.array([masks_by_area[index - 1][1] for index in visible], np.int32),
         overlap_pixels=int(((ids > 0).sum(axis=-1) > 1).sum()),
-        hidden=len(found) - len(visible),
+        hidden=len(masks_by_area) - len(visible),
     )

@@ -62,7 +62,7 @@ def find_folds(source: Source) -> list[Fold]:
     if not folds:
         raise DataError(
             f"no PanNuke fold in {source.path}: looked for Fold 1/images/fold1/images.npy, Fold 1/images/fold1/"
-            f"types.npy and Fold 1/masks/fold1/masks.npy, in folders, zip or tar; {source.found()}. "
+            f"types.npy and Fold 1/masks/fold1/masks.npy, in folders, zip or tar; {source.contents()}. "
             "Give the folder that holds these three files of each fold, or fold_1.zip, as --manual_dir"
         )
     return [_open_fold(number, files) for number, files in sorted(folds.items())]

@@ -73,7 +73,7 @@ def conditions(study: Study, start_scales: Sequence[int], coloured: bool) -> lis
     sizes = [1.0] if study.inserted else [*study.sizes]
     sources = tuple(Source(scale, size) for scale in start_scales for size in sizes)
     base = Condition(BASE, "d: real + synthetic", True, sources, share=study.share)
-    found = [
+    chosen = [
         Condition("real", "a: real", True),
         Condition("real_augmented", "b: real, flipped, turned, colours changed", True, augmented=True),
         Condition("synthetic", "c: synthetic", False, sources, share=1.0),
@@ -81,7 +81,7 @@ def conditions(study: Study, start_scales: Sequence[int], coloured: bool) -> lis
         dataclasses.replace(base, name="all", about="e: real + synthetic, all augmented", augmented=True),
     ]
     if not study.lever_size:
-        return found
+        return chosen
 
     def ablation(name: str, about: str, **changes) -> Condition:
         return dataclasses.replace(base, name=name, about=about, **{"against": BASE, **changes})
@@ -89,24 +89,24 @@ def conditions(study: Study, start_scales: Sequence[int], coloured: bool) -> lis
     if len(start_scales) > 1:
         for scale in start_scales:
             kept = tuple(source for source in sources if source.start_scale == scale)
-            found.append(ablation(f"start_{scale}", f"start scale {scale} alone", sources=kept))
+            chosen.append(ablation(f"start_{scale}", f"start scale {scale} alone", sources=kept))
     if len(sizes) > 1:
         kept = tuple(source for source in sources if source.size == sizes[0])
-        found.append(ablation(f"size_{sizes[0]:g}", f"size {sizes[0]:g} alone", sources=kept))
+        chosen.append(ablation(f"size_{sizes[0]:g}", f"size {sizes[0]:g} alone", sources=kept))
     others = [share for share in (0.25, 0.75) if share != study.share]
-    found += [ablation(f"share_{share:g}", f"{share:.0%} of a batch synthetic", share=share) for share in others]
+    chosen += [ablation(f"share_{share:g}", f"{share:.0%} of a batch synthetic", share=share) for share in others]
     if study.inserted:
-        return found
-    found.append(ablation("soft", "the mask channel itself as target", decoding="soft"))
+        return chosen
+    chosen.append(ablation("soft", "the mask channel itself as target", decoding="soft"))
     if coloured:
-        found.append(ablation("agreeing", "the half whose mask agrees best with the stain", decoding="agreeing"))
+        chosen.append(ablation("agreeing", "the half whose mask agrees best with the stain", decoding="agreeing"))
     # The style step takes longer than all the rest: one source shows what it does.
     plain = Source(start_scales[min(1, len(start_scales) - 1)], sizes[0])
     styled = dataclasses.replace(plain, styled=True)
     words = f"start scale {plain.start_scale} at size {plain.size:g}"
-    found.append(ablation("plain", words, sources=(plain,)))
-    found.append(ablation("styled", f"{words}, style step {study.style:g}", sources=(styled,), against="plain"))
-    return found
+    chosen.append(ablation("plain", words, sources=(plain,)))
+    chosen.append(ablation("styled", f"{words}, style step {study.style:g}", sources=(styled,), against="plain"))
+    return chosen
 
 
 def train_sizes(condition: Condition, study: Study) -> tuple[int, ...]:

@@ -55,16 +55,16 @@ def load(study: Study, like: Pair, known: Known) -> list[Composite]:
     if not (root / "insertions.json").is_file():
         raise UserError(f"--study.inserted={where} holds no insertions.json: give what tumour_insertion.insert wrote")
     content = files.read_json(root / "insertions.json")
-    found = [
+    results = [
         _composite(root, row, result, study, like, known)
         for row in content["insertions"]
         for result in row["results"]
         if result["start_scale"] in study.start_scales
     ]
-    if not found:
+    if not results:
         scales = ",".join(map(str, study.start_scales))
         raise UserError(f"--study.inserted={where} holds no tumour at start scales {scales}: set --study.start_scales")
-    return found
+    return results
 
 
 def rows(bank: Bank, composites: Sequence[Composite], condition: Condition, split: Split, ids: Sequence[str]):
@@ -73,7 +73,7 @@ def rows(bank: Bank, composites: Sequence[Composite], condition: Condition, spli
     Raises:
       UserError: there is none: no tumour of these slices was inserted anywhere.
     """
-    found: dict[str, list[int]] = {}
+    numbers: dict[str, list[int]] = {}
     for source in condition.sources:
         allowed = [
             one
@@ -86,10 +86,10 @@ def rows(bank: Bank, composites: Sequence[Composite], condition: Condition, spli
                 " into a slice of a patient that is not tested: insert more with --per_background, or raise"
                 " --study.train_sizes"
             )
-        found[source.name] = [
+        numbers[source.name] = [
             row for one in allowed for row in bank.inserted(f"{source.name}/{one.name}", one.images, one.targets)
         ]
-    return found
+    return numbers
 
 
 def _composite(root: Path, row: dict, result: dict, study: Study, like: Pair, known: Known) -> Composite:

@@ -98,7 +98,7 @@ def there(wanted: Sequence[int], scales: int, log: Log) -> list[int]:
 
 def synthetic(
     data: DataConfig,
-    found: Material,
+    real: Material,
     jobs: Sequence[Job],
     study: Study,
     root: Path,
@@ -107,13 +107,13 @@ def synthetic(
     log: Log,
 ) -> Synthetic | None:
     """Returns the synthetic pairs that the jobs need, drawn where they are not yet; None where a stop was asked for."""
-    bank = Bank(found.pairs, root / "synthetic", study)
-    digests = [pixel_digest(found.pairs[name].pixels) for name in sorted(found.pairs)]
-    digests += [pixel_digest(found.pairs[name].instances) for name in sorted(found.pairs)]
+    bank = Bank(real.pairs, root / "synthetic", study)
+    digests = [pixel_digest(real.pairs[name].pixels) for name in sorted(real.pairs)]
+    digests += [pixel_digest(real.pairs[name].instances) for name in sorted(real.pairs)]
     if study.inserted:
         paths = [data.path, *([study.test_path] if study.test_path else [])]
-        known = Known(data, study.patient, paths, {pair.patient for pair in found.pairs.values()})
-        composites = inserted.load(study, next(iter(found.pairs.values())), known)
+        known = Known(data, study.patient, paths, {pair.patient for pair in real.pairs.values()})
+        composites = inserted.load(study, next(iter(real.pairs.values())), known)
         digests += [pixel_digest(one.images) + pixel_digest(one.targets) for one in composites]
         digests += [f"{one.donor}/{one.patient}" for one in composites]  # they decide which of them are shown
 

@@ -94,12 +94,12 @@ def cut(pairs: Sequence[Pair], study: Study) -> tuple[list[Pair], int]:
             for column in range(columns):
                 y, x = top + row * study.patch, left + column * study.patch
                 part = np.s_[y : y + study.patch, x : x + study.patch]
-                found = relabel_sequential(instances[part])[0].astype(np.int32)
-                if (found > 0).mean() < MIN_SHARE:
+                nuclei = relabel_sequential(instances[part])[0].astype(np.int32)
+                if (nuclei > 0).mean() < MIN_SHARE:
                     empty += 1
                     continue
                 name = pair.id if rows == columns == 1 else f"{pair.id}_y{y:03d}_x{x:03d}"
-                patches.append(Pair(name, pair.patient, np.ascontiguousarray(pixels[part]), found, pair.channels))
+                patches.append(Pair(name, pair.patient, np.ascontiguousarray(pixels[part]), nuclei, pair.channels))
     if not patches:
         raise UserError("every patch is all but empty of what is to be segmented: larger ones may not be")
     return patches, empty
@@ -192,10 +192,10 @@ def _prepared(data: DataConfig, study: Study) -> list[Pair]:
             instances = np.asarray(example["instance_map"], np.int32)
             pairs.append(Pair(record.id, record.split, example["image"], instances, readers.COLOURS))
             continue
-        (found,) = tfds_records.read(prepared, [record], data)
+        (image,) = tfds_records.read(prepared, [record], data)
         measured = len(wanted) - 1
-        names, patient = found.channels[:measured], str(found.details["patient"])
-        pixels = found.value_map.invert(found.pixels)[..., :measured]
+        names, patient = image.channels[:measured], str(image.details["patient"])
+        pixels = image.value_map.invert(image.pixels)[..., :measured]
         pairs.append(_slice(record.id, patient, pixels, np.asarray(example["seg"]), names, data, study))
     return pairs if nuclei else _with_label(pairs, study)
 
@@ -220,8 +220,8 @@ def brain_pair(
     name: str, patient: str, pixels: np.ndarray, labels: np.ndarray, names: tuple[str, ...], study: Study
 ) -> Pair:
     """Returns a slice with its tumour: of float pixels [H, W, C] and labels [H, W] in the source's numbering."""
-    found = (labels == study.label if study.label else labels > 0).astype(np.int32)
-    return Pair(name, patient, brain_to_uint8(pixels), found, names)
+    mask = (labels == study.label if study.label else labels > 0).astype(np.int32)
+    return Pair(name, patient, brain_to_uint8(pixels), mask, names)
 
 
 def brain_to_uint8(pixels: np.ndarray) -> np.ndarray:

@@ -105,18 +105,18 @@ class Known:
         Raises:
           UserError: nothing tells, or two folders tell different ones.
         """
-        found = {self._of_records[slice_id]} if slice_id in self._of_records else set()
+        patients = {self._of_records[slice_id]} if slice_id in self._of_records else set()
         for root, rule in self._folders:
             path = root / f"{slice_id}.npz"
-            found.add(of_slice(path, rule) if path.is_file() else rule.by_list(slice_id, ".npz"))
-        found.discard("")
-        if not found:
-            found = {rule.by_name(slice_id) for _, rule in self._folders} & self._names
-        if len(found) == 1:
-            return found.pop()
-        if found:
+            patients.add(of_slice(path, rule) if path.is_file() else rule.by_list(slice_id, ".npz"))
+        patients.discard("")
+        if not patients:
+            patients = {rule.by_name(slice_id) for _, rule in self._folders} & self._names
+        if len(patients) == 1:
+            return patients.pop()
+        if patients:
             raise UserError(
-                f"{printable(slice_id)} is of {' and of '.join(sorted(found))}, as two folders say: mend one"
+                f"{printable(slice_id)} is of {' and of '.join(sorted(patients))}, as two folders say: mend one"
             )
         remedy = f"list it as file,patient in {PATIENTS_FILE}, or " if self._folders else ""
         raise UserError(

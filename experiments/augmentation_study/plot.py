@@ -62,10 +62,10 @@ def _scores(
 ) -> None:
     for number, condition in enumerate(shown):
         colour, mark, line = STYLES[condition.name]
-        found = [means[condition.name, size, METRIC] for size in study.train_sizes]
+        scores = [means[condition.name, size, METRIC] for size in study.train_sizes]
         places = [place + 0.08 * (number - 2) for place in range(len(study.train_sizes))]
-        axes.plot(places, [e.mean for e in found], line, color=colour, marker=mark, label=condition.about)
-        for place, e in zip(places, found, strict=True):
+        axes.plot(places, [e.mean for e in scores], line, color=colour, marker=mark, label=condition.about)
+        for place, e in zip(places, scores, strict=True):
             axes.plot([place, place], [e.low, e.high], color=colour, linewidth=1.2, alpha=0.7)
     if (simple := means.get((THRESHOLD, 0, METRIC))) is not None:
         axes.axhline(simple.mean, color=QUIET, linestyle=(0, (4, 3)), label="Otsu's threshold, no training")
@@ -80,7 +80,7 @@ def _differences(axes: Axes, compared: Sequence[Comparison], study: Study) -> No
     axes.axhline(0, color=QUIET, linewidth=1)
     for number, (first, second, words) in enumerate(SHOWN):
         colour, mark, _ = STYLES[first]
-        some = {c.size: c.found for c in compared if (c.first, c.second, c.metric) == (first, second, METRIC)}
+        some = {c.size: c.estimate for c in compared if (c.first, c.second, c.metric) == (first, second, METRIC)}
         for order, size in enumerate(study.train_sizes):
             place, e = order + 0.16 * (number - 1), some[size]
             axes.plot([place, place], [e.low, e.high], color=colour, linewidth=1.5)
@@ -98,7 +98,7 @@ def _ablations(axes: Axes, compared: Sequence[Comparison], ablations: Sequence[C
     axes.axvline(0, color=QUIET, linewidth=1)
     names = []
     for place, ablation in enumerate(ablations):
-        e = next(c.found for c in compared if c.first == ablation.name and c.metric == METRIC)
+        e = next(c.estimate for c in compared if c.first == ablation.name and c.metric == METRIC)
         axes.plot([e.low, e.high], [place, place], color=INK, linewidth=1.5)
         axes.plot([e.mean], [place], "o", color=INK, markersize=5)
         names.append(_wrapped(ablation.about + (" (against the line above)" if ablation.against == "plain" else "")))

@@ -36,11 +36,11 @@ def write(
       facts: what was studied, and how, a line each.
       patient: the word for what is kept apart: pairs.PATIENT or pairs.FOLD.
     """
-    found = collect(root / "results", jobs, study, world)
+    scores = collect(root / "results", jobs, study, world)
     chosen = list({job.condition.name: job.condition for job in jobs}.values())
     metrics = [name for name in METRICS if study.task == "nuclei" or name not in INSTANCE_METRICS]
-    means = {cell: estimate(values, "mean") for cell, values in found.items()}
-    compared = comparisons(found, chosen, study, metrics)
+    means = {cell: estimate(values, "mean") for cell, values in scores.items()}
+    compared = comparisons(scores, chosen, study, metrics)
     about = {condition.name: condition.about for condition in chosen}
     rule = RULE.format(patient=patient)
     definitions = {name: METRICS[name].format(patient=patient) for name in metrics}
@@ -61,7 +61,7 @@ def write(
     parts += ["## What the numbers support", "", *(f"- {line}" for line in main), "", rule, "", "## Definitions", ""]
     parts += [f"- {name}: {words}" for name, words in definitions.items()]
     files.write_text(root / "study.md", "\n".join(parts) + "\n")
-    files.write_text(root / "study.csv", _csv(found, patient))
+    files.write_text(root / "study.csv", _csv(scores, patient))
     files.write_text(root / "comparisons.csv", _comparisons_csv(compared, patient))
     files.write_bytes(root / "study.png", plot.draw(means, compared, chosen, study, patient))
     content = {
@@ -70,7 +70,7 @@ def write(
         "facts": facts,
         "in_short": short,
         "comparisons": [
-            {"first": c.first, "second": c.second, "n": c.size, "metric": c.metric, **_numbers(c.found, patient)}
+            {"first": c.first, "second": c.second, "n": c.size, "metric": c.metric, **_numbers(c.estimate, patient)}
             for c in compared
         ],
         "definitions": definitions,
@@ -87,26 +87,26 @@ def collect(folder: Path, jobs: Sequence[Job], study: Study, world: str) -> dict
     """Returns the values of every condition, number of real patches and metric; Otsu's threshold stands at n = 0."""
     splits = {job.split.seed: job.split for job in jobs}.values()
     every = [*jobs, *(Job(Condition(THRESHOLD, "", False), 0, split) for split in splits)]
-    found: dict[Cell, dict[int, dict[str, float]]] = {}
+    cells: dict[Cell, dict[int, dict[str, float]]] = {}
     for job in every:
         result = finished(folder, job.name, digest_of(job, study, world))
         if result is None:
             continue
         for patient, row in result["patients"].items():
             for metric, value in row.items():
-                cell = found.setdefault((job.condition.name, job.size, metric), {})
+                cell = cells.setdefault((job.condition.name, job.size, metric), {})
                 cell.setdefault(job.split.seed, {})[patient] = value
-    return dict(found)
+    return dict(cells)
 
 
 def comparisons(
-    found: Mapping[Cell, Values], chosen: Sequence[Condition], study: Study, metrics: Sequence[str]
+    cells: Mapping[Cell, Values], chosen: Sequence[Condition], study: Study, metrics: Sequence[str]
 ) -> list[Comparison]:
     """Returns the paired differences of the conditions, then of each ablation to what it differs from."""
     wanted = [(a, b, size) for a, b in COMPARISONS for size in study.train_sizes]
     wanted += [(ablation.name, ablation.against, study.lever_size) for ablation in chosen if ablation.is_ablation]
     return [
-        Comparison(a, b, size, metric, difference(found[a, size, metric], found[b, size, metric], "difference"))
+        Comparison(a, b, size, metric, difference(cells[a, size, metric], cells[b, size, metric], "difference"))
         for a, b, size in wanted
         for metric in metrics
     ]
@@ -153,7 +153,7 @@ def _ablation_rows(
     for condition in chosen:
         if condition.is_ablation:
             cells = [
-                _cell(one.found, signed=True)
+                _cell(one.estimate, signed=True)
                 for metric in metrics
                 for one in compared
                 if (one.first, one.metric) == (condition.name, metric)
@@ -163,18 +163,18 @@ def _ablation_rows(
     return rows if len(rows) > 1 else []
 
 
-def _cell(found: Estimate, signed: bool = False) -> str:
+def _cell(estimate: Estimate, signed: bool = False) -> str:
     form = "+.3f" if signed else ".3f"
-    return f"{found.mean:{form}} [{found.low:{form}}, {found.high:{form}}]"
+    return f"{estimate.mean:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
 
 
-def _numbers(found: Estimate, patient: str) -> dict[str, float]:
-    return {f"{patient}s" if name == "patients" else name: value for name, value in vars(found).items()}
+def _numbers(estimate: Estimate, patient: str) -> dict[str, float]:
+    return {f"{patient}s" if name == "patients" else name: value for name, value in vars(estimate).items()}
 
 
-def _csv(found: Mapping[Cell, Values], patient: str) -> str:
+def _csv(cells: Mapping[Cell, Values], patient: str) -> str:
     rows = []
-    for (condition, size, metric), values in found.items():
+    for (condition, size, metric), values in cells.items():
         for seed, patients in sorted(values.items()):
             rows += [(condition, size, metric, seed, name, value) for name, value in sorted(patients.items())]
     return csv_lines(["condition", "n", "metric", "seed", patient, "value"], rows)
@@ -184,7 +184,7 @@ def _comparisons_csv(compared: Sequence[Comparison], patient: str) -> str:
     numbers = ["difference", "low", "high", "seeds", f"{patient}s"]
     columns, rows = ["first", "second", "n", "metric", *numbers, "verdict"], []
     for one in compared:
-        found = one.found
-        numbers = [found.mean, found.low, found.high, found.seeds, found.patients]
-        rows.append([one.first, one.second, one.size, one.metric, *numbers, found.verdict])
+        estimate = one.estimate
+        numbers = [estimate.mean, estimate.low, estimate.high, estimate.seeds, estimate.patients]
+        rows.append([one.first, one.second, one.size, one.metric, *numbers, estimate.verdict])
     return csv_lines(columns, rows)

@@ -47,41 +47,41 @@ def main(argv: list[str]) -> int:
     file, shared = config_flags.get_config_filename(holder), config_flags.get_override_values(holder)
     study = settings.study_of(file.partition(":")[2], STUDY.value.to_dict())
     data = load_config(CONFIG.value).data
-    found = material.gather(data, study, note)
+    gathered = material.gather(data, study, note)
     root = files.make_directory(WORKDIR.value)
     scales = list(study.start_scales)
     if not study.inserted:
-        singans.write_patches(root / "patches", [found.pairs[name] for name in found.trained], study)
+        singans.write_patches(root / "patches", [gathered.pairs[name] for name in gathered.trained], study)
         sweep = singans.plan_singans(file, CONFIG.value.to_dict(), shared, root)
         scales = material.there(study.start_scales, len(singans.pyramid_of(sweep, study)), note)
         if code := singans.train(sweep):
             print(f"the SinGANs are not trained: see {sweep.log(sweep.runs[0])}", file=sys.stderr)
             return code
-    mesh = runtime.start_jax(len(found.trained))
+    mesh = runtime.start_jax(len(gathered.trained))
     stop = runtime.StopRequest()
     with WorkdirLock(root):
-        chosen = conditions(study, scales, all(map(has_stain, found.pairs.values())))
+        chosen = conditions(study, scales, all(map(has_stain, gathered.pairs.values())))
         jobs = [
             Job(condition, size, split)
             for condition in chosen
             for size in train_sizes(condition, study)
-            for split in found.splits
+            for split in gathered.splits
         ]
-        synthetic = material.synthetic(data, found, jobs, study, root, mesh, stop, note)
+        synthetic = material.synthetic(data, gathered, jobs, study, root, mesh, stop, note)
         if synthetic is None:
             return _stopped(stop)
         fingerprint, results = synthetic.fingerprint, root / "results"
         done = segmenters.train(
-            jobs, study, fingerprint, results, synthetic.bank, synthetic.rows_of, found.pairs, stop, note
+            jobs, study, fingerprint, results, synthetic.bank, synthetic.rows_of, gathered.pairs, stop, note
         )
         if not done:
             return _stopped(stop)
-        if study.task == "nuclei" and all(map(has_stain, found.pairs.values())):
-            segmenters.score_threshold(found.splits, study, fingerprint, results, found.pairs)
+        if study.task == "nuclei" and all(map(has_stain, gathered.pairs.values())):
+            segmenters.score_threshold(gathered.splits, study, fingerprint, results, gathered.pairs)
         command = shlex.join(["python", "-m", "experiments.augmentation_study.run", *sys.argv[1:]])
-        facts = [*found.facts(study), *material.training_facts(root, study, scales)]
+        facts = [*gathered.facts(study), *material.training_facts(root, study, scales)]
         facts.append(f"devices: {jax.devices()[0].device_kind}")
-        print(report.write(root, jobs, study, fingerprint, command, facts, found.kept_apart))
+        print(report.write(root, jobs, study, fingerprint, command, facts, gathered.kept_apart))
     print(f"study.md, study.csv, comparisons.csv and study.png are in {Path(root)}")
     return DONE
 

@@ -28,7 +28,7 @@ def score(masks: Sequence[Bool[Array, "h w"]], pairs: Sequence[Pair], instances:
       masks: predictions, bool [H, W], of the patches in their order.
       instances: whether nuclei are scored too; predictions are cut into them at their waists.
     """
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for patient in sorted({pair.patient for pair in pairs}):
         some = [(mask, pair.instances) for mask, pair in zip(masks, pairs, strict=True) if pair.patient == patient]
         overlap = sum(int((mask & (truth > 0)).sum()) for mask, truth in some)
@@ -38,29 +38,31 @@ def score(masks: Sequence[Bool[Array, "h w"]], pairs: Sequence[Pair], instances:
             cut = [(split_mask(mask, MIN_AREA), truth) for mask, truth in some]
             row["aji"] = float(np.mean([aggregated_jaccard(nuclei, truth) for nuclei, truth in cut]))
             row["pq"] = float(np.mean([panoptic_quality(nuclei, truth).quality for nuclei, truth in cut]))
-        found[patient] = row
-    return found
+        scores[patient] = row
+    return scores
 
 
-def aggregated_jaccard(found: Int[Array, "h w"], truth: Int[Array, "h w"]) -> float:
+def aggregated_jaccard(predicted: Int[Array, "h w"], truth: Int[Array, "h w"]) -> float:
     """Returns the AJI of instances [H, W] against the true ones; 1 where both have none.
 
     Kumar et al. 2017, algorithm 1: each true instance is taken with the one found that overlaps it best (by IoU); their
     overlaps are summed above, their unions and the areas of what no true instance was taken with below.
     """
-    pairs, overlaps = np.unique(np.stack([found.ravel(), truth.ravel()]), axis=1, return_counts=True)
-    found_areas, true_areas = (dict(zip(*np.unique(each, return_counts=True), strict=True)) for each in (found, truth))
+    pairs, overlaps = np.unique(np.stack([predicted.ravel(), truth.ravel()]), axis=1, return_counts=True)
+    predicted_areas, true_areas = (
+        dict(zip(*np.unique(each, return_counts=True), strict=True)) for each in (predicted, truth)
+    )
     best: dict[int, tuple[float, int, int, int]] = {}
     for (a, b), overlap in zip(pairs.T, overlaps, strict=True):
         if a > 0 and b > 0:
-            union = found_areas[a] + true_areas[b] - overlap
+            union = predicted_areas[a] + true_areas[b] - overlap
             best[b] = max(best.get(b, (0.0, 0, 0, 0)), (overlap / union, int(overlap), int(union), int(a)))
     above = sum(overlap for _, overlap, _, _ in best.values())
-    below = sum(union for _, _, union, _ in best.values())
-    below += sum(int(area) for b, area in true_areas.items() if b > 0 and b not in best)
+    denominator = sum(union for _, _, union, _ in best.values())
+    denominator += sum(int(area) for b, area in true_areas.items() if b > 0 and b not in best)
     taken = {a for _, _, _, a in best.values()}
-    below += sum(int(area) for a, area in found_areas.items() if a > 0 and a not in taken)
-    return above / below if below else 1.0
+    denominator += sum(int(area) for a, area in predicted_areas.items() if a > 0 and a not in taken)
+    return above / denominator if denominator else 1.0
 
 
 def has_stain(pair: Pair) -> bool:

@@ -71,8 +71,8 @@ def finished(folder: Path, name: str, digest: str) -> dict[str, Any] | None:
     path = folder / f"{name}.json"
     if not path.is_file():
         return None
-    found = files.read_json(path)
-    return found if found.get("format") == FORMAT and found.get("made_from") == digest else None
+    record = files.read_json(path)
+    return record if record.get("format") == FORMAT and record.get("made_from") == digest else None
 
 
 def train(
@@ -163,8 +163,8 @@ def _schedule(job: Job, study: Study, bank: Any, rows_of: RowsOf) -> np.ndarray:
 
 def _places(names: Sequence[str], known: Sequence[str], count: int) -> np.ndarray:
     """Returns the places of names among the known ones, the first repeated up to `count`."""
-    found = [known.index(name) for name in names]
-    return np.array([*found, *itertools.repeat(found[0], count - len(found))], np.int32)
+    indices = [known.index(name) for name in names]
+    return np.array([*indices, *itertools.repeat(indices[0], count - len(indices))], np.int32)
 
 
 def _filled(values: np.ndarray, count: int) -> np.ndarray:

@@ -72,7 +72,7 @@ class Comparison:
     second: str
     size: int
     metric: str
-    found: Estimate
+    estimate: Estimate
 
 
 def headline(comparisons: Sequence[Comparison], metric: str, patient: str) -> str:
@@ -89,17 +89,19 @@ def headline(comparisons: Sequence[Comparison], metric: str, patient: str) -> st
         some = [c for c in comparisons if (c.first, c.second, c.metric) == (first, second, metric)]
         if not some:
             continue
-        up, down = ([c.size for c in some if c.found.verdict == word] for word in ("higher", "lower"))
-        even = [c.size for c in some if c.found.verdict == "not told apart"]
-        told = []
+        up, down = ([c.size for c in some if c.estimate.verdict == word] for word in ("higher", "lower"))
+        even = [c.size for c in some if c.estimate.verdict == "not told apart"]
+        clauses = []
         if up:
-            told.append(f"raised it at n = {_listed(up)}")
+            clauses.append(f"raised it at n = {_listed(up)}")
         if down:
-            told.append(f"lowered it at n = {_listed(down)}")
+            clauses.append(f"lowered it at n = {_listed(down)}")
         if even:
-            told.append(f"made no difference that can be told from chance at n = {_listed(even)}")
-        spread = f"mean differences {min(c.found.mean for c in some):+.3f} to {max(c.found.mean for c in some):+.3f}"
-        parts.append(f"{words}, synthetic pairs {', '.join(told)} ({spread})")
+            clauses.append(f"made no difference that can be told from chance at n = {_listed(even)}")
+        spread = (
+            f"mean differences {min(c.estimate.mean for c in some):+.3f} to {max(c.estimate.mean for c in some):+.3f}"
+        )
+        parts.append(f"{words}, synthetic pairs {', '.join(clauses)} ({spread})")
     if not parts:
         return ""
     text = "; ".join(parts)
@@ -108,16 +110,16 @@ def headline(comparisons: Sequence[Comparison], metric: str, patient: str) -> st
 
 def sentence(comparison: Comparison, about: Mapping[str, str], baseline: float) -> str:
     """Returns what one comparison supports, as a sentence."""
-    found = comparison.found
+    estimate = comparison.estimate
     verdict = {
         "higher": "higher",
         "lower": "lower",
         "not told apart": "not told apart from no difference",
-    }[found.verdict]
+    }[estimate.verdict]
     return (
         f"n = {comparison.size}, {comparison.metric}: {about[comparison.first]} against"
-        f" {about[comparison.second]} ({baseline:.3f}): {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}],"
-        f" {verdict}."
+        f" {about[comparison.second]} ({baseline:.3f}): {estimate.mean:+.3f}"
+        f" [{estimate.low:+.3f}, {estimate.high:+.3f}], {verdict}."
     )
 
 

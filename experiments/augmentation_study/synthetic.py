@@ -139,10 +139,10 @@ def patches_of(
 
 def _decoded(channel: np.ndarray, least: int, study: Study) -> np.ndarray:
     if study.task == "nuclei":
-        found = mask_channels.decode_instances(channel, least) > 0
+        decoded = mask_channels.decode_instances(channel, least) > 0
     else:
-        found = mask_channels.decode_binary(channel)
-    return found.astype(np.uint8) * np.uint8(255)
+        decoded = mask_channels.decode_binary(channel)
+    return decoded.astype(np.uint8) * np.uint8(255)
 
 
 def _agreeing(images: np.ndarray, targets: np.ndarray) -> np.ndarray:

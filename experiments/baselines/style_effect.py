@@ -64,11 +64,11 @@ def main(argv: list[str]) -> int:
         real = pyramid.level(image.pixels, len(pyramid) - 1)
         drawn = _read(image)
         measured = texture_channels(image)
-        _tell(image.id, 0, drawn[..., measured], real[..., measured])
+        _print_row(image.id, 0, drawn[..., measured], real[..., measured])
         styled = drawn
         for strength in strengths:
             styled = style(image, drawn, real, strength)
-            _tell("", strength, styled[..., measured], real[..., measured])
+            _print_row("", strength, styled[..., measured], real[..., measured])
         with writers.open_writer(FORMAT.value, out, [record], len(styled), 0) as writer:
             writer.add([image.id], 0, styled[None])
     print(f"styled samples of {len(images)} image(s) are in {out}")
@@ -110,7 +110,7 @@ def _strengths() -> list[float]:
         raise UserError(f"--strengths={','.join(STRENGTH.value)} must be numbers from 0 to 1") from None
 
 
-def _tell(name: str, strength: float, samples: np.ndarray, real: np.ndarray) -> None:
+def _print_row(name: str, strength: float, samples: np.ndarray, real: np.ndarray) -> None:
     rows = [
         {**fidelity, **distance}
         for fidelity, distance in zip(patch_distribution(samples, real), memorisation(samples, real), strict=True)

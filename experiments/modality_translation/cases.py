@@ -58,13 +58,13 @@ def neighbours(run: Run, image_id: str, data_dir: str, offsets: Sequence[int]) -
         return []
     prepared = tfds_records.open_prepared(_selection(run, data_dir))
     wanted = {details["slice_index"] + sign * offset: sign * offset for offset in offsets for sign in (-1, 1)}
-    found = {
+    channels = {
         row["id"]: wanted[row["slice_index"]]
         for row in _index(prepared)
         if row["patient"] == details["patient"] and row["slice_index"] in wanted
     }
-    images = _read(run, data_dir, prepared, list(found))
-    images.sort(key=lambda image: (abs(found[image.id]), found[image.id]))
+    images = _read(run, data_dir, prepared, list(channels))
+    images.sort(key=lambda image: (abs(channels[image.id]), channels[image.id]))
     return [_of_record(image_id, image, "neighbour") for image in images]
 
 
@@ -97,11 +97,11 @@ def files(run: Run, image_id: str, paths: Sequence[str], unknown: Sequence[Seque
       unknown: numbers of channels that a file may lack.
     """
     record = run.record(image_id)
-    found = [
+    inputs = [
         match for path in paths for match in ([path] if Path(path).is_file() else sorted(glob.glob(path)) or [path])
     ]
     cases = []
-    for path, name in zip(found, unique_ids([Path(path).as_posix().lstrip("./") for path in found]), strict=True):
+    for path, name in zip(inputs, unique_ids([Path(path).as_posix().lstrip("./") for path in inputs]), strict=True):
         numbers = _channels_of(path, record, unknown)
         pixels = _pixels(path, _part(record, numbers))
         whole = np.full((*pixels.shape[:2], len(record.channels)), np.nan, np.float32)
@@ -149,7 +149,7 @@ def unknown_channels(record: ImageRecord, wanted: Sequence[str]) -> dict[str, tu
     groups = {name: tuple(numbers) for name, numbers in channel_groups(record.channels).items()}
     masks = {name: tuple(mask["channels"]) for name, mask in record.details.get("masks", {}).items()}
     known = {**{name: (c,) for c, name in enumerate(record.channels)}, **groups, **masks}
-    found = {}
+    unknown = {}
     for text in wanted or list(masks or groups):
         numbers: list[int] = []
         for name in text.split("+"):
@@ -160,8 +160,8 @@ def unknown_channels(record: ImageRecord, wanted: Sequence[str]) -> dict[str, tu
             numbers += known[name]
         if len(set(numbers)) == len(record.channels):
             raise UserError(f"--unknown={text} leaves no channel that is known: name fewer")
-        found[text] = tuple(sorted(set(numbers)))
-    return found
+        unknown[text] = tuple(sorted(set(numbers)))
+    return unknown
 
 
 def measured_channels(record: ImageRecord) -> list[int]:
@@ -216,8 +216,8 @@ def _channels_of(path: str, record: ImageRecord, unknown: Sequence[Sequence[int]
         and (named := [modality(name) for name in picture.channels])
         and set(named) & set(usual)
     ):
-        if absent := [name for name in named if name not in usual]:
-            raise UserError(f"{printable(path)} holds {', '.join(absent)}, which this run does not know: take it out")
+        if missing := [name for name in named if name not in usual]:
+            raise UserError(f"{printable(path)} holds {', '.join(missing)}, which this run does not know: take it out")
         return [usual.index(name) for name in named]
     if count == len(usual):
         return list(range(count))

@@ -59,7 +59,7 @@ def tables(rows: Sequence[Mapping], methods: Sequence[str]) -> str:
 
 def verdicts(rows: Sequence[Mapping], guesses: Sequence[str]) -> list[str]:
     """Returns a line for each kind of case, channel and metric: whether the pyramid beats the plain guesses."""
-    found = []
+    lines = []
     for (kind, unknown, channel), some in _grouped(rows, ("kind", "unknown", "channel")).items():
         what = channel if channel == unknown else f"{channel} of {unknown}"
         for metric in DEFINITIONS:
@@ -71,11 +71,11 @@ def verdicts(rows: Sequence[Mapping], guesses: Sequence[str]) -> list[str]:
             best, pyramid = max(plain, key=lambda name: plain[name]), max(made, key=lambda name: made[name])
             gain = made[pyramid] - plain[best]
             word = "better" if gain > 0 else "worse" if gain < 0 else "equal"
-            found.append(
+            lines.append(
                 f"{kind}: {what}, {TITLES[metric]}: pyramid {made[pyramid]:.3f} ({pyramid}) against {plain[best]:.3f}"
                 f" ({best}): {word} by {abs(gain):.3f}"
             )
-    return found
+    return lines
 
 
 def _table(metric: str, rows: Sequence[Mapping], methods: Sequence[str]) -> str:
@@ -103,12 +103,12 @@ def _cells(means: Mapping[str, float], methods: Sequence[str]) -> str:
 
 
 def _means(rows: Sequence[Mapping], metric: str) -> dict[str, float]:
-    found = _grouped([row for row in rows if row.get(metric) is not None], ("method",))
-    return {method: float(np.mean([row[metric] for row in some])) for (method,), some in found.items()}
+    groups = _grouped([row for row in rows if row.get(metric) is not None], ("method",))
+    return {method: float(np.mean([row[metric] for row in some])) for (method,), some in groups.items()}
 
 
 def _grouped(rows: Sequence[Mapping], keys: Sequence[str]) -> dict[tuple, list[Mapping]]:
-    found: dict[tuple, list[Mapping]] = {}
+    groups: dict[tuple, list[Mapping]] = {}
     for row in rows:
-        found.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return found
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups

@@ -48,12 +48,12 @@ def main(argv: list[str]) -> int:
     ids = selection.chosen_images(run, IMAGES.value)
     scales = selection.chosen_scales(run, START_SCALES.value, least=1)
     unknown = cases.unknown_channels(run.images[0], UNKNOWN.value)
-    found = [cases.matched(run, case, MATCH.value) for name in ids for case in _cases(run, name, unknown)]
-    if not found:
+    matched = [cases.matched(run, case, MATCH.value) for name in ids for case in _cases(run, name, unknown)]
+    if not matched:
         raise UserError("there is nothing to translate: give --data=DATA_DIR with more slices, or --inputs=FILES")
-    writers.check_format(FORMAT.value, [case.record for case in found])
+    writers.check_format(FORMAT.value, [case.record for case in matched])
     made = translated.translate_all(
-        run, found, unknown, scales, GUESS.value, NOISE.value, NUM_SAMPLES.value, SEED.value, mesh
+        run, matched, unknown, scales, GUESS.value, NOISE.value, NUM_SAMPLES.value, SEED.value, mesh
     )
     out = files.make_directory(OUT.value)
     for one in made:
@@ -69,18 +69,18 @@ def main(argv: list[str]) -> int:
 
 
 def _cases(run: Run, name: str, unknown: dict[str, tuple[int, ...]]) -> list[Case]:
-    found = cases.files(run, name, INPUTS.value, list(unknown.values())) if INPUTS.value else []
+    listed = cases.files(run, name, INPUTS.value, list(unknown.values())) if INPUTS.value else []
     if DATA.value:
         try:
             offsets = [int(text) for text in NEIGHBOURS.value]
         except ValueError:
             raise UserError(f"--neighbours={','.join(NEIGHBOURS.value)} must be whole numbers, such as 1,2,5") from None
-        found += cases.neighbours(run, name, DATA.value, offsets)
+        listed += cases.neighbours(run, name, DATA.value, offsets)
         others = cases.others(run, name, DATA.value, OTHERS.value)
         if len(others) < OTHERS.value:
             print(f"note: {DATA.value} has {len(others)} other(s) for {name}", file=sys.stderr)
-        found += others
-    return found
+        listed += others
+    return listed
 
 
 def _report(run: Run, made: list[translated.Translated], scales: list[int]) -> None:

@@ -87,11 +87,11 @@ def scored(run: Run, one: Translated) -> list[dict]:
     measured, empty = given.measured_channels(record), record.value_map.background_levels
     inside = subject(one.truth, [level if c in measured else None for c, level in enumerate(empty)])
     kinds = given.mask_channels_of(record)
-    found = [(rule, None, 0, pixels) for rule, pixels in one.guesses.items()]
-    found += [(f"start {scale}", scale, i, p) for scale, samples in one.made.items() for i, p in enumerate(samples)]
+    guesses = [(rule, None, 0, pixels) for rule, pixels in one.guesses.items()]
+    guesses += [(f"start {scale}", scale, i, p) for scale, samples in one.made.items() for i, p in enumerate(samples)]
     rows = []
     for channel in one.unknown[1]:
-        for method, scale, number, pixels in found:
+        for method, scale, number, pixels in guesses:
             values = score(pixels[..., channel], one.truth[..., channel], inside, kinds.get(channel, ""))
             about = (record.id, one.case.name, one.case.kind, one.unknown[0], record.channels[channel])
             row = dict(zip(FIELDS, (*about, method, scale, number), strict=False))

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     parts += [markdown_table(table), "", RULE, "", "## Definitions", ""]
     parts += [*(f"- {TITLES[name]}: {text}" for name, text in definitions.items())]
     files.write_text(out / "precision.md", "\n".join(parts) + "\n")
-    shifts = {name: {p: _plain(found) for p, found in by.items()} for name, by in rows}
+    shifts = {name: {p: _plain(shift) for p, shift in by.items()} for name, by in rows}
     files.write_json(out / "precision.json", {"facts": facts, "rule": RULE, "shifts": shifts})
     files.write_bytes(out / "precision.png", plot.draw(rows, facts[0]))
     print("\n".join([markdown_table(table), "", *says]))
@@ -57,8 +57,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _plain(found: Shift | None) -> dict[str, Any] | None:
-    return {**dataclasses.asdict(found), "verdict": found.verdict} if found else None
+def _plain(shift: Shift | None) -> dict[str, Any] | None:
+    return {**dataclasses.asdict(shift), "verdict": shift.verdict} if shift else None
 
 
 if __name__ == "__main__":

@@ -27,24 +27,24 @@ def read_runs(root: Path) -> Runs:
     Raises:
       UserError: there are none to be compared, one is not finished, or they differ in more than precision and seed.
     """
-    found: dict[tuple[str, int], RunFacts] = {}
+    runs: dict[tuple[str, int], RunFacts] = {}
     for path in sorted(root.glob("*/config.json")):
         facts = read_facts(path.parent)
         if facts.record.get("status") != "finished":
             raise UserError(f"{path.parent} is not trained to its end: start the sweep again first")
-        found[facts.config.train.precision, facts.config.seed] = facts
-    counts = collections.Counter(precision for precision, _ in found)
+        runs[facts.config.train.precision, facts.config.seed] = facts
+    counts = collections.Counter(precision for precision, _ in runs)
     if counts[BASE] < 2 or len(counts) < 2:
         raise UserError(f"{root} needs two seeds at {BASE} and at another precision: train the sweep into it first")
-    first = next(iter(found.values()))
-    for facts in found.values():
+    first = next(iter(runs.values()))
+    for facts in runs.values():
         if _fixed(facts) != _fixed(first):
             raise UserError(
                 f"{facts.workdir.path} and {first.workdir.path} differ in more than precision and seed: compare the"
                 " runs of one sweep"
             )
     order = list(PRECISIONS)
-    return {key: found[key] for key in sorted(found, key=lambda key: (order.index(key[0]), key[1]))}
+    return {key: runs[key] for key in sorted(runs, key=lambda key: (order.index(key[0]), key[1]))}
 
 
 def others(runs: Runs) -> list[str]:
@@ -75,24 +75,24 @@ def table_of(rows: Sequence[Row]) -> list[list[str]]:
     head = ["metric", BASE, "seeds' spread", *(word for name in names for word in (f"{name} less {BASE}", "is"))]
     lines = [head]
     for title, shifts in rows:
-        known = next((found for found in shifts.values() if found), None)
+        known = next((one for one in shifts.values() if one), None)
         cells = [title, number(known.base), number(known.spread)] if known else [title, MISSING, MISSING]
-        for found in shifts.values():
-            if found is None:
+        for one in shifts.values():
+            if one is None:
                 cells += [MISSING, NOT_SHOWN]
             else:
-                cells += [f"{signed(found.difference)} [{signed(found.low)}, {signed(found.high)}]", found.verdict]
+                cells += [f"{signed(one.difference)} [{signed(one.low)}, {signed(one.high)}]", one.verdict]
         lines.append(cells)
     return lines
 
 
 def in_short(rows: Sequence[Row], precision: str) -> str:
     """Returns one sentence on all metrics of a precision."""
-    verdicts = collections.Counter(found.verdict if (found := shifts[precision]) else NOT_SHOWN for _, shifts in rows)
-    told = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    verdicts = collections.Counter(shift.verdict if (shift := shifts[precision]) else NOT_SHOWN for _, shifts in rows)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     sure = [f for _, shifts in rows if (f := shifts[precision]) and (f.low > 0 or f.high < 0)]
     return (
-        f"{precision}, of {counted(len(rows), 'metric')} beside the seeds' spread: {told};"
+        f"{precision}, of {counted(len(rows), 'metric')} beside the seeds' spread: {counts};"
         f" the interval leaves out 0 in {len(sure)}."
     )
 
@@ -116,14 +116,14 @@ def facts_of(runs: Runs, num_samples: int) -> list[str]:
 
 def _reconstruction_errors(runs: Runs, precision: str) -> dict[Key, float]:
     """Returns the RMSE of the finest scale's reconstruction, in units of the [-1, 1] range, by image and seed."""
-    found: dict[Key, float] = {}
+    errors: dict[Key, float] = {}
     for (name, seed), facts in runs.items():
         if name == precision:
             table = Path(facts.workdir.path) / "tables" / f"scale_{facts.finished[-1]:02d}.json"
             for row in files.read_json(table):
                 if row.get("reconstruction_rmse") is not None:
-                    found[str(row["image"]), seed] = float(row["reconstruction_rmse"])
-    return found
+                    errors[str(row["image"]), seed] = float(row["reconstruction_rmse"])
+    return errors
 
 
 def _fixed(facts: RunFacts) -> tuple[Any, ...]:

@@ -16,10 +16,10 @@ OUT = flags.DEFINE_string("out", None, "give --out=FOLDER, where the images are 
 def main(argv: list[str]) -> int:
     del argv
     out = files.make_directory(OUT.value)
-    found = pieces()
-    for name, pixels in found.items():
+    images = pieces()
+    for name, pixels in images.items():
         files.write_bytes(out / f"{name}.png", pictures.encode_png(pixels))
-    print(f"{len(found)} images of {SIDE}x{SIDE} pixels are in {out}")
+    print(f"{len(images)} images of {SIDE}x{SIDE} pixels are in {out}")
     return 0
 
 

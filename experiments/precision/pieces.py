@@ -18,9 +18,9 @@ def pieces() -> dict[str, np.ndarray]:
     """Returns the images by name, uint8 [SIDE, SIDE, 3]; larger pieces are shrunk with antialiasing."""
     import skimage.data  # imported here: it takes a while
 
-    found = {}
+    images = {}
     for name, (picture, top, left, side) in PIECES.items():
         piece = getattr(skimage.data, picture)()[top : top + side, left : left + side]
         small = resize_to(piece / np.float32(127.5) - 1, (SIDE, SIDE))
-        found[name] = np.rint((small + 1) * 127.5).astype(np.uint8)
-    return found
+        images[name] = np.rint((small + 1) * 127.5).astype(np.uint8)
+    return images

@@ -26,16 +26,16 @@ def draw(rows: Sequence[tuple[str, Mapping[str, Shift | None]]], title: str) -> 
     axes.axvspan(-1, 1, color=BAND, label="the seeds' spread (1 standard deviation)")
     axes.axvline(0, color=QUIET, linewidth=1)
     for order, (precision, (colour, mark)) in enumerate(STYLES.items()):
-        told = False
+        labelled = False
         for place, (_, shifts) in enumerate(rows):
-            found = shifts.get(precision)
-            if found is None or not np.isfinite(found.in_spreads()).all():
+            shift = shifts.get(precision)
+            if shift is None or not np.isfinite(shift.in_spreads()).all():
                 continue
             y = place + 0.24 * (order - 0.5)
-            middle, low, high = found.in_spreads()
+            middle, low, high = shift.in_spreads()
             axes.plot([low, high], [y, y], color=colour, linewidth=1.5)
-            axes.plot([middle], [y], mark, color=colour, markersize=5, label=None if told else f"{precision}, 95 %")
-            told = True
+            axes.plot([middle], [y], mark, color=colour, markersize=5, label=None if labelled else f"{precision}, 95 %")
+            labelled = True
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("difference from highest, in standard deviations over seeds")

@@ -54,17 +54,17 @@ class Shift:
         return scaled(self.difference), scaled(self.low), scaled(self.high)
 
 
-def shift(found: Mapping[Key, float], base: Mapping[Key, float]) -> Shift | None:
+def shift(values: Mapping[Key, float], base: Mapping[Key, float]) -> Shift | None:
     """Returns found less base, over the images and seeds that both have.
 
     None where no image has two seeds in common: then there is neither an interval nor a spread. Images with a single
     one are left out.
     """
-    seeds = {name: sorted(s for n, s in found if n == name and (n, s) in base) for name, _ in found}
+    seeds = {name: sorted(s for n, s in values if n == name and (n, s) in base) for name, _ in values}
     seeds = {name: some for name, some in sorted(seeds.items()) if len(some) > 1}
     if not seeds:
         return None
-    differences = [np.array([found[name, s] - base[name, s] for s in some]) for name, some in seeds.items()]
+    differences = [np.array([values[name, s] - base[name, s] for s in some]) for name, some in seeds.items()]
     bases = [np.array([base[name, s] for s in some]) for name, some in seeds.items()]
     mean = float(np.mean([each.mean() for each in differences]))
     errors = np.array([each.var(ddof=1) / len(each) for each in differences])  # of each image's mean

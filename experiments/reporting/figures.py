@@ -65,18 +65,18 @@ def views(record: ImageRecord, shown: np.ndarray) -> list[View]:
     """
     masks = record.details.get("masks", {})
     drawn = {channel: name for name, mask in masks.items() for channel in mask["channels"]}
-    found: dict[str, View] = {}
+    by_name: dict[str, View] = {}
     for name, numbers in channel_groups(record.channels).items():
         mask = drawn.get(numbers[0], "")
         if mask and masks[mask]["kind"] == "one_hot":
-            if mask not in found:
-                found[mask] = _labels(record, mask)
+            if mask not in by_name:
+                by_name[mask] = _labels(record, mask)
             continue
         white = [_white(shown[..., c]) if _is_black(record, c) and not mask else 1.0 for c in numbers]
-        found[name] = View(name, word(name), tuple(numbers), _window(record, numbers, white))
+        by_name[name] = View(name, word(name), tuple(numbers), _window(record, numbers, white))
     if {"instance", "binary"} & set(masks):
-        found["nuclei"] = _nuclei(record)
-    return list(found.values())
+        by_name["nuclei"] = _nuclei(record)
+    return list(by_name.values())
 
 
 def page(

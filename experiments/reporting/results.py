@@ -46,19 +46,19 @@ class Quality:
 
     def summary(self, start_scale: int, metric: str) -> dict[str, Any]:
         """Returns {mean, p10, p90, images} over images, an image's value being its mean over seeds; or {undefined}."""
-        found = self.of(start_scale, metric)
-        if not found:
+        values = self.of(start_scale, metric)
+        if not values:
             return {"undefined": self.why(start_scale, metric) or "not measured"}
-        means = list(by_image(found).values())
+        means = list(by_image(values).values())
         p10, p90 = np.percentile(means, [10, 90]).tolist()
         entry = {"mean": float(np.mean(means)), "p10": p10, "p90": p90, "images": len(means)}
         note = self.why(start_scale, metric)
         return {**entry, "note": note} if note else entry
 
 
-def by_image(found: Mapping[Key, float]) -> dict[str, float]:
+def by_image(values: Mapping[Key, float]) -> dict[str, float]:
     """Returns the mean over seeds of each image."""
-    return {name: float(np.mean([v for (n, _), v in found.items() if n == name])) for name, _ in found}
+    return {name: float(np.mean([v for (n, _), v in values.items() if n == name])) for name, _ in values}
 
 
 def read_quality(evaluations: Mapping[int, Path], ids: Sequence[str], start_scales: Sequence[int]) -> Quality:

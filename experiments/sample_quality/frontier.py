@@ -56,12 +56,12 @@ class Curve:
 
 def curves_of(rows: Iterable[Row], metrics: Sequence[str]) -> dict[tuple[str, int], Curve]:
     """Returns {(image id, start scale): Curve} of a run's rows."""
-    found: dict[tuple[str, int], list[Row]] = {}
+    points_of: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         if all(metric in row for metric in metrics):
-            found.setdefault((row["image"], row["start_scale"]), []).append(row)
+            points_of.setdefault((row["image"], row["start_scale"]), []).append(row)
     made = {}
-    for key, points in found.items():
+    for key, points in points_of.items():
         points = sorted(points, key=lambda row: row["temperature"])
         values = {metric: tuple(float(row[metric]) for row in points) for metric in metrics}
         made[key] = Curve(tuple(float(row["temperature"]) for row in points), values)

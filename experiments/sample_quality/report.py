@@ -120,12 +120,12 @@ def _against_official(curves: Curves, start: int) -> list[list[str]]:
     theirs = curves.get(OFFICIAL, {}).get(start, {})
     rows = []
     for variant, by_start in curves.items():
-        found = {metric: compare(by_start.get(start, {}), theirs, metric) for metric in COMPARED}
-        if variant == OFFICIAL or found["swd"] is None:
+        ratios = {metric: compare(by_start.get(start, {}), theirs, metric) for metric in COMPARED}
+        if variant == OFFICIAL or ratios["swd"] is None:
             continue
-        swd = found["swd"]
+        swd = ratios["swd"]
         reached = f"{len(swd.each)} of {len(swd.each) + len(swd.missed)}"
-        rows.append([variant, *(_cell(ratio) for ratio in found.values()), reached])
+        rows.append([variant, *(_cell(ratio) for ratio in ratios.values()), reached])
     return [["variant", "SWD", "SIFID, random features", "nearest-patch ratio", "reached"], *rows] if rows else []
 
 

@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
         official.train(PEER.value, PEER_PYTHON.value, folder, group, seed, train.steps_per_scale, width, asked, note)
     # Only now, as training processes and this one would have to share an accelerator's memory.
     mesh = runtime.start_jax(max(len(group.images) for group in plan.groups))
-    found: dict[str, dict] = {}
+    measured_curves: dict[str, dict] = {}
     seconds: dict[str, list[float]] = {}
     for variant in plan.variants:
         for seed in plan.seeds:
@@ -72,18 +72,18 @@ def main(argv: list[str]) -> int:
                 if measured is None:
                     continue
                 for (image, start), curve in curves_of(measured.rows, curves.MEASURED).items():
-                    found.setdefault(variant, {}).setdefault(start, {})[image, seed] = curve
+                    measured_curves.setdefault(variant, {}).setdefault(start, {})[image, seed] = curve
                 seconds.setdefault(variant, []).extend(_seconds(plan, variant, group, seed))
     out = files.make_directory(OUT.value or plan.root / "tables")
     means = {variant: sum(each) / len(each) for variant, each in seconds.items() if each}
     command = shlex.join(["python", "-m", "experiments.sample_quality.run", *sys.argv[1:]])
-    text = report.markdown(found, asked.start_scales, _facts(plan, command), means)
+    text = report.markdown(measured_curves, asked.start_scales, _facts(plan, command), means)
     files.write_text(out / "table.md", text)
-    files.write_text(out / "table.csv", report.csv_text(found))
+    files.write_text(out / "table.csv", report.csv_text(measured_curves))
     images = [image.id for group in plan.groups for image in group.images]
     for start in asked.start_scales:
-        files.write_bytes(out / f"frontier_start_{start:02d}.png", report.plot(found, start, images))
-    sheets.write_sheets(out, plan, found, asked, mesh)
+        files.write_bytes(out / f"frontier_start_{start:02d}.png", report.plot(measured_curves, start, images))
+    sheets.write_sheets(out, plan, measured_curves, asked, mesh)
     print(text)
     print(f"table.md, table.csv, frontier_start_NN.png and a sheet of each image are in {out}")
     return code

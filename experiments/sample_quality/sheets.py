@@ -14,7 +14,7 @@ from launch.samples import pictures
 from singan import files
 
 
-def write_sheets(out: Path, plan: Plan, found: dict, asked: Asked, mesh) -> None:
+def write_sheets(out: Path, plan: Plan, measured_curves: dict, asked: Asked, mesh) -> None:
     """Writes sheet_<image>_start_NN.png, one for each view of an image that has several, of the first seed.
 
     Every method is shown at the official implementation's diversity where that was measured and the method's curve
@@ -25,7 +25,7 @@ def write_sheets(out: Path, plan: Plan, found: dict, asked: Asked, mesh) -> None
         for image in group.images:
             real = group.pyramid.level(image.pixels, len(group.pyramid) - 1)
             for start in asked.start_scales:
-                rows = _rows(plan, found, group, image, start, seed, mesh)
+                rows = _rows(plan, measured_curves, group, image, start, seed, mesh)
                 for view in figures.views(record_of(image), real) if rows else ():
                     panels: list[figures.Row] = [("training image", [view.panel(real), *[None] * (SHOWN - 1)])]
                     panels += [(name, [view.panel(sample) for sample in samples]) for name, samples in rows]
@@ -35,12 +35,12 @@ def write_sheets(out: Path, plan: Plan, found: dict, asked: Asked, mesh) -> None
                     files.write_bytes(out / name, pictures.encode_png(page))
 
 
-def _rows(plan: Plan, found: dict, group, image, start: int, seed: int, mesh) -> list[tuple[str, np.ndarray]]:
-    peer = found.get(OFFICIAL, {}).get(start, {}).get((image.id, seed))
+def _rows(plan: Plan, measured_curves: dict, group, image, start: int, seed: int, mesh) -> list[tuple[str, np.ndarray]]:
+    peer = measured_curves.get(OFFICIAL, {}).get(start, {}).get((image.id, seed))
     diversity = peer.at_temperature(1.0, "diversity") if peer else None
     rows: list[tuple[str, np.ndarray]] = []
     for variant in plan.variants:
-        curve = found.get(variant, {}).get(start, {}).get((image.id, seed))
+        curve = measured_curves.get(variant, {}).get(start, {}).get((image.id, seed))
         folder = plan.root / run_name(variant, group, seed)
         if curve is None:
             continue

@@ -24,11 +24,11 @@ from launch import runtime
 from singan import files
 from singan.config import parse
 from singan.errors import UserError
-from singan.model.convolution import form_for
+from singan.model.convolution import conv_impl_for
 from singan.model.pyramid import plan
 from singan.model.spec import ScaleSpec, make_spec
 from singan.parallel.cohort import PRECISIONS
-from singan.parallel.convolution_timing import as_mapping, time_forms
+from singan.parallel.convolution_timing import time_conv_impls
 from singan.parallel.device_rates import copy_rate
 
 SIZE = flags.DEFINE_string("size", "128", "Pixels of the image: a side, or HEIGHTxWIDTH such as 166x248.")
@@ -86,7 +86,7 @@ class Bench:
         if PEER.value:
             reference_peer.check(PEER.value, PEER_PYTHON.value)
         self.mesh = runtime.start_jax(1)
-        self._rate, self._fastest = whole_steps.best_rate, functools.cache(self._time_forms)
+        self._rate, self._fastest = whole_steps.best_rate, functools.cache(self._time_conv_impls)
         self._pytorch = whole_steps.pytorch_timer(SECONDS.value) if TORCH.value else None
         if TORCH.value and self._pytorch is None:
             print("torch is not installed: no PyTorch column (pip install torch, the extra `bench`)", file=sys.stderr)
@@ -162,15 +162,16 @@ class Bench:
         self.results["reference"] = reference_peer.measure(*peer, specs, expected, SECONDS.value)
 
     def _spec(self, scale: int, precision: str, images: int) -> ScaleSpec:
-        form = self._fastest(precision, min(images, TIMED_TOGETHER)) if FORMS.value else ""
-        return make_spec(self._configs[precision], self._pyramid, 3, form or form_for(jax.default_backend()), scale)
+        conv_impl = self._fastest(precision, min(images, TIMED_TOGETHER)) if FORMS.value else ""
+        conv_impl = conv_impl or conv_impl_for(jax.default_backend())
+        return make_spec(self._configs[precision], self._pyramid, 3, conv_impl, scale)
 
-    def _time_forms(self, precision: str, images: int) -> str:
-        """Returns the form that launch.train takes on a GPU: the fastest at the finest scale; "" where none ran."""
-        finest = make_spec(self._configs[precision], self._pyramid, 3, form_for("gpu"), len(self._pyramid) - 1)
-        times = time_forms(finest, images)
-        self.results["forms"] += as_mapping(times)
-        return times[0].form if times else ""
+    def _time_conv_impls(self, precision: str, images: int) -> str:
+        """Returns what launch.train takes on a GPU: the fastest at the finest scale; "" where none ran."""
+        finest = make_spec(self._configs[precision], self._pyramid, 3, conv_impl_for("gpu"), len(self._pyramid) - 1)
+        times = time_conv_impls(finest, images)
+        self.results["forms"] += times
+        return times[0]["form"] if times else ""
 
 
 def in_order(precisions: list[str], scales: int, cohorts: list[int]) -> list[tuple[str, int, int]]:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from experiments.training_time.whole_steps import example_of
 from singan.config import parse
-from singan.model.convolution import FORMS
+from singan.model.convolution import CONV_IMPLS
 from singan.model.pyramid import plan
 from singan.model.spec import ScaleSpec, make_spec
 from singan.model.step import train_step
@@ -28,8 +28,10 @@ def run(mesh: Mesh) -> list[dict[str, Any]]:
     network, updates = {"width": 8, "num_layers": 3}, {"critic_updates": 2, "generator_updates": 2}
     config = parse({"pyramid": {"min_size": 15, "max_size": 24}, "network": network, "train": updates})
     spec = make_spec(config, plan(24, 24, config.pyramid), 3, "grouped", 1)
-    forms = [_outcome(step_as_on_a_cpu, dataclasses.replace(spec, form=form)) for form in FORMS]
-    return [*forms, _outcome(images_leave_each_other_alone, spec, mesh)]
+    conv_impls = [
+        _outcome(step_as_on_a_cpu, dataclasses.replace(spec, conv_impl=conv_impl)) for conv_impl in CONV_IMPLS
+    ]
+    return [*conv_impls, _outcome(images_leave_each_other_alone, spec, mesh)]
 
 
 def _outcome(check: Any, *arguments: Any) -> dict[str, Any]:
@@ -45,11 +47,11 @@ def step_as_on_a_cpu(spec: ScaleSpec, images: int = 3) -> str:
     Its second updates use the derivatives of its first.
     """
     here = _losses(spec, images, jax.devices()[0])
-    there = _losses(dataclasses.replace(spec, form="direct"), images, jax.devices("cpu")[0])
+    there = _losses(dataclasses.replace(spec, conv_impl="direct"), images, jax.devices("cpu")[0])
     worst = max(float(np.max(np.abs(here[name] - there[name]) / (1 + np.abs(there[name])))) for name in here)
     if not worst < TOLERANCE:
-        raise AssertionError(f"{spec.form}: metrics of a step differ from the CPU's by {worst:.2g}")
-    return f"{spec.form}: largest difference of a step's metrics from the CPU's: {worst:.1e}"
+        raise AssertionError(f"{spec.conv_impl}: metrics of a step differ from the CPU's by {worst:.2g}")
+    return f"{spec.conv_impl}: largest difference of a step's metrics from the CPU's: {worst:.1e}"
 
 
 @functools.cache  # the CPU's are the same for every form

@@ -21,7 +21,7 @@ from launch import cli, runtime
 from launch.images.find import load_images
 from launch.samples import writers
 from singan.config import parse
-from singan.model.convolution import form_for
+from singan.model.convolution import conv_impl_for
 from singan.model.noise import image_key_data
 from singan.model.pyramid import plan
 from singan.model.scale_start import starting_noise
@@ -49,17 +49,17 @@ def main(argv: list[str]) -> int:
         run = _run(Path(folder))
         (image_id,) = run.ids
         for start in (0, len(run.scales) - 2):
-            told: list[str] = []
+            memory_lines: list[str] = []
 
-            def note(samples: int, memory, told=told) -> None:
-                told.append(f"{memory.total / 2**20:.0f} MiB for {samples} a call")
+            def log_memory(samples: int, memory, memory_lines=memory_lines) -> None:
+                memory_lines.append(f"{memory.total / 2**20:.0f} MiB for {samples} a call")
 
-            def draw(batch: int, start=start, note=note) -> None:
-                for _ in sampling.draw(run, [image_id], DRAWN.value, start, batch=batch, mesh=mesh, planned=note):
+            def draw(batch: int, start=start, log_memory=log_memory) -> None:
+                for _ in sampling.draw(run, [image_id], DRAWN.value, start, batch=batch, mesh=mesh, planned=log_memory):
                     pass
 
             _compare(f"{DRAWN.value} samples of {SIDE.value}x{SIDE.value}x3 from scale {start}", draw, (BATCH, 1))
-            print(f"    memory: {'; '.join(dict.fromkeys(told))}")
+            print(f"    memory: {'; '.join(dict.fromkeys(memory_lines))}")
         inputs = [Input(image_id, f"{i}", np.roll(run.finest(image_id), i, 0)) for i in range(COMPOSITES)]
 
         def inject(together: int) -> None:
@@ -108,7 +108,7 @@ def _write(run: Run, image_id: str, form: str, folder: Path, mesh) -> None:
 def _run(folder: Path) -> Run:
     config = parse({"data": {"num_crops": 1, "crop_size": SIDE.value}})
     (image,) = load_images(config.data)
-    spec = make_spec(config, plan(SIDE.value, SIDE.value, config.pyramid), 3, form_for(jax.default_backend()))
+    spec = make_spec(config, plan(SIDE.value, SIDE.value, config.pyramid), 3, conv_impl_for(jax.default_backend()))
     workdir = Workdir(folder / "run")
     write_image(workdir, image.id, image.pixels)
     shape = (SIDE.value, SIDE.value, 3)

@@ -98,8 +98,8 @@ def _random_pass(generators: list[Generator], sizes: list, like: torch.Tensor, a
     """Returns a random image of the frozen generators [1, C, *sizes[-1]]; sizes has one more than there are of them."""
     image = like.new_zeros(1, like.shape[1], *sizes[0])
     for generator, size, larger in zip(generators, sizes[:-1], sizes[1:], strict=True):
-        below, noise = _padded(image), _padded(torch.randn(1, like.shape[1], *size, device=like.device))
-        image = functional.interpolate(generator(amplitude * noise + below, below), larger, mode="bicubic")
+        previous, noise = _padded(image), _padded(torch.randn(1, like.shape[1], *size, device=like.device))
+        image = functional.interpolate(generator(amplitude * noise + previous, previous), larger, mode="bicubic")
     return image
 
 
@@ -115,12 +115,12 @@ def _step(
 ) -> None:
     noise = _padded(torch.randn_like(real))
     for _ in range(3):
-        below = draw()
-        inputs = amplitude * noise + below
+        previous = draw()
+        inputs = amplitude * noise + previous
         critic_adam.zero_grad()
         (-critic(real).mean()).backward()
         with torch.no_grad():
-            fake = generator(inputs, below)
+            fake = generator(inputs, previous)
         critic(fake).mean().backward()
         epsilon = torch.rand(1, device=real.device)
         mixed = (epsilon * real + (1 - epsilon) * fake).requires_grad_(True)
@@ -131,7 +131,7 @@ def _step(
         parameter.requires_grad_(False)
     for _ in range(3):
         generator_adam.zero_grad()
-        (-critic(generator(inputs, below)).mean()).backward()
+        (-critic(generator(inputs, previous)).mean()).backward()
         (10 * functional.mse_loss(generator(padded_previous, padded_previous), real)).backward()
         generator_adam.step()
     for parameter in critic.parameters():

@@ -57,15 +57,15 @@ def measure(
         np.savez(images, allow_pickle=False, **{str(scale): real for scale, real in enumerate(reals)})
         output = official_checkout.run(checkout, python, RUNNER, (str(asked), str(images)), folder)
     try:
-        told = json.loads(output.splitlines()[-1])
-        times = [told["seconds"][str(spec.scale)] for spec in specs]
+        measured = json.loads(output.splitlines()[-1])
+        times = [measured["seconds"][str(spec.scale)] for spec in specs]
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"--peer={checkout} ended without its times") from error
     rows = [
         {"scale": spec.scale, "ms": 1e3 * one, "iterations": count}
         for spec, one, count in zip(specs, times, iterations, strict=True)
     ]
-    return {"rows": rows, "torch": f"torch {told['torch']} with {told['threads']} threads"}
+    return {"rows": rows, "torch": f"torch {measured['torch']} with {measured['threads']} threads"}
 
 
 def section(reference: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], steps_per_scale: int) -> str:

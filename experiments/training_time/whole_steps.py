@@ -64,7 +64,7 @@ def example_of(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
 
 def asked_flops(spec: ScaleSpec) -> float:
     """Returns the FLOPs of a step of one image, as the method asks for them: whatever form the convolutions take."""
-    return float(_operations(dataclasses.replace(spec, form="direct")).every)
+    return float(_operations(dataclasses.replace(spec, conv_impl="direct")).every)
 
 
 def accessed_bytes(compiled: Compiled) -> float:
@@ -135,7 +135,7 @@ def measure(compiled: Compiled, seconds: float = 1.0, least: int = 3) -> dict[st
         "height": compiled.spec.size[0],
         "width": compiled.spec.size[1],
         "features": compiled.spec.width,
-        "form": compiled.spec.form,
+        "form": compiled.spec.conv_impl,
         "images": compiled.images,
         "group": compiled.group,
         "ms_per_step_and_image": 1e3 * step / compiled.images,

@@ -158,11 +158,11 @@ def composite(
     their_tissue &= np.asarray(ndimage.distance_transform_edt(donor.labels == 0)) > SURROUNDINGS
     values = record.value_map.invert(pixels)
     try:
-        found = matching.match(donor.image[..., theirs], their_tissue, values[..., list(pasted)], tissue, match)
+        matched = matching.match(donor.image[..., theirs], their_tissue, values[..., list(pasted)], tissue, match)
     except ValueError as error:
         raise NoRoom(str(error)) from error
     tumour = values[placed.window].astype(np.float64)
-    tumour[..., list(pasted)] = found.apply(placed.image[..., theirs])
+    tumour[..., list(pasted)] = matched.apply(placed.image[..., theirs])
     mask, labels = np.zeros(pixels.shape[:2], bool), np.zeros(pixels.shape[:2], np.uint8)
     mask[placed.window], labels[placed.window] = placed.mask, placed.labels
     drawn = np.zeros(len(names), bool)
@@ -170,7 +170,7 @@ def composite(
     result = pixels.copy()
     where = placed.mask[..., None] & drawn
     result[placed.window] = np.where(where, record.value_map.apply(tumour), pixels[placed.window])
-    return Insertion(name, record, donor, placed, found, pasted, result, labels, mask)
+    return Insertion(name, record, donor, placed, matched, pasted, result, labels, mask)
 
 
 def check_run(run: Run) -> None:

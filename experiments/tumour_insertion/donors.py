@@ -68,7 +68,7 @@ def find_candidates(given: Sequence[str], channels: Sequence[str], min_voxels: i
       UserError: something of `given` cannot be read, or there is no such tumour at all.
     """
     wanted = [name for name in dict.fromkeys(map(modality, channels)) if name in MODALITIES]
-    found: dict[str, Candidate] = {}
+    candidates: dict[str, Candidate] = {}
     for text in given:
         path = Path(text).expanduser()
         if (path / "brats").is_dir():
@@ -76,10 +76,10 @@ def find_candidates(given: Sequence[str], channels: Sequence[str], min_voxels: i
         else:
             new = _of_files(text, path, channels, min_voxels)
         for candidate in new:
-            found.setdefault(candidate.id, candidate)
-    if not found:
+            candidates.setdefault(candidate.id, candidate)
+    if not candidates:
         raise UserError(f"--tumours: no slice shows a tumour of at least {min_voxels} pixels: --min_tumour=N asks less")
-    return list(found.values())
+    return list(candidates.values())
 
 
 def _of_data_dir(path: Path, wanted: Sequence[str], min_voxels: int) -> list[Candidate]:
@@ -102,15 +102,19 @@ def _of_data_dir(path: Path, wanted: Sequence[str], min_voxels: int) -> list[Can
 
 
 def _read_record(prepared: tfds_records.Prepared, record: tfds_records.Record, data: DataConfig) -> Donor:
-    (found,) = tfds_records.read(prepared, [record], data)
-    seg = found.details["masks"]["seg"]
-    labels = mask_channels.decode_one_hot(found.pixels[..., seg["channels"]])
+    (record_image,) = tfds_records.read(prepared, [record], data)
+    seg = record_image.details["masks"]["seg"]
+    labels = mask_channels.decode_one_hot(record_image.pixels[..., seg["channels"]])
     stored = np.array(seg["stored_values"], np.uint8)[labels]
     count = min(seg["channels"])  # the modalities come first
-    outside = found.pixels == found.value_map.padding  # of standardised scans 0 comes back as 0 but for rounding
-    image = np.where(outside, 0, found.value_map.invert(found.pixels, as_stored=True))[..., :count]
-    patient = patient_of(found.id, found.details)
-    return Donor(found.id, patient, found.channels[:count], image.astype(np.float32), stored, found.details)
+    outside = (
+        record_image.pixels == record_image.value_map.padding
+    )  # of standardised scans 0 comes back as 0 but for rounding
+    image = np.where(outside, 0, record_image.value_map.invert(record_image.pixels, as_stored=True))[..., :count]
+    patient = patient_of(record_image.id, record_image.details)
+    return Donor(
+        record_image.id, patient, record_image.channels[:count], image.astype(np.float32), stored, record_image.details
+    )
 
 
 def _of_files(text: str, path: Path, channels: Sequence[str], min_voxels: int) -> list[Candidate]:
@@ -118,7 +122,7 @@ def _of_files(text: str, path: Path, channels: Sequence[str], min_voxels: int) -
     if path.is_dir():
         paths = sorted(path.glob("*.npz"))
     else:
-        paths = [path] if path.is_file() else [Path(found) for found in sorted(glob.glob(str(path)))]
+        paths = [path] if path.is_file() else [Path(match) for match in sorted(glob.glob(str(path)))]
     if not paths or any(each.suffix.lower() != ".npz" for each in paths):
         raise UserError(
             f"--tumours={name} is neither a DATA_DIR of python -m datasets.build brats, nor npz files or a folder of"

@@ -72,8 +72,8 @@ def _around(background: np.ndarray) -> tuple[slice, slice]:
     seen = (background > -1).any(-1)
     if not seen.any():
         return slice(None), slice(None)
-    (found,) = ndimage.find_objects(seen.astype(np.uint8))
-    return slice(max(found[0].start - 1, 0), found[0].stop + 1), slice(max(found[1].start - 1, 0), found[1].stop + 1)
+    (box,) = ndimage.find_objects(seen.astype(np.uint8))
+    return slice(max(box[0].start - 1, 0), box[0].stop + 1), slice(max(box[1].start - 1, 0), box[1].stop + 1)
 
 
 def _white(*planes: np.ndarray) -> float:

@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     rule = MaskRule(DILATION.value, BLUR.value, within=True)
     out = files.make_directory(OUT.value)
     rows = inserted.harmonize_and_write(
-        run, insertions, scales, rule, out, FORMAT.value, SEED.value, FINE_TUNE.value, mesh, _tell
+        run, insertions, scales, rule, out, FORMAT.value, SEED.value, FINE_TUNE.value, mesh, _log
     )
     results = [result for row in rows for result in row["results"]]
     by_scale = {scale: [result for result in results if result["start_scale"] == scale] for scale in scales}
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
         "match": MATCH.value,
         "mask": {"dilation": rule.dilation, "blur": rule.blur, "within": rule.within},
         "fine_tune_steps": FINE_TUNE.value,
-        "means": {str(scale): scores.means(found) for scale, found in by_scale.items()},
+        "means": {str(scale): scores.means(scored) for scale, scored in by_scale.items()},
     }
     lost = [vars(one) for one in skipped]
     files.write_json(out / "insertions.json", {**about, "insertions": rows, "skipped": lost})
@@ -81,18 +81,18 @@ def _draw(run: Run, images: list[str], candidates: list[donors.Candidate], choic
     insertions: list[Insertion] = []
     skipped: list[Skipped] = []
     for image_id in images:
-        for found in compositing.draw(run, image_id, candidates, choice):
-            if isinstance(found, Insertion):
-                insertions.append(found)
+        for placed in compositing.draw(run, image_id, candidates, choice):
+            if isinstance(placed, Insertion):
+                insertions.append(placed)
             else:
-                skipped.append(found)
+                skipped.append(placed)
     if not insertions:
         raise UserError(f"no tumour could be put into any background; {_line(skipped[0])}")
     for one in skipped:
-        _tell(f"note: {_line(one)}")
+        _log(f"note: {_line(one)}")
     lacking = sorted({c for one in insertions for c in outputs.describe(one)["channels_of_background"]})
     if lacking:
-        _tell(f"note: some donors have no {', '.join(lacking)}: there the composite is the background")
+        _log(f"note: some donors have no {', '.join(lacking)}: there the composite is the background")
     return insertions, skipped
 
 
@@ -101,7 +101,7 @@ def _line(one: Skipped) -> str:
     return f"no tumour {about} {one.background}: {one.reason}"
 
 
-def _tell(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr)
 
 

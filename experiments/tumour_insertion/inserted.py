@@ -31,7 +31,7 @@ def harmonize_and_write(
     seed: int,
     fine_tune_steps: int,
     mesh: Mesh,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Returns the rows of insertions.json, in order; all else is written below `out`.
 
@@ -46,10 +46,12 @@ def harmonize_and_write(
         for scale in scales:
             trained = None
             if fine_tune_steps:
-                told = functools.partial(_fine_tuning, tell, scale, fine_tune_steps)
-                trained = fine_tuning.fine_tune_to_composites(run, inputs, scale, fine_tune_steps, seed, mesh, told)
+                report_step = functools.partial(_fine_tuning, log, scale, fine_tune_steps)
+                trained = fine_tuning.fine_tune_to_composites(
+                    run, inputs, scale, fine_tune_steps, seed, mesh, report_step
+                )
             by_scale.append(manipulation.harmonize(run, inputs, scale, rule, 1, seed, mesh, trained))
-            tell(f"start scale {scale}: {begin + len(some)} of {len(insertions)} composites harmonised")
+            log(f"start scale {scale}: {begin + len(some)} of {len(insertions)} composites harmonised")
         for one, *results in zip(some, *by_scale, strict=True):
             rows.append(_write(run, one, results, rule, out, form))
             for letter, figure in (
@@ -81,5 +83,5 @@ def _write(run: Run, one: Insertion, results: Sequence[Result], rule: MaskRule, 
     return row
 
 
-def _fine_tuning(tell: Callable[[str], None], scale: int, steps: int, step: int) -> None:
-    tell(f"start scale {scale}: fine-tuning, {step} of {steps} steps")
+def _fine_tuning(log: Callable[[str], None], scale: int, steps: int, step: int) -> None:
+    log(f"start scale {scale}: fine-tuning, {step} of {steps} steps")

@@ -28,12 +28,12 @@ def write_image(folder: Path, form: str, insertion: Insertion, pixels: np.ndarra
     """
     name, record = insertion.name, insertion.record
     if form == "nifti":
-        found = nifti_files(record, pixels, note)
+        written = nifti_files(record, pixels, note)
         affine, forms = np.array(record.details["affine"]), record.details.get("forms")
         table = label_comment(insertion.donor.details)
         note = "labels as in the donor's segmentation"
-        found["seg"] = nifti_bytes(insertion.labels, affine, note, forms, comment=table)
-        content = {f"{name}/{name}_{kind}.nii.gz": data for kind, data in found.items()}
+        written["seg"] = nifti_bytes(insertion.labels, affine, note, forms, comment=table)
+        content = {f"{name}/{name}_{kind}.nii.gz": data for kind, data in written.items()}
     elif form == "png":
         shown = geometry.upright(pixels, record.details)
         content = {

@@ -39,14 +39,14 @@ def score(run: Run, insertion: Insertion, result: Result) -> dict[str, float | N
     before, after = contrasts(naive[None], mask)[0] - without, contrasts(made, mask)[0] - without
     length = float(before @ before)
     rows = {name: seams[name] for name in COLUMNS if name in seams}
-    found = {name: None if isinstance(value, Undefined) else float(value) for name, value in rows.items()}
-    return {**found, "contrast_kept": float(before @ after) / length if length > 0 else None}
+    values = {name: None if isinstance(value, Undefined) else float(value) for name, value in rows.items()}
+    return {**values, "contrast_kept": float(before @ after) / length if length > 0 else None}
 
 
 def means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     """Returns the mean of each of COLUMNS over the tumours that have a value, None where none has."""
-    found = {name: [value for row in rows if (value := row[name]) is not None] for name in COLUMNS}
-    return {name: float(np.mean(values)) if values else None for name, values in found.items()}
+    by_column = {name: [value for row in rows if (value := row[name]) is not None] for name in COLUMNS}
+    return {name: float(np.mean(values)) if values else None for name, values in by_column.items()}
 
 
 def table(by_scale: Mapping[int, Sequence[Mapping[str, float | None]]]) -> str:

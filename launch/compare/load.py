@@ -22,14 +22,14 @@ def load(places: Sequence[str]) -> list[Compared]:
     Raises:
       UserError: a place holds nothing to compare, or a wandb run cannot be read.
     """
-    found = [_load(place) for place in dict.fromkeys(inner for place in places for inner in _inside(place))]
-    names = [one.name for one in found]
-    parents = [f"{files.absolute(one.place).resolve().parent.name}/{one.name}" for one in found]
-    for number, one in enumerate(found):
+    runs = [_load(place) for place in dict.fromkeys(inner for place in places for inner in _inside(place))]
+    names = [one.name for one in runs]
+    parents = [f"{files.absolute(one.place).resolve().parent.name}/{one.name}" for one in runs]
+    for number, one in enumerate(runs):
         if names.count(one.name) > 1:
             longer = parents[number] if parents.count(parents[number]) == 1 else one.place
-            found[number] = dataclasses.replace(one, name=longer)
-    return found
+            runs[number] = dataclasses.replace(one, name=longer)
+    return runs
 
 
 def _inside(place: str) -> list[str]:

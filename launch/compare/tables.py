@@ -39,8 +39,8 @@ class Part(NamedTuple):
 
 def parts(runs: Sequence[Compared]) -> list[Part]:
     """Returns all tables that have rows."""
-    found = [_about(runs), _configuration(runs), *_by_start_scale(runs), *_by_scale(runs)]
-    return [part for part in found if part.rows]
+    tables = [_about(runs), _configuration(runs), *_by_start_scale(runs), *_by_scale(runs)]
+    return [part for part in tables if part.rows]
 
 
 def remarks(runs: Sequence[Compared]) -> list[str]:
@@ -84,13 +84,13 @@ def remarks(runs: Sequence[Compared]) -> list[str]:
 
 def definitions(runs: Sequence[Compared]) -> dict[str, str]:
     """Returns what the metrics mean that the tables show."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     if any(name in ends for one in runs for ends in one.ends.values() for name in quality.AT_SCALES):
-        found = quality.scale_definitions()
+        texts = quality.scale_definitions()
     for one in runs:
         if one.evaluation:
-            found |= one.evaluation.definitions
-    return found
+            texts |= one.evaluation.definitions
+    return texts
 
 
 def to_csv(runs: Sequence[Compared], tables: Iterable[Part]) -> str:
@@ -128,10 +128,10 @@ def _about(runs: Sequence[Compared]) -> Part:
 
 def _configuration(runs: Sequence[Compared]) -> Part:
     keys = dict.fromkeys(key for one in runs for key in one.config)
-    absent = object()
+    missing = object()
     rows = []
     for key in keys:
-        held = [one.config.get(key, absent) for one in runs if one.config]
+        held = [one.config.get(key, missing) for one in runs if one.config]
         if any(value != held[0] for value in held[1:]):
             rows.append(Row(key, key, [shown(one.config[key]) if key in one.config else MISSING for one in runs]))
     return Part("config", "", "Configuration, where it differs", rows)
@@ -141,23 +141,23 @@ def _by_start_scale(runs: Sequence[Compared]) -> list[Part]:
     """Returns a table for each start scale; what has none stands beside every start scale of the others."""
     cohorts = [one.evaluation.cohort if one.evaluation else {} for one in runs]
     starts = {start for cohort in cohorts for start in cohort}
-    found = []
+    tables = []
     for start in sorted(starts - {quality.NOT_KNOWN} or starts, key=quality.start_order):
         metrics = [cohort.get(start, cohort.get(quality.NOT_KNOWN, {})) for cohort in cohorts]
         main, rest = quality.divided(name for of in metrics for name in of)
         missing = [UNMEASURED if one.evaluation else NOT_EVALUATED for one in runs]
         title = f"Samples, {quality.start_name(start)}"
-        found.append(Part("evaluation", start, title, _metric_rows(main, metrics, missing)))
+        tables.append(Part("evaluation", start, title, _metric_rows(main, metrics, missing)))
         others = _metric_rows(rest, metrics, missing)
-        found.append(Part("evaluation", start, f"{title}: other metrics", others, headline=False))
-    return found
+        tables.append(Part("evaluation", start, f"{title}: other metrics", others, headline=False))
+    return tables
 
 
 def _by_scale(runs: Sequence[Compared]) -> list[Part]:
     """Returns what training measured at each scale's end; of the last scale that all have also on the terminal."""
     scales = sorted({scale for one in runs for scale in one.ends})
     common = [scale for scale in scales if all(scale in one.ends for one in runs if one.ends)]
-    found = []
+    tables = []
     for scale in scales:
         ends = [one.ends.get(scale, {}) for one in runs]
         names = ["reconstruction_rmse"]
@@ -168,8 +168,8 @@ def _by_scale(runs: Sequence[Compared]) -> list[Part]:
         title = f"At the end of scale {scale}{pixels}"
         missing = [UNMEASURED if one.config else NOT_APPLICABLE for one in runs]
         rows = _metric_rows(names, ends, missing)
-        found.append(Part("scale", str(scale), title, rows, scale == max(common, default=-1)))
-    return found
+        tables.append(Part("scale", str(scale), title, rows, scale == max(common, default=-1)))
+    return tables
 
 
 def _metric_rows(names: Iterable[str], of: Sequence[Mapping[str, Measured]], missing: Sequence[Measured]) -> list[Row]:

@@ -24,25 +24,27 @@ def main(argv: list[str]) -> int:
     runtime.start_jax(1)
     run = load_run(WORKDIR.value, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
     for folder, scale in read_samples.sets_in(Path(SAMPLES.value)).items():
-        found = read_samples.read_samples(folder, run)
-        real = measure.real_images(run, found.samples)
-        measured = measure.measure(found.samples, {name: image[..., found.channels] for name, image in real.items()})
-        drawn = _drawn(folder, scale, run.config.seed, len(found.owners), found.total)
-        card = write.card_of(run, write.settings_of(run, **drawn), measured, found.total, LICENCE.value)
+        samples = read_samples.read_samples(folder, run)
+        real = measure.real_images(run, samples.samples)
+        measured = measure.measure(
+            samples.samples, {name: image[..., samples.channels] for name, image in real.items()}
+        )
+        drawn = _drawing_settings(folder, scale, run.config.seed, len(samples.owners), samples.total)
+        card = write.card_of(run, write.settings_of(run, **drawn), measured, samples.total, LICENCE.value)
         write.write_card(folder, card)
         print(f"{folder}: {write.in_short(card)}")
     return 0
 
 
-def _drawn(folder: Path, scale: int | None, training_seed: int, images: int, total: int) -> dict:
+def _drawing_settings(folder: Path, scale: int | None, training_seed: int, images: int, total: int) -> dict:
     """Returns how the set was drawn: as an older card of it says, else what its folder tells."""
-    told = {"training_seed": training_seed, "start_scale": write.NOT_RECORDED if scale is None else scale}
-    told |= dict.fromkeys(("size", "seed", "style"), write.NOT_RECORDED) | {"samples_of_each": total / images}
+    settings = {"training_seed": training_seed, "start_scale": write.NOT_RECORDED if scale is None else scale}
+    settings |= dict.fromkeys(("size", "seed", "style"), write.NOT_RECORDED) | {"samples_of_each": total / images}
     try:
         old = files.read_json(folder / write.NAMES[1])["settings"]
     except (UserError, KeyError, TypeError):
-        return {**told, "samples_of_each": f"{total / images:g}"}
-    return {key: old.get(key, value) for key, value in told.items()}
+        return {**settings, "samples_of_each": f"{total / images:g}"}
+    return {key: old.get(key, value) for key, value in settings.items()}
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ def measure(samples: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray]) -
         together = diversity.diversity(drawn, image)
         metrics["diversity"].append(together["diversity"])
         metrics["ms_ssim"].append(together["ms_ssim"])
-        found = memorisation.memorisation(drawn, image)
-        rows += [{"image": name, "sample": number, **row} for number, row in enumerate(found)]
+        copies = memorisation.memorisation(drawn, image)
+        rows += [{"image": name, "sample": number, **row} for number, row in enumerate(copies)]
     for name, image in real.items():
         others = [other for word, other in real.items() if word != name and other.shape == image.shape]
         if name in samples and others:

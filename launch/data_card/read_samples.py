@@ -22,7 +22,7 @@ FOLD = "patches.json"  # beside a fold in PanNuke's layout: which sample each pa
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Found:
+class SampleSet:
     """What a folder holds of a run's samples.
 
     Attributes:
@@ -42,11 +42,11 @@ def sets_in(folder: Path) -> dict[Path, int | None]:
     """Returns the folders of sets in a folder with the start scale of each: start_00, start_01, ..., or itself."""
     if not folder.is_dir():
         raise UserError(f"--samples={printable(str(folder))} is no folder: give the one that launch.sample wrote")
-    below = sorted(path for path in folder.iterdir() if path.is_dir() and _scale_of(path) is not None)
-    return {path: _scale_of(path) for path in below or [folder]}
+    scale_folders = sorted(path for path in folder.iterdir() if path.is_dir() and _scale_of(path) is not None)
+    return {path: _scale_of(path) for path in scale_folders or [folder]}
 
 
-def read_samples(folder: Path, run: Run) -> Found:
+def read_samples(folder: Path, run: Run) -> SampleSet:
     """Returns the samples of a folder, each of the image whose id its name begins with.
 
     Raises:
@@ -54,7 +54,9 @@ def read_samples(folder: Path, run: Run) -> Found:
     """
     words = list(dict.fromkeys((*run.images[0].channels, "rgb")))
     entries = [
-        entry for entry in image_folders.find(str(folder), "samples", words) if Path(entry.source).suffix != ".json"
+        entry
+        for entry in image_folders.list_entries(str(folder), "samples", words)
+        if Path(entry.source).suffix != ".json"
     ]
     owners = _owners(folder, entries, run)
     wanted = measured_ids(sorted({owner for owner in owners if owner}))
@@ -68,7 +70,7 @@ def read_samples(folder: Path, run: Run) -> Found:
         if owner in wanted and len(parts.setdefault(owner, [])) < MAX_SAMPLES:
             pixels, channels = _read(entry, run.record(owner))
             parts[owner].append(pixels)
-    return Found(
+    return SampleSet(
         {name: np.stack(drawn) for name, drawn in parts.items()},
         channels,
         sum(map(bool, owners)),

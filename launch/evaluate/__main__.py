@@ -63,11 +63,13 @@ def of_run() -> int:
     settings = evaluation_runs.settings(run, NUM_SAMPLES.value, SEED.value, families, inception, temperature)
     # A training of this run would cut metrics.jsonl back while it is written here.
     with WorkdirLock(run.workdir.path):
-        found = Evaluation(run.workdir.path / "evaluation.json", settings, lambda text: note(f"note: {text}"))
-        evaluation_runs.evaluate(run, found, ids, scales, BATCH.value, mesh, families, inception, note)
-        evaluation_runs.tell(run, found)
+        evaluation = Evaluation(run.workdir.path / "evaluation.json", settings, lambda text: note(f"note: {text}"))
+        evaluation_runs.evaluate(run, evaluation, ids, scales, BATCH.value, mesh, families, inception, note)
+        evaluation_runs.tell(run, evaluation)
         try_write_report(run.workdir.path, lambda text: note(f"warning: {text}"))
-    _show(found, f"{NUM_SAMPLES.value} samples of each of {len(found.images)} image(s), means over the images")
+    _show(
+        evaluation, f"{NUM_SAMPLES.value} samples of each of {len(evaluation.images)} image(s), means over the images"
+    )
     return 0
 
 
@@ -82,15 +84,15 @@ def of_folders() -> int:
     inception = metrics.load_inception(INCEPTION.value, note) if "inception" in families else None
     out = files.as_path(OUT.value)
     files.make_directory(out.parent)
-    found = Evaluation(out, comparison.settings(families, inception), lambda text: note(f"note: {text}"))
-    comparison.evaluate(found, families, inception, note)
-    _show(found, f"{comparison.summary}; means over the real images")
+    evaluation = Evaluation(out, comparison.settings(families, inception), lambda text: note(f"note: {text}"))
+    comparison.evaluate(evaluation, families, inception, note)
+    _show(evaluation, f"{comparison.summary}; means over the real images")
     return 0
 
 
-def _show(found: Evaluation, what: str) -> None:
-    print(table.table(found.cohort()))
-    print(f"{what}; definitions, p10 and p90, and each image are in {found.path}")
+def _show(evaluation: Evaluation, what: str) -> None:
+    print(table.table(evaluation.cohort()))
+    print(f"{what}; definitions, p10 and p90, and each image are in {evaluation.path}")
 
 
 if __name__ == "__main__":

@@ -106,13 +106,13 @@ class Evaluation:
         rows = [image[scale] for image in self.images.values() if scale in image]
         summary: Metrics = {}
         for name in dict.fromkeys(name for row in rows for name in row):
-            found = [row[name] for row in rows if name in row]
-            means = [entry["mean"] for entry in found if "mean" in entry]
+            rows_with_it = [row[name] for row in rows if name in row]
+            means = [entry["mean"] for entry in rows_with_it if "mean" in entry]
             if means:
                 p10, p90 = np.percentile(means, [10, 90]).tolist()
                 summary[name] = {"mean": float(np.mean(means)), "p10": p10, "p90": p90, "images": len(means)}
             else:
-                summary[name] = {"undefined": "; ".join(dict.fromkeys(entry["undefined"] for entry in found))}
+                summary[name] = {"undefined": "; ".join(dict.fromkeys(entry["undefined"] for entry in rows_with_it))}
         return {**summary, **self.pooled.get(scale, {})}
 
     def write(self) -> None:
@@ -147,8 +147,8 @@ def single_entries(values: Mapping[str, Value], samples: int, of: str = "count")
     Raises:
       UserError: a value is not finite.
     """
-    found = entries([values])
-    return {name: {**e, of: samples} if "mean" in e else e for name, e in found.items()}
+    values_of_set = entries([values])
+    return {name: {**e, of: samples} if "mean" in e else e for name, e in values_of_set.items()}
 
 
 def _digest(names: Iterable[str]) -> str:

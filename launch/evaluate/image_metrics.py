@@ -98,12 +98,12 @@ def chosen_families(wanted: Sequence[str]) -> list[str]:
     return [name for name in FAMILIES if name in wanted or not wanted]
 
 
-def load_inception(given: str, say: Callable[[str], None]) -> Inception | None:
+def load_inception(given: str, log: Callable[[str], None]) -> Inception | None:
     """Returns the weights that --inception_weights names, or None.
 
     Args:
       given: a file; 'none'; 'download' to fetch FID's once; '' to take those of the cache where they are there.
-      say: told in one line what is fetched, or left out.
+      log: told in one line what is fetched, or left out.
 
     Raises:
       UserError: the file is missing or holds something else; or it cannot be fetched.
@@ -112,11 +112,11 @@ def load_inception(given: str, say: Callable[[str], None]) -> Inception | None:
         return None
     if given in ("", "download"):
         try:
-            path = inception_weights_file(fetch=given == "download", say=say)
+            path = inception_weights_file(fetch=given == "download", log=log)
         except UserError:
             if given:
                 raise
-            say(
+            log(
                 "note: no Inception weights are here, so SIFID, FID and KID are left out: --inception_weights=FILE or"
                 " =download adds them, =none asks for none"
             )
@@ -146,8 +146,8 @@ def measure(
         return {name: {"undefined": NOT_FINITE} for name in names}
     rows: list[dict[str, Value]] = [{} for _ in samples]
 
-    def join(found: Iterable[Mapping[str, Value]]) -> None:
-        for row, more in zip(rows, found, strict=True):
+    def join(rows_of_metric: Iterable[Mapping[str, Value]]) -> None:
+        for row, more in zip(rows, rows_of_metric, strict=True):
             row |= more
 
     if "swd" in families:
@@ -184,14 +184,14 @@ def set_entries(
     joined = [
         {title: np.concatenate([part[title] for part in parts]) for title in parts[0]} for parts in (real, generated)
     ]
-    found = evaluation_file.single_entries(inception_distances.set_distances(*joined), images, of="images")
+    distances = evaluation_file.single_entries(inception_distances.set_distances(*joined), images, of="images")
     least = min(len(features) for part in joined for features in part.values())
     note = shortfall(least, 2048)
-    for name, entry in found.items():
+    for name, entry in distances.items():
         entry.pop("count", None)
         if name.startswith("fid/") and note and "mean" in entry:
             entry["note"] = note
-    return found
+    return distances
 
 
 def _nuclei(image: np.ndarray, subject: Subject) -> nuclei.Nuclei:

@@ -48,7 +48,7 @@ FID_WEIGHTS = Download(
 def inception_weights_file(
     given: str | os.PathLike = "",
     fetch: bool = True,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     cache: Path | None = None,
     download: Download = FID_WEIGHTS,
 ) -> Path:
@@ -57,7 +57,7 @@ def inception_weights_file(
     Args:
       given: the user's file; taken as it is. '' looks into the cache, and fetches into it what is not there.
       fetch: whether the network may be used.
-      say: is told in one line when something is fetched.
+      log: is told in one line when something is fetched.
       cache: the folder; 'inception' in the project's where not given.
       download: what to fetch.
 
@@ -72,12 +72,12 @@ def inception_weights_file(
     path = (cache or cache_directory() / "inception") / download.name
     if path.is_file() and _file_digest(path) == download.sha256:
         return path
-    found = "is damaged" if path.exists() else "is not there"
+    state = "is damaged" if path.exists() else "is not there"
     remedy = f"give the file as {FLAG}=FILE (.pth or .npz), or copy {download.url} to {path}"
     if not fetch:
-        raise UserError(f"{path} {found}, and the network is not to be used: {remedy}")
+        raise UserError(f"{path} {state}, and the network is not to be used: {remedy}")
     make_directory(path.parent)
-    say(f"fetching the Inception weights ({download.size / 1e6:.0f} MB) from {download.url} to {path}")
+    log(f"fetching the Inception weights ({download.size / 1e6:.0f} MB) from {download.url} to {path}")
     write_bytes(path, _fetched(download, remedy))
     return path
 

@@ -68,14 +68,14 @@ class Comparison:
         }
 
     def evaluate(
-        self, found: Evaluation, families: Sequence[str], inception: Inception | None, say: Callable[[str], None]
+        self, evaluation: Evaluation, families: Sequence[str], inception: Inception | None, log: Callable[[str], None]
     ) -> None:
-        """Measures what `found` lacks; the file is written as it grows, and at the end.
+        """Measures what `evaluation` lacks; the file is written as it grows, and at the end.
 
         Raises:
           UserError: a file cannot be read, or the two folders' images have different channels or values.
         """
-        found.define({**metrics.DEFINITIONS, **DEFINITIONS})
+        evaluation.define({**metrics.DEFINITIONS, **DEFINITIONS})
         every = [entry for by_id in self.generated.values() for some in by_id.values() for entry in some]
         # Stacks lie as their source is stored, pictures as launch.sample turns them.
         reader = _Reader(self.layout, upright=all(entry.index is None for entry in every))
@@ -85,20 +85,20 @@ class Comparison:
         try:
             for scale, by_id in sorted(self.generated.items()):
                 for name, entries in by_id.items():
-                    if name and found.missing([name], scale):
-                        found.add(name, scale, self._measure(reader, name, entries, families, inception, say))
+                    if name and evaluation.missing([name], scale):
+                        evaluation.add(name, scale, self._measure(reader, name, entries, families, inception, log))
                 some = [entry for entries in by_id.values() for entry in entries]
                 sources = [entry.source for entry in some]
-                if found.has_pooled(sources, scale):
+                if evaluation.has_pooled(sources, scale):
                     continue
                 if real_set is None:
                     common = reader.common_map([*self.real.values()], pictures=reader.is_picture(some[0]))
                     real_set = features_of_set(self._real_images(reader, common), of_sets)
                 drawn = reader.generated_images(some, common, real_set.channels)
-                found.add_pooled(sources, scale, real_set.compare(features_of_set(drawn, of_sets)))
+                evaluation.add_pooled(sources, scale, real_set.compare(features_of_set(drawn, of_sets)))
         finally:
-            if found.images or found.pooled:
-                found.write()
+            if evaluation.images or evaluation.pooled:
+                evaluation.write()
 
     def _real_images(self, reader: "_Reader", common: ValueMap | None) -> Iterator[tuple[np.ndarray, Names]]:
         """Yields the real images; those that samples are smaller versions of at the samples' size."""
@@ -114,7 +114,7 @@ class Comparison:
         entries: Sequence[Entry],
         families: Sequence[str],
         inception: Inception | None,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> Metrics:
         image, channels, value_map = reader.real_image(self.real[name])
         drawn = [reader.mapped(entry, value_map, channels) for entry in entries]
@@ -124,20 +124,20 @@ class Comparison:
         samples = np.stack(drawn)
         if _made_smaller(samples.shape[1:3], image.shape[:2]):
             height, width = samples.shape[1:3]
-            reader.note_once(f"note: real images are resized to their samples' size: {name} to {height}x{width}", say)
+            reader.note_once(f"note: real images are resized to their samples' size: {name} to {height}x{width}", log)
             image = resize_to(image, (height, width))
         return metrics.measure(samples, image, Subject(channels, value_map.background_levels), families, inception)
 
 
-def compare(real: str, generated: str, layout: str, say: Callable[[str], None]) -> Comparison:
+def compare(real: str, generated: str, layout: str, log: Callable[[str], None]) -> Comparison:
     """Returns what two folders hold, brought together.
 
     Raises:
       UserError: a folder is missing or holds no image.
     """
-    samples = image_folders.find(generated, "generated")
+    samples = image_folders.list_entries(generated, "generated")
     words = image_folders.words_of(samples)
-    entries = image_folders.find(real, "real", words)
+    entries = image_folders.list_entries(real, "real", words)
     by_id = dict(zip(unique_ids([_file_name(entry) for entry in entries]), entries, strict=True))
     known = {name.casefold(): name for name in by_id}
     grouped: dict[int, dict[str, list[Entry]]] = {}
@@ -145,7 +145,7 @@ def compare(real: str, generated: str, layout: str, say: Callable[[str], None]) 
         scale = NOT_KNOWN if entry.start_scale is None else entry.start_scale
         grouped.setdefault(scale, {}).setdefault(_owner(entry, known), []).append(entry)
     if alone := [entry for by_id in grouped.values() for entry in by_id.get("", ())]:
-        say(
+        log(
             f"note: {len(alone)} of {len(samples)} generated images bear no real one's name, {alone[0].source} first:"
             " they are compared with all real images together"
         )
@@ -185,10 +185,10 @@ class _Reader:
         self._layout, self._upright = layout, upright
         self._noted = False
 
-    def note_once(self, text: str, say: Callable[[str], None]) -> None:
+    def note_once(self, text: str, log: Callable[[str], None]) -> None:
         """Says a line that would be much the same for every image, for the first."""
         if not self._noted:
-            say(text)
+            log(text)
         self._noted = True
 
     def pixels(self, entry: Entry) -> tuple[np.ndarray, tuple[str, ...]]:

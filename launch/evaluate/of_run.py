@@ -53,38 +53,38 @@ def settings(
 
 def evaluate(
     run: Run,
-    found: Evaluation,
+    evaluation: Evaluation,
     ids: Sequence[str],
     start_scales: Sequence[int],
     batch: int,
     mesh: Mesh,
     families: Sequence[str],
     inception: Inception | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
-    """Measures what `found` lacks. The file is written as it grows, and at the end, also where an error ends it.
+    """Measures what `evaluation` lacks. The file is written as it grows, and at the end, also where an error ends it.
 
     Memory holds one device call's samples, or those of one image where they are more, and the Inception features of
     all samples of a start scale (8 KiB each).
     """
-    count, seed = found.settings["num_samples"], found.settings["seed"]
-    temperature = found.settings.get("temperature", 1.0)
-    of_sets = inception if found.settings["inception"] else None
+    count, seed = evaluation.settings["num_samples"], evaluation.settings["seed"]
+    temperature = evaluation.settings.get("temperature", 1.0)
+    of_sets = inception if evaluation.settings["inception"] else None
     real: dict[str, Any] = {}
-    found.define(metrics.DEFINITIONS)
+    evaluation.define(metrics.DEFINITIONS)
     try:
         for scale in start_scales:
-            missing = found.missing(ids, scale)
+            missing = evaluation.missing(ids, scale)
             # FID and KID are of all images that the summary over images is of, be they asked for now or before.
-            pooled = [name for name in run.ids if name in ids or str(scale) in found.images.get(name, {})]
-            pooling = of_sets is not None and not found.has_pooled(pooled, scale)
+            pooled = [name for name in run.ids if name in ids or str(scale) in evaluation.images.get(name, {})]
+            pooling = of_sets is not None and not evaluation.has_pooled(pooled, scale)
             wanted = pooled if pooling else missing
             known = len(ids) - len(missing)
-            say(f"start scale {scale}: {known} of {len(ids)} images are measured already" if known else "")
+            log(f"start scale {scale}: {known} of {len(ids)} images are measured already" if known else "")
             if not wanted:
                 continue
             generated: list[Any] = []
-            tell_memory = _tell_memory(scale, say)
+            tell_memory = _tell_memory(scale, log)
             drawn = sampling.draw(run, wanted, count, scale, (1.0, 1.0), seed, batch, mesh, tell_memory, temperature)
             bar = tqdm(
                 _whole(drawn, count), f"start scale {scale}", len(wanted), unit="image", leave=False, disable=None
@@ -93,7 +93,7 @@ def evaluate(
                 image, subject = run.finest(name), metrics.subject_of(run.record(name))
                 try:
                     if name in missing:
-                        found.add(name, scale, metrics.measure(samples, image, subject, families, inception))
+                        evaluation.add(name, scale, metrics.measure(samples, image, subject, families, inception))
                     if pooling and of_sets is not None and np.isfinite(samples).all():
                         if name not in real:
                             real[name] = metrics.features([image], subject, of_sets)
@@ -102,20 +102,20 @@ def evaluate(
                     raise UserError(f"image {name}, start scale {scale}: {error}") from error
             if generated:
                 everything = [real[name] for name in pooled if name in real]
-                found.add_pooled(pooled, scale, metrics.set_entries(everything, generated, len(pooled)))
+                evaluation.add_pooled(pooled, scale, metrics.set_entries(everything, generated, len(pooled)))
     finally:
-        if found.images:
-            found.write()
+        if evaluation.images:
+            evaluation.write()
 
 
-def tell(run: Run, found: Evaluation) -> None:
+def tell(run: Run, evaluation: Evaluation) -> None:
     """Writes the cohort's means to metrics.jsonl, summary.json and wandb, and a table with a row for each image.
 
     Does nothing where summary.json has just these numbers: they have been told.
     """
     means = {
         f"evaluation/start_{int(scale):02d}/{name}": entry["mean"]
-        for scale, entries in found.cohort().items()
+        for scale, entries in evaluation.cohort().items()
         for name, entry in entries.items()
         if "mean" in entry
     }
@@ -124,21 +124,21 @@ def tell(run: Run, found: Evaluation) -> None:
         return
     scale, steps = len(run.scales) - 1, run.config.train.steps_per_scale
     row = {"global_step": (scale + 1) * steps, "scale": scale, "scale_step": steps, **means}
-    row |= {f"evaluation/{key}": found.settings[key] for key in ("num_samples", "seed")}
+    row |= {f"evaluation/{key}": evaluation.settings[key] for key in ("num_samples", "seed")}
     run_id = str(records.read_run(run.workdir)["id"])
     writer = tracking.open_writer_to_append(run.config.tracking, run.workdir.path, run_id, to_mapping(run.config))
     writer.scalars(row)
-    writer.table("evaluation", _table(found))
+    writer.table("evaluation", _table(evaluation))
     writer.summary(means)
     writer.close(0)
 
 
-def _table(found: Evaluation) -> list[dict[str, Any]]:
+def _table(evaluation: Evaluation) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for name in sorted(found.images):
+    for name in sorted(evaluation.images):
         row: dict[str, Any] = {"image": name}
-        for scale in found.start_scales:
-            entries = found.images[name].get(str(scale), {})
+        for scale in evaluation.start_scales:
+            entries = evaluation.images[name].get(str(scale), {})
             row |= {f"start_{scale:02d}/{metric}": e["mean"] for metric, e in entries.items() if "mean" in e}
             reasons = [f"{metric}: {e['undefined']}" for metric, e in entries.items() if "undefined" in e]
             row |= {f"start_{scale:02d}/undefined": "; ".join(reasons)} if reasons else {}
@@ -156,8 +156,8 @@ def _whole(batches: Iterable[sampling.Batch], count: int) -> Iterator[tuple[str,
                 yield name, np.concatenate(parts.pop(name))
 
 
-def _tell_memory(scale: int, say: Callable[[str], None]) -> Callable[[int, Memory], None]:
-    return lambda samples, memory: say(
+def _tell_memory(scale: int, log: Callable[[str], None]) -> Callable[[int, Memory], None]:
+    return lambda samples, memory: log(
         f"start scale {scale}: {samples} samples a call, {memory.total / 2**20:.0f} MiB on each device"
     )
 

@@ -58,17 +58,17 @@ class SetFeatures:
         a, b = self.random, generated.random
         if isinstance(a, Undefined) or isinstance(b, Undefined):
             missing: Value = a if isinstance(a, Undefined) else Undefined(str(getattr(b, "reason", "")))
-            found = evaluation_file.single_entries(dict.fromkeys(DEFINITIONS, missing), 0)
+            entries = evaluation_file.single_entries(dict.fromkeys(DEFINITIONS, missing), 0)
         else:
-            found = _of_images(evaluation_file.single_entries(_of_sets(a, b), len(b)))
+            entries = _of_images(evaluation_file.single_entries(_of_sets(a, b), len(b)))
             rows: list[dict[str, Value]] = [{"nearest_real_ratio": value} for value in _nearest(a, b)]
-            found |= _of_images(evaluation_file.entries(rows))
-            if (note := shortfall(min(len(a), len(b)), DIMENSIONS)) and "mean" in found["random_frechet"]:
-                found["random_frechet"]["note"] = note.removesuffix(", prefer KID")
+            entries |= _of_images(evaluation_file.entries(rows))
+            if (note := shortfall(min(len(a), len(b)), DIMENSIONS)) and "mean" in entries["random_frechet"]:
+                entries["random_frechet"]["note"] = note.removesuffix(", prefer KID")
         if self.inception:
             count = max(map(len, generated.inception.values()))
-            found |= metrics.set_entries([self.inception], [generated.inception], count)
-        return found
+            entries |= metrics.set_entries([self.inception], [generated.inception], count)
+        return entries
 
 
 def features_of_set(images: Iterable[tuple[np.ndarray, Names]], inception: Inception | None) -> SetFeatures:

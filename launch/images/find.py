@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from launch.images import geometry, readers
-from launch.images.image_files import ImageFiles, find
+from launch.images.image_files import ImageFiles, find_image_files
 from launch.images.image_ids import unique_ids
 from launch.images.source_image import TFDS, FoundImages, SourceImage, selection_keys
-from launch.text import printable, tell
+from launch.text import print_note, printable
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
 from singan.value_map import NARROW, fit, used_ranges
@@ -35,9 +35,9 @@ def load_images(data: DataConfig) -> list[SourceImage]:
     Raises:
       UserError: with one line that names the file or the key and says what to do.
     """
-    found = find_images(data)
-    images = found.read(range(len(found.ids)))
-    check_alike(data, [(image.source, image.pixels.shape, image.channels) for image in images])
+    listed = find_images(data)
+    images = listed.read(range(len(listed.ids)))
+    check_comparable(data, [(image.source, image.pixels.shape, image.channels) for image in images])
     return images
 
 
@@ -69,13 +69,13 @@ def find_images(data: DataConfig) -> FoundImages:
     )
 
 
-def check_alike(data: DataConfig, images: Sequence[tuple[str, tuple[int, ...], Sequence[str]]]) -> None:
+def check_comparable(data: DataConfig, images: Sequence[tuple[str, tuple[int, ...], Sequence[str]]]) -> None:
     """Raises UserError where images, given as (source, shape, channels), cannot be trained as one cohort."""
-    _check_alike([(source, _count(shape[-1])) for source, shape, _ in images], "number of channels", _SAME_NUMBER)
-    _check_alike([(source, ", ".join(channels)) for source, _, channels in images], "channels", _SAME_NAMES)
+    _check_equal([(source, _count(shape[-1])) for source, shape, _ in images], "number of channels", _SAME_NUMBER)
+    _check_equal([(source, ", ".join(channels)) for source, _, channels in images], "channels", _SAME_NAMES)
     if not data.group_by_shape:
         sizes = [(source, f"{shape_key(shape)} (height x width)") for source, shape, _ in images]
-        _check_alike(sizes, "shape", _SAME_SHAPE)
+        _check_equal(sizes, "shape", _SAME_SHAPE)
 
 
 def group_by_shape(images: Sequence[SourceImage]) -> dict[str, list[SourceImage]]:
@@ -92,14 +92,14 @@ _SAME_NAMES = "give each kind a run of its own, or, where they mean the same, na
 
 
 def _find_files(data: DataConfig) -> FoundImages:
-    files = find(data.path)
+    files = find_image_files(data.path)
     named = sorted(zip(unique_ids([one.id_name for one in files]), files, strict=True), key=lambda pair: pair[0])
     named = named[: data.max_images or None]
 
     def read(some: Sequence[int]) -> list[SourceImage]:
         pictures = [(*named[i], _picture(named[i][1], data)) for i in some]
         images = [_image(image_id, one.name + picture.part, picture, data) for image_id, one, picture in pictures]
-        _tell_what_is_lost([picture for *_, picture in pictures], images, data)
+        _note_what_is_lost([picture for *_, picture in pictures], images, data)
         return images
 
     return FoundImages(tuple(image_id for image_id, _ in named), read)
@@ -118,14 +118,14 @@ def _picture(files: ImageFiles, data: DataConfig) -> readers.Picture:
     return picture
 
 
-def _tell_what_is_lost(pictures: Sequence[readers.Picture], images: Sequence[SourceImage], data: DataConfig) -> None:
+def _note_what_is_lost(pictures: Sequence[readers.Picture], images: Sequence[SourceImage], data: DataConfig) -> None:
     """Tells of slices, of alpha channels that are left out and of contrast that is lost, a line each."""
     if slices := [image.source for image, picture in zip(images, pictures, strict=True) if picture.part]:
-        tell(f"of a volume one slice is taken, the fullest one across the body: {_some(slices)}")
+        print_note(f"of a volume one slice is taken, the fullest one across the body: {_some(slices)}")
     opaque = [image.source for image, picture in zip(images, pictures, strict=True) if picture.alpha is not None]
     if opaque:
         names = (*images[0].channels, "mask")
-        tell(
+        print_note(
             f"the alpha channel of {_some(opaque)} is left out: where it is a mask to be trained on, name it with"
             f" --config.data.channels={','.join(names)}"
         )
@@ -139,7 +139,7 @@ def _tell_what_is_lost(pictures: Sequence[readers.Picture], images: Sequence[Sou
                 if share < least:
                     least, example = share, f"{image.channels[c]} of {image.source} from {low:g} to {high:g}"
     if flat:
-        tell(
+        print_note(
             f"{_some(flat)} use less than {NARROW:.0%} of their value range ({example}, which is {least:.1%}): little"
             " contrast is left to learn, give the range that matters as --config.data.value_range=LOW,HIGH"
         )
@@ -226,7 +226,7 @@ def shape_key(shape: Sequence[int]) -> str:
     return f"{shape[0]}x{shape[1]}"
 
 
-def _check_alike(traits: Sequence[tuple[str, str]], word: str, remedy: str) -> None:
+def _check_equal(traits: Sequence[tuple[str, str]], word: str, remedy: str) -> None:
     """Args: traits: (source, trait) of each image."""
     groups: dict[str, list[str]] = {}
     for source, trait in traits:

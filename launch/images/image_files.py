@@ -1,4 +1,4 @@
-"""Which files below config.data.path are training images: what is left out, and what belongs together, is told."""
+"""Lists the training images below config.data.path, joins the channel files of an image, prints what is left out."""
 
 import dataclasses
 import glob
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launch.images import foreign_formats, readers
 from launch.images.picture import MAX_CHANNELS
-from launch.text import printable, tell
+from launch.text import print_note, printable
 from singan import links
 from singan.errors import UserError
 
@@ -49,8 +49,8 @@ class ImageFiles:
     channels: tuple[str, ...] = ()
 
 
-def find(given: str) -> list[ImageFiles]:
-    """Returns the images that a folder, a file or a glob names, and tells what of a folder is left out.
+def find_image_files(given: str) -> list[ImageFiles]:
+    """Returns the images that a folder, a file or a glob names; prints which files of a folder it leaves out.
 
     Raises:
       UserError: there is no such path, no image in it, or a channel of an image is missing.
@@ -86,7 +86,7 @@ def find(given: str) -> list[ImageFiles]:
         paths = _without_masks(key, root, paths)
         scans = [other for other in others if not is_likely_mask(other.relative_to(root))]
         if advice := foreign_formats.advice(scans, scans_only=True):
-            tell(f"{key}: not read are {advice}")
+            print_note(f"{key}: not read are {advice}")
     return _together(root, paths)
 
 
@@ -130,13 +130,13 @@ def is_likely_mask(name: Path) -> bool:
 
 
 def _without_masks(key: str, root: Path, paths: list[Path]) -> list[Path]:
-    """Returns the paths that are no masks by their names, all where none else is there; tells which are which."""
+    """Returns the paths whose names do not say mask, or all where every name does; prints which it took for masks."""
     masks = [path for path in paths if is_likely_mask(path.relative_to(root))]
     images = [path for path in paths if path not in set(masks)]
     if not masks or not images:
         return paths
     pattern = masks[0].parent / f"*{readers.split_suffix(masks[0].name)[1]}"
-    tell(
+    print_note(
         f"{key}: {_files(len(images))} taken as {'images' if len(images) > 1 else 'an image'}, {_some(root, images)};"
         f" {_files(len(masks))} left out, by their names masks, overlays or thumbnails, {_some(root, masks)}: to take"
         f" them too, give a glob such as {printable(str(pattern))!r}"
@@ -146,7 +146,7 @@ def _without_masks(key: str, root: Path, paths: list[Path]) -> list[Path]:
 
 def _together(root: Path, paths: Sequence[Path]) -> list[ImageFiles]:
     """Returns the images of files: nnU-Net's <case>_0000, <case>_0001 ... are the channels of one."""
-    found: list[ImageFiles] = []
+    images: list[ImageFiles] = []
     in_order = sorted(paths, key=lambda path: (path.parent, path.name))
     for parent, group in itertools.groupby(in_order, lambda path: path.parent):
         files = list(group)
@@ -157,19 +157,19 @@ def _together(root: Path, paths: Sequence[Path]) -> list[ImageFiles]:
             if match := CHANNEL_FILE.fullmatch(stem):
                 cases.setdefault((match["case"], suffix), {})[match["channel"]] = path
         if sum(map(len, cases.values())) == len(files) and (names or parent.name.casefold() in CHANNEL_FOLDERS):
-            found += [dataclasses.replace(_case(root, parent, *key, cases), channels=names) for key in cases]
+            images += [dataclasses.replace(_case(root, parent, *key, cases), channels=names) for key in cases]
             continue
         if _look_like_channels(cases):
             (case, suffix), channels = next(iter(cases.items()))
             shown = ", ".join(printable(f"{case}_{channel}{suffix}") for channel in channels)
-            tell(
+            print_note(
                 f"{shown} and the like are taken as images of their own: where they are the channels of one, put them"
                 " into a folder called imagesTr, as nnU-Net has them"
             )
         for path in files:
             name = path.relative_to(root).as_posix()
-            found.append(ImageFiles(printable(name), name, (path,), names))
-    return found
+            images.append(ImageFiles(printable(name), name, (path,), names))
+    return images
 
 
 def _case(root: Path, parent: Path, case: str, suffix: str, cases: Cases) -> ImageFiles:

@@ -60,7 +60,7 @@ class StudyImage:
     channels: tuple[str, ...] | None
 
 
-def find(given: str, flag: str, words: Sequence[str] = ()) -> list[Entry]:
+def list_entries(given: str, flag: str, words: Sequence[str] = ()) -> list[Entry]:
     """Returns what a folder (or a file) holds, sorted by name; hidden names and sample grids are passed over.
 
     So are links that lead out of the folder, as with training images, which is said on stderr.
@@ -156,9 +156,9 @@ def _image_files(root: Path) -> tuple[list[Path], int]:
     """Returns the image files below a folder, and how many links out of it were not followed."""
     paths, left_out = [], 0
     for path in sorted(root.rglob("*")):
-        below = path.relative_to(root).parts
+        parts = path.relative_to(root).parts
         in_fold = any(FOLD_FOLDER.fullmatch(part) for part in path.parts)
-        if any(part.startswith(".") for part in below):
+        if any(part.startswith(".") for part in parts):
             continue
         if path.is_symlink() and (path.is_dir() or (readers.is_image(path) and links.leads_out(path, root))):
             left_out += 1

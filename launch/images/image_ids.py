@@ -19,10 +19,10 @@ def unique_ids(names: Sequence[str]) -> list[str]:
     levels = [0] * len(names)
     while True:
         ids = [form[level] for form, level in zip(forms, levels, strict=True)]
-        holders: dict[str, list[int]] = {}
+        owners: dict[str, list[int]] = {}
         for i, image_id in enumerate(ids):
-            holders.setdefault(image_id.casefold(), []).append(i)  # some systems do not tell A.png from a.png
-        clashes = [i for group in holders.values() if len(group) > 1 for i in group if levels[i] < len(forms[i]) - 1]
+            owners.setdefault(image_id.casefold(), []).append(i)  # some systems do not tell A.png from a.png
+        clashes = [i for group in owners.values() if len(group) > 1 for i in group if levels[i] < len(forms[i]) - 1]
         if not clashes:
             return ids
         for i in clashes:

@@ -130,8 +130,8 @@ def decode_nuclei(image: np.ndarray, masks: Mapping[str, Any]) -> tuple[np.ndarr
         assert classes is not None
         instances = np.zeros(classes.shape, np.int32)
         for kind in range(1, classes.max() + 1):  # nuclei of different classes are cut where they meet
-            found = split_mask(classes == kind, least)
-            instances[found > 0] = found[found > 0] + instances.max()
+            nuclei = split_mask(classes == kind, least)
+            instances[nuclei > 0] = nuclei[nuclei > 0] + instances.max()
     count = int(instances.max())
     if classes is None:
         return instances, np.full(count, common, np.uint8)

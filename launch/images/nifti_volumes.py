@@ -94,12 +94,12 @@ def _usable(affine: np.ndarray, flat: bool) -> np.ndarray:
 
 
 def fullest(volume: Volume, marked: np.ndarray | None = None) -> int:
-    """Returns the index of the slice with the most voxels that are no background; of several the middlemost.
+    """Returns the index of the slice along volume.axis with the most foreground; on a tie, the one nearest the middle.
 
-    The background is the value of most of the volume's border, else 0.
+    A voxel is foreground where it differs from the value that most of the volume's border has (0 if none prevails).
 
     Args:
-      marked: bool [number of slices]: only these are considered.
+      marked: bool [number of slices], the slices to choose from; None for all.
     """
     slices = np.moveaxis(volume.voxels, volume.axis, 0)
     background = _border_values(volume.voxels)
@@ -115,14 +115,14 @@ def _border_values(voxels: np.ndarray) -> np.ndarray:
     inside = tuple(slice(1, -1) if side > 2 else slice(None) for side in voxels.shape[:3])
     border = np.ones(voxels.shape[:3], bool)
     border[inside] = False
-    found = np.zeros(voxels.shape[3], voxels.dtype)
+    border_values = np.zeros(voxels.shape[3], voxels.dtype)
     if voxels.dtype.kind not in "buif" or not border.any():
-        return found
+        return border_values
     for c in range(voxels.shape[3]):
         values, counts = np.unique(voxels[border, c], return_counts=True)
         if counts.max() >= BORDER_SHARE * border.sum():
-            found[c] = values[counts.argmax()]
-    return found
+            border_values[c] = values[counts.argmax()]
+    return border_values
 
 
 def slice_of(volume: Volume, index: int) -> Picture:
@@ -132,8 +132,8 @@ def slice_of(volume: Volume, index: int) -> Picture:
     part[axis] = str(index)
     pixels = np.take(volume.voxels, index, axis)
     placed = {
-        form: {**found, "affine": geometry.slice_affine(np.asarray(found["affine"]), axis, index).tolist()}
-        for form, found in volume.forms.items()
+        form: {**orientation, "affine": geometry.slice_affine(np.asarray(orientation["affine"]), axis, index).tolist()}
+        for form, orientation in volume.forms.items()
     }
     affine = geometry.slice_affine(volume.affine, axis, index)
     name = "" if volume.flat else f"[{', '.join(part)}]"
@@ -150,24 +150,24 @@ def on_grid_of(mask: Volume, image: Volume, mask_name: str, image_name: str) -> 
     """
     from nibabel import orientations
 
-    found = mask
+    placed = mask
     if mask.forms and image.forms and not together(mask, image):
         turn = orientations.ornt_transform(
             orientations.io_orientation(mask.affine), orientations.io_orientation(image.affine)
         )
         affine = mask.affine @ orientations.inv_ornt_aff(turn, mask.voxels.shape[:3])
-        found = dataclasses.replace(mask, voxels=orientations.apply_orientation(mask.voxels, turn), affine=affine)
-        if found.voxels.shape[:3] == image.voxels.shape[:3] and not together(found, image):
+        placed = dataclasses.replace(mask, voxels=orientations.apply_orientation(mask.voxels, turn), affine=affine)
+        if placed.voxels.shape[:3] == image.voxels.shape[:3] and not together(placed, image):
             raise UserError(
                 f"the mask {mask_name} lies elsewhere than {image_name}, as their affines say: resample it onto that"
                 " image's grid, or give both the same affine"
             )
-    if found.voxels.shape[:3] != image.voxels.shape[:3]:
+    if placed.voxels.shape[:3] != image.voxels.shape[:3]:
         shapes = ["x".join(map(str, one.voxels.shape[:3])) for one in (mask, image)]
         raise UserError(
             f"the mask {mask_name} is {shapes[0]} voxels, its image {image_name} {shapes[1]}: give both on one grid"
         )
-    return found
+    return placed
 
 
 def together(one: Volume, other: Volume) -> bool:

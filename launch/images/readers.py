@@ -44,7 +44,7 @@ def read(path: Path, name: str, layout: str = "auto", channels: int = 1) -> Pict
       UserError: the file cannot be read, is not one image of 1 to 16 channels, or holds NaN or infinite values.
     """
     reader = next(reader for suffix, reader in READERS.items() if path.name.lower().endswith(suffix))
-    with told(path, name):
+    with naming_errors(path, name):
         if reader is _read_nifti and layout == "auto" and channels > 1:
             return checked(_read_nifti(path, layout, channels), layout)
         return checked(reader(path, layout), layout)
@@ -65,13 +65,13 @@ def read_with_mask(path: Path, name: str, mask_path: Path, mask_name: str) -> tu
             " the mask that belongs to it"
         )
     mask = nifti_volumes.on_grid_of(mask, image, mask_name, name)
-    with told(mask_path, mask_name):
+    with naming_errors(mask_path, mask_name):
         held = checked(Picture(mask.voxels.reshape(1, -1, 1), None), "auto").pixels.reshape(mask.voxels.shape)
     marked = np.array([one.any() for one in np.moveaxis(held > 0, image.axis, 0)])
     index = nifti_volumes.fullest(image, marked) if marked.any() else nifti_volumes.fullest(image)
     pictures = []
     for volume, one, called in ((image, path, name), (mask, mask_path, mask_name)):
-        with told(one, called):
+        with naming_errors(one, called):
             pictures.append(checked(nifti_volumes.slice_of(volume, index), "auto"))
     return pictures[0], pictures[1]
 
@@ -86,7 +86,7 @@ def read_channels(paths: Sequence[Path], names: Sequence[str], layout: str = "au
     first, index = volumes[0], nifti_volumes.fullest(volumes[0]) if volumes[0] is not None else 0
     pictures = []
     for path, name, volume in zip(paths, names, volumes, strict=True):
-        with told(path, name):
+        with naming_errors(path, name):
             if first is None or volume is None:
                 picture = checked(READERS[split_suffix(path.name)[1].lower()](path, layout), layout)
             elif not nifti_volumes.together(volume, first):
@@ -104,12 +104,12 @@ def open_volume(path: Path, name: str) -> nifti_volumes.Volume | None:
     """Returns the volume of a NIfTI file, None of other files; raises UserError as `read`."""
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return None
-    with told(path, name):
+    with naming_errors(path, name):
         return nifti_volumes.open_volume(path)
 
 
 @contextlib.contextmanager
-def told(path: Path, name: str) -> Iterator[None]:
+def naming_errors(path: Path, name: str) -> Iterator[None]:
     """Turns whatever goes wrong with a file into a UserError of one line that names it."""
     try:
         with np.errstate(all="ignore"):  # a header may scale values to infinity, which is refused here
@@ -200,11 +200,11 @@ def _read_numpy(path: Path, layout: str) -> Picture:
 
 def _image_key(keys: list[str]) -> str:
     arrays = [key for key in keys if key != "channels"]
-    found = [key for key in IMAGE_KEYS if key in arrays] or arrays
-    if not arrays or (len(arrays) > 1 and found == arrays and arrays[0] not in IMAGE_KEYS):
+    candidates = [key for key in IMAGE_KEYS if key in arrays] or arrays
+    if not arrays or (len(arrays) > 1 and candidates == arrays and arrays[0] not in IMAGE_KEYS):
         more = f" and {len(arrays) - 5} more" if len(arrays) > 5 else ""
         raise UserError(f"holds the arrays {', '.join(arrays[:5]) or '(none)'}{more}: name the image's array 'image'")
-    return found[0]
+    return candidates[0]
 
 
 def _text(name: Any) -> str:

@@ -180,14 +180,14 @@ def _volume_map(example: Mapping[str, Any], number: int, data: DataConfig) -> Va
     bottom = min(bottom, outside)
     low, high = (bottom, top) if rule == "percentile" else (least, most)
     standardised = bottom < -RINGING * top
-    found = mapped(low if standardised else 0.0, high, rule)
-    unknown = found.background == (0.0,) and np.mean(pixels == 0) < MIN_OUTSIDE
+    volume_map = mapped(low if standardised else 0.0, high, rule)
+    unknown = volume_map.background == (0.0,) and np.mean(pixels == 0) < MIN_OUTSIDE
     if standardised and unknown and data.background == "auto":
         raise UserError(
             f"{MODALITIES[number]} holds values below 0, and no one value at its border: say what surrounds the brain"
             " with --config.data.background"
         )
-    return found
+    return volume_map
 
 
 def _image(

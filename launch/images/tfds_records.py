@@ -96,9 +96,9 @@ def open_prepared(data: DataConfig) -> Prepared:
     except OSError:
         versions = []
     if not versions or (match[2] and match[2] not in versions):
-        found = f"it holds {', '.join(sorted(versions))}" if versions else "there is none"
+        there = f"it holds {', '.join(sorted(versions))}" if versions else "there is none"
         raise UserError(
-            f"no prepared data set in {printable(str(place / (match[2] or 'VERSION')))} ({found}): build it with"
+            f"no prepared data set in {printable(str(place / (match[2] or 'VERSION')))} ({there}): build it with"
             f" {printable(command)}, or say where it is with --config.data.path=DATA_DIR"
         )
     folder = place / (match[2] or max(versions, key=lambda version: [int(part) for part in version.split(".")]))

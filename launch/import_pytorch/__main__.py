@@ -55,14 +55,14 @@ def main(argv: list[str]) -> int:
     del argv
     target = Path(WORKDIR.value)
     _check_free(target)
-    found = read_run.read_run(Path(FROM.value))
+    source = read_run.read_run(Path(FROM.value))
     words = (NAME.value, tuple(CHANNELS.value), BACKGROUND.value)
-    image = read_run.image_of(found, *words)
-    config = read_run.config_of(found)
-    read_run.check_weights(found, config)
+    image = read_run.image_of(source, *words)
+    config = read_run.config_of(source)
+    read_run.check_weights(source, config)
     mesh = runtime.start_jax(1)
-    config, replays = pytorch_replay.choose_rule(found, config, image, mesh)
-    if text := pytorch_replay.disagreement(found, config, replays):
+    config, replays = pytorch_replay.choose_rule(source, config, image, mesh)
+    if text := pytorch_replay.disagreement(source, config, replays):
         if not ACCEPT_MISMATCH.value:
             raise UserError(
                 f"{text}: samples would look different from PyTorch's; check that all files are of one training, or"
@@ -71,19 +71,19 @@ def main(argv: list[str]) -> int:
         print(f"warning: {text}; samples will look different from PyTorch's", file=sys.stderr)
     unit = VALUE_RANGE.value == "0,1"
     if VALUE_RANGE.value == "auto":
-        unit = read_run.is_unit(found, str(config.method.between_scales))
-    replayed = pytorch_replay.summary(found, config, replays)
-    image = read_run.image_of(found, *words, unit, replayed)
+        unit = read_run.is_unit(source, str(config.method.between_scales))
+    replayed = pytorch_replay.summary(source, config, replays)
+    image = read_run.image_of(source, *words, unit, replayed)
     with _made_whole(target) as workdir:
-        _write(found, config, image, replays, replayed, workdir, mesh)
-    for scale, (weights, replay) in enumerate(zip(found.scales, replays, strict=True)):
-        real = found.reals[scale]
+        _write(source, config, image, replays, replayed, workdir, mesh)
+    for scale, (weights, replay) in enumerate(zip(source.scales, replays, strict=True)):
+        real = source.reals[scale]
         size, error = f"{real.shape[0]}x{real.shape[1]}", np.sqrt(np.mean(np.square(replay.reconstruction[0] - real)))
         print(
             f"scale {scale:<2} {size:9}  width {weights.width:<4} RMSE of the reconstruction {error:.4f}"
             f"  noise amplitude {weights.amplitude:.5f}, replayed {replay.amplitude:.5f}"
         )
-    print(f"{len(replays)} of {len(found.reals)} scales of {image.id} are in {target} (RMSE: of values in [-1, 1])")
+    print(f"{len(replays)} of {len(source.reals)} scales of {image.id} are in {target} (RMSE: of values in [-1, 1])")
     rule, share = replayed["between_scales"], replayed["misfit"]
     how = "" if share is None else f", which replays the noise amplitudes within {max(share, 1e-4):.2%}"
     print(f"  between scales: {rule}{how}")
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
 
 
 def _write(
-    found: PytorchRun,
+    source: PytorchRun,
     config: Config,
     image: SourceImage,
     replays: Sequence[Replay],
@@ -103,21 +103,21 @@ def _write(
     mesh: Mesh,
 ) -> None:
     record = claim_workdir(workdir, config, [image], mesh)
-    below, step = "", config.train.steps_per_scale
-    for scale, (weights, replay) in enumerate(zip(found.scales, replays, strict=True)):
+    parent_fingerprint, step = "", config.train.steps_per_scale
+    for scale, (weights, replay) in enumerate(zip(source.scales, replays, strict=True)):
         tree = {
             "trained": TrainedScale(weights.generator, weights.amplitude),
             "critic": weights.critic,
             "reconstruction": replay.reconstruction,
-            "reconstruction_noise": found.reconstruction_noise if scale == 0 else None,
+            "reconstruction_noise": source.reconstruction_noise if scale == 0 else None,
         }
         tree = cohort.stack([tree], 1)
-        extra = {"kind": "weights", "diverged": {}, "below": below, "trained_from": record.origin.digest}
+        extra = {"kind": "weights", "diverged": {}, "below": parent_fingerprint, "trained_from": record.origin.digest}
         with ScaleCheckpoints(workdir.checkpoints(scale), lambda text: print(text, file=sys.stderr)) as checkpoints:
             digests = checkpoints.save(step, tree, (image.id,), extra)
         records.write_done(workdir, scale, digests, {}, record.origin.digest)
-        below = FinishedScale((image.id,), {}, tree, digests).fingerprint
-    whole = len(found.scales) == len(found.reals)
+        parent_fingerprint = FinishedScale((image.id,), {}, tree, digests).fingerprint
+    whole = len(source.scales) == len(source.reals)
     record.update(workdir, status="finished" if whole else "imported", diverged={}, imported=dict(replayed))
 
 

@@ -79,8 +79,8 @@ def read_run(folder: Path) -> PytorchRun:
         )
         for scale in range(count)
     )
-    for scale, found in enumerate(scales):
-        channels = found.generator["params"]["block_0"]["kernel"].shape[2]
+    for scale, weights in enumerate(scales):
+        channels = weights.generator["params"]["block_0"]["kernel"].shape[2]
         if channels != reals[0].shape[-1]:
             raise UserError(
                 f"{folder / str(scale) / 'netG.pth'} is of {channels} channels, but {folder / 'reals.pth'} of"
@@ -107,20 +107,20 @@ def config_of(run: PytorchRun) -> Config:
     return parse(mapping)
 
 
-def spec_of(run: PytorchRun, config: Config, form: str = "direct") -> ScaleSpec:
-    """Returns the spec of scale 0; form: the convolution's (convolution.FORMS)."""
+def spec_of(run: PytorchRun, config: Config, conv_impl: str = "direct") -> ScaleSpec:
+    """Returns the spec of scale 0; conv_impl: one of convolution.CONV_IMPLS."""
     height, width, channels = run.reals[-1].shape
-    return make_spec(config, plan(height, width, config.pyramid, str(config.method.resize_border)), channels, form)
+    return make_spec(config, plan(height, width, config.pyramid, str(config.method.resize_border)), channels, conv_impl)
 
 
 def check_weights(run: PytorchRun, config: Config) -> None:
     """Raises a UserError that names the first network which is not of the shape that `config` says, or not finite."""
     spec = spec_of(run, config)
-    for scale, found in enumerate(run.scales):
+    for scale, weights in enumerate(run.scales):
         template = weights_template(spec.at(scale))
         for name, ours, wanted in (
-            ("netG", found.generator, template["trained"].generator),
-            ("netD", found.critic, template["critic"]),
+            ("netG", weights.generator, template["trained"].generator),
+            ("netD", weights.critic, template["critic"]),
         ):
             path = run.folder / str(scale) / f"{name}.pth"
             there, here = flatten(wanted), flatten(ours)
@@ -183,9 +183,9 @@ def image_of(
     except UserError as error:
         text = str(error).replace("config.data.background", "--background")
         raise UserError(f"{run.folder / 'reals.pth'}: {text}") from None
-    told = {key: replayed[key] for key in ("between_scales", "misfit")} if replayed else {}
+    replay_settings = {key: replayed[key] for key in ("between_scales", "misfit")} if replayed else {}
     names = channels or (COLOURS if count == 3 else tuple(f"channel_{i}" for i in range(count)))
-    return SourceImage(image_id, pixels, names, mapped, "reals.pth", {"imported": "PyTorch SinGAN", **told})
+    return SourceImage(image_id, pixels, names, mapped, "reals.pth", {"imported": "PyTorch SinGAN", **replay_settings})
 
 
 def _levels(pixels: np.ndarray) -> np.ndarray:
@@ -208,10 +208,10 @@ def _pyramid_of(run: PytorchRun) -> PyramidConfig:
         for ratio in ratios:
             config = PyramidConfig(smallest, max(height, width), ratio)
             try:
-                found = plan(height, width, config, "reference").sizes
+                planned = plan(height, width, config, "reference").sizes
             except (UserError, ValueError):
                 continue
-            if found == sizes:
+            if planned == sizes:
                 return config
     shown = " ".join(f"{h}x{w}" for h, w in sizes)
     raise UserError(f"{run.folder / 'reals.pth'} has levels of {shown}: not a pyramid of the reference implementation")
@@ -228,29 +228,29 @@ def _network_of(run: PytorchRun, num_layers: int) -> NetworkConfig:
 
 
 def _read_reals(path: Path) -> tuple[np.ndarray, ...]:
-    found = read_pytorch(path)
-    if not isinstance(found, list | tuple) or not found or not all(isinstance(real, np.ndarray) for real in found):
+    stored = read_pytorch(path)
+    if not isinstance(stored, list | tuple) or not stored or not all(isinstance(real, np.ndarray) for real in stored):
         raise UserError(f"{path} is not a list of images")
-    if not all(real.dtype.kind in "fiub" for real in found):
+    if not all(real.dtype.kind in "fiub" for real in stored):
         raise UserError(f"{path} holds complex numbers: not images of a training")
-    shapes = [real.shape for real in found]
+    shapes = [real.shape for real in stored]
     if not all(len(shape) == 4 and shape[0] == 1 and shape[1] == shapes[0][1] for shape in shapes):
         raise UserError(f"{path} holds arrays of shapes {shapes}: images [1, C, H, W] of one C are expected")
     if not 1 <= shapes[0][1] <= MAX_CHANNELS:
         raise UserError(f"{path} has images of {shapes[0][1]} channels: 1 to {MAX_CHANNELS} are understood")
-    reals = [np.ascontiguousarray(real[0].transpose(1, 2, 0), np.float32) for real in found]
+    reals = [np.ascontiguousarray(real[0].transpose(1, 2, 0), np.float32) for real in stored]
     if not all(real.size and np.abs(real).max() <= 1 + 1e-5 for real in reals):  # also refuses NaN
         raise UserError(f"{path} has values outside [-1, 1]: not images of a training")
     return tuple(np.clip(real, -1, 1) for real in reals)
 
 
 def _read_amplitudes(path: Path, count: int) -> list[np.float32]:
-    found = read_pytorch(path)
-    if not isinstance(found, list | tuple):
+    stored = read_pytorch(path)
+    if not isinstance(stored, list | tuple):
         raise UserError(f"{path} is not a list of numbers")
-    if len(found) < count:
-        raise UserError(f"{path} has {len(found)} noise amplitudes for {count} scales: copy all files of one training")
-    values = [np.float32(_number(value)) for value in found[:count]]
+    if len(stored) < count:
+        raise UserError(f"{path} has {len(stored)} noise amplitudes for {count} scales: copy all files of one training")
+    values = [np.float32(_number(value)) for value in stored[:count]]
     if not all(np.isfinite(value) and value >= 0 for value in values) or values[0] != 1:
         shown = ", ".join(f"{value:g}" for value in values)
         raise UserError(f"{path} has noise amplitudes {shown}: finite ones, the first of them 1, are expected")
@@ -268,14 +268,14 @@ def _number(value: Any) -> float:
 
 
 def _read_network(path: Path) -> PyTree:
-    found = read_pytorch(path)
-    if not isinstance(found, dict) or not all(
+    stored = read_pytorch(path)
+    if not isinstance(stored, dict) or not all(
         isinstance(name, str) and isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
-        for name, value in found.items()
+        for name, value in stored.items()
     ):
         raise UserError(f"{path} is not a state dict")
     try:
-        return from_state_dict(found)
+        return from_state_dict(stored)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

@@ -95,8 +95,10 @@ def main(argv: list[str]) -> int:
         else:
             tuned = None
             if FINE_TUNE.value:
-                tell = _progress(f"start scale {scale}: fine-tuning", FINE_TUNE.value)
-                tuned = fine_tuning.fine_tune_to_composites(run, given, scale, FINE_TUNE.value, SEED.value, mesh, tell)
+                report_step = _progress(f"start scale {scale}: fine-tuning", FINE_TUNE.value)
+                tuned = fine_tuning.fine_tune_to_composites(
+                    run, given, scale, FINE_TUNE.value, SEED.value, mesh, report_step
+                )
             made = manipulation.harmonize(
                 run, given, scale, rule, NUM_SAMPLES.value, SEED.value, mesh, tuned, temperature
             )
@@ -132,8 +134,8 @@ def _quantized(run: Run, given: list[manipulation.Input], scale: int, mesh):
     """Palettes and pyramids trained on them for the inputs, with --quantize; else None and None."""
     if not QUANTIZE.value:
         return None, None
-    tell = _progress(f"start scale {scale}: training on {QUANTIZE.value} colours", RETRAIN.value)
-    return fine_tuning.quantize(run, given, QUANTIZE.value, scale, RETRAIN.value, SEED.value, mesh, tell)
+    report_step = _progress(f"start scale {scale}: training on {QUANTIZE.value} colours", RETRAIN.value)
+    return fine_tuning.quantize(run, given, QUANTIZE.value, scale, RETRAIN.value, SEED.value, mesh, report_step)
 
 
 def _progress(what: str, steps: int):

@@ -9,7 +9,7 @@ import numpy as np
 from launch.images import foreign_formats, readers
 from launch.images.image_ids import unique_ids
 from launch.images.picture import Picture
-from launch.text import tell
+from launch.text import print_note
 from singan.errors import UserError
 from singan.sampling.manipulation import Input
 from singan.sampling.masks import binary_mask
@@ -49,7 +49,7 @@ def read_inputs(
             picture = _read(path)
             mask = _of_alpha(picture, path) if alpha_is_mask else None
             if picture.part:
-                tell(f"of {path} the slice {picture.part} is taken{_trained_on(record, picture.part)}")
+                print_note(f"of {path} the slice {picture.part} is taken{_trained_on(record, picture.part)}")
         inputs.append(Input(image_id, name, _mapped(picture, path, record), mask))
     return inputs
 
@@ -100,7 +100,7 @@ def read_pair(path: str, mask_path: str, record: ImageRecord) -> tuple[Picture, 
     picture, mask = readers.read_with_mask(_existing(path), path, _existing(mask_path), mask_path)
     if picture.part:
         both = f"of {path} and its mask {mask_path}" if mask.part else f"of {path}"
-        tell(f"{both} the slice {picture.part} is taken{_trained_on(record, picture.part)}")
+        print_note(f"{both} the slice {picture.part} is taken{_trained_on(record, picture.part)}")
     (mask_h, mask_w), (h, w) = mask.pixels.shape[:2], picture.pixels.shape[:2]
     if (mask_h, mask_w) != (h, w):
         raise UserError(
@@ -108,7 +108,7 @@ def read_pair(path: str, mask_path: str, record: ImageRecord) -> tuple[Picture, 
         )
     name = f"the mask {mask_path}"
     if mask.alpha is not None:
-        tell(f"{name} is taken from its alpha channel, not from its colours")
+        print_note(f"{name} is taken from its alpha channel, not from its colours")
         return picture, _checked(binary_mask(mask.alpha, name, labels=False), name)
     suffix = readers.split_suffix(Path(mask_path).name)[1].lower()
     lossy, volume = suffix in (".jpg", ".jpeg"), suffix.startswith(".nii") and mask.pixels.dtype.kind in "biu"
@@ -119,13 +119,13 @@ def _of_alpha(picture: Picture, path: str) -> np.ndarray | None:
     """Returns the mask that an image's alpha channel is, None where it has none."""
     if picture.alpha is None:
         return None
-    tell(f"the mask of {path} is taken from its alpha channel")
+    print_note(f"the mask of {path} is taken from its alpha channel")
     return _checked(binary_mask(picture.alpha, f"the alpha channel of {path}", labels=False), f"the mask of {path}")
 
 
 def _checked(mask: np.ndarray, name: str) -> np.ndarray:
     if mask.mean() > MOST:
-        tell(f"{name} marks {mask.mean():.0%} of the image: if it marks what is to be kept, invert it")
+        print_note(f"{name} marks {mask.mean():.0%} of the image: if it marks what is to be kept, invert it")
     return mask
 
 
@@ -140,12 +140,12 @@ def _trained_on(record: ImageRecord, part: str) -> str:
 
 
 def _existing(path: str) -> Path:
-    found = Path(path)
-    if not found.is_file():
+    existing = Path(path)
+    if not existing.is_file():
         raise UserError(f"{path} is no file: give image files, separated by commas")
-    if not readers.is_image(found):
-        advice = foreign_formats.advice([found]) or ", ".join(sorted(readers.SUFFIXES))
+    if not readers.is_image(existing):
+        advice = foreign_formats.advice([existing]) or ", ".join(sorted(readers.SUFFIXES))
         raise UserError(f"{path} is of no format that is read here: {advice}")
     if re.search(r"[\r\n]", path):
         raise UserError("file names with line breaks cannot be given here: rename the file")
-    return found
+    return existing

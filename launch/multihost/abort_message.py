@@ -25,7 +25,7 @@ _NOISE = re.compile(
 _FATAL = re.compile(rb"F\d{4} .*client\.h.*distributed service detected fatal errors")
 
 
-class NativeOutput:
+class AbortMessage:
     """Passes on what is written to the file descriptors 1 and 2, less the noise of the distributed runtime.
 
     Python's own sys.stderr goes past it, so that a terminal stays one.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 from absl import flags
 
-from launch.multihost.abort_message import NativeOutput
+from launch.multihost.abort_message import AbortMessage
 from launch.multihost.peers import JOIN_TIMEOUT, Peers, Prefixed
 from singan.errors import UserError
 from singan.parallel.processes import Agreed, Processes
@@ -37,7 +37,7 @@ def joined() -> Iterator[tuple[Processes, Peers | None]]:
         return
     peers = Peers(*place)
     index, count = peers.index, peers.count
-    output = NativeOutput(peers.on_fatal)
+    output = AbortMessage(peers.on_fatal)
     if index:  # what happens is told by process 0; of the others one hears only what is wrong
         sys.stderr = Prefixed(sys.stderr, peers.prefix)
         sys.stdout = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
@@ -64,14 +64,14 @@ def _place() -> tuple[str, int, int, bool] | None:
         return None
     detected = None in (address, count, index)
     if detected:
-        found = _detect()
-        if found is None:
+        cluster = _detect()
+        if cluster is None:
             given = {"--coordinator=HOST:PORT": address, "--num_processes": count, "--process_id": index}
             missing = [flag for flag, value in given.items() if value is None]
             if len(missing) == len(given):
                 return None
             raise UserError(f"{', '.join(missing)}: needed as well, where a training has several processes")
-        address, count, index = address or found[0], count or found[1], found[2] if index is None else index
+        address, count, index = address or cluster[0], count or cluster[1], cluster[2] if index is None else index
     assert address is not None
     assert count is not None
     assert index is not None

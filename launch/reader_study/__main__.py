@@ -54,8 +54,8 @@ def make() -> int:
     out = Path(OUT.value)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out={OUT.value} must end in .html: make writes a page")
-    samples = image_folders.find(GENERATED.value, "generated", CHANNELS.value)
-    real = image_folders.find(REAL.value, "real", CHANNELS.value or image_folders.words_of(samples))
+    samples = image_folders.list_entries(GENERATED.value, "generated", CHANNELS.value)
+    real = image_folders.list_entries(REAL.value, "real", CHANNELS.value or image_folders.words_of(samples))
     mode: Any = MODE.value
     choice = design.choose(real, samples, mode, NUM_ITEMS.value, PRACTICE.value, SEED.value)
     names = ("mode", "num_items", "practice", "time_limit", "channels", "split_channels", "fit", "scaling", "seed")
@@ -66,7 +66,7 @@ def make() -> int:
         [image_folders.read(entry, LAYOUT.value, upright=not stored) for entry in side]
         for side in (choice.real, choice.generated)
     )
-    images = match_images.make_alike(
+    images = match_images.match_images(
         shown, drawn, CHANNELS.value, FIT.value, SCALING.value, int.from_bytes(secret[:8], "big")
     )
     study = design.arrange(choice, images, mode, secret, SPLIT.value)
@@ -78,12 +78,12 @@ def make() -> int:
     files.write_text(out, text)
     per_item = "pairs" if mode == "pairs" else "images, half of them real"
     scales = sorted({e.start_scale for e in choice.generated[: choice.main] if e.start_scale is not None})
-    told = "\n".join(giveaways.report(images.real, images.generated))
+    giveaway_report = "\n".join(giveaways.report(images.real, images.generated))
     print(
         f"study {study.id}: {sum(not item.practice for item in study.items)} {per_item}, {PRACTICE.value} for practice;"
         f" {study.size[0]}x{study.size[1]} pixels of {', '.join(study.groups)}"
         f"{f'; start scales {scales}' if scales else ''}; {images.note}, {max(images.levels)} levels\n"
-        f"{told}\n"
+        f"{giveaway_report}\n"
         f"{out}: {len(text) / 2**20:.1f} MiB, for the readers; it opens without a server and sends nothing\n"
         f"{key_path}: the truth. Keep it to yourself: who has it can read off every answer\n"
         f"score: python -m launch.reader_study score answers-{study.id}-*.json --key={key_path} --out=DIR"

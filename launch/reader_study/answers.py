@@ -65,20 +65,20 @@ def read_key(path: str | os.PathLike) -> Key:
     Raises:
       UserError: the file is missing, damaged, or no key.
     """
-    name, found = _read(path)
-    if found.get("format") == ANSWERS_FORMAT:
+    name, content = _read(path)
+    if content.get("format") == ANSWERS_FORMAT:
         raise UserError(f"--key={name} holds a reader's answers: give the file that ends in .key.json")
     try:
-        if found["format"] != KEY_FORMAT or found["mode"] not in ANSWERS:
+        if content["format"] != KEY_FORMAT or content["mode"] not in ANSWERS:
             raise KeyError("format")
         items = {
             item["id"]: KeyItem(item["answer"], str(item["modality"]), item["start_scale"])
-            for item in found["items"]
+            for item in content["items"]
             if not item["practice"]
         }
-        if not items or any(item.answer not in ANSWERS[found["mode"]] for item in items.values()):
+        if not items or any(item.answer not in ANSWERS[content["mode"]] for item in items.values()):
             raise KeyError("items")
-        return Key(str(found["study"]), found["mode"], items)
+        return Key(str(content["study"]), content["mode"], items)
     except (KeyError, TypeError) as error:
         raise UserError(f"--key={name} is no key of a reader study, or a damaged one") from error
 
@@ -91,8 +91,8 @@ def read_answers(paths: Sequence[str | os.PathLike], key: Key) -> list[Reader]:
     """
     readers: dict[str, tuple[Reader, str]] = {}
     for path in paths:
-        name, found = _read(path)
-        reader = _reader(name, found, key)
+        name, content = _read(path)
+        reader = _reader(name, content, key)
         if reader.name.casefold() in readers:
             other = readers[reader.name.casefold()][1]
             raise UserError(f"{other} and {name} are both of reader {reader.name}: give one of them")
@@ -100,22 +100,22 @@ def read_answers(paths: Sequence[str | os.PathLike], key: Key) -> list[Reader]:
     return [reader for _, (reader, _) in sorted(readers.items())]
 
 
-def _reader(name: str, found: Mapping[str, Any], key: Key) -> Reader:
-    if found.get("format") == KEY_FORMAT:
+def _reader(name: str, content: Mapping[str, Any], key: Key) -> Reader:
+    if content.get("format") == KEY_FORMAT:
         raise UserError(f"{name} is a key, not a reader's answers: give it with --key")
-    if found.get("format") != ANSWERS_FORMAT:
+    if content.get("format") != ANSWERS_FORMAT:
         raise UserError(f"{name} holds no answers of a reader study: take it out")
-    if found.get("study") != key.study:
+    if content.get("study") != key.study:
         raise UserError(
-            f"{name} has answers to study {printable(str(found.get('study'))[:40])}, the key is of study {key.study}:"
+            f"{name} has answers to study {printable(str(content.get('study'))[:40])}, the key is of study {key.study}:"
             " give the key that belongs to them"
         )
-    reader, years = found.get("reader"), found.get("experience_years")
+    reader, years = content.get("reader"), content.get("experience_years")
     if not isinstance(reader, str) or not READER.fullmatch(reader):
         raise UserError(f"{name} is damaged: it names no reader")
     if years is not None and not _is_number(years):
         raise UserError(f"{name} is damaged: experience_years is no number")
-    given = found.get("answers")
+    given = content.get("answers")
     if not isinstance(given, list):
         raise UserError(f"{name} is damaged: it has no list of answers")
     answers: dict[str, Answer] = {}
@@ -143,13 +143,13 @@ def _read(path: str | os.PathLike) -> tuple[str, Mapping[str, Any]]:
     """Returns what to call the file, and the object it holds."""
     name = printable(os.fspath(path))
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{name} does not exist") from error
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name} is damaged: not JSON ({error}): ask for the file again") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{name} holds no answers of a reader study: take it out")
-    return name, found
+    return name, content

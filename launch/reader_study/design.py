@@ -15,7 +15,7 @@ import numpy as np
 from launch.images import image_folders
 from launch.images.channels import channel_groups
 from launch.images.image_folders import Entry
-from launch.reader_study.match_images import Alike
+from launch.reader_study.match_images import MatchedImages
 from singan.errors import UserError
 
 KEY_FORMAT = "medisingan-reader-study-key-1"
@@ -128,7 +128,7 @@ def digest(choice: Choice, settings: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(files + json.dumps(dict(settings), sort_keys=True).encode()).digest()
 
 
-def arrange(choice: Choice, images: Alike, mode: Mode, secret: bytes, split_channels: bool = False) -> Study:
+def arrange(choice: Choice, images: MatchedImages, mode: Mode, secret: bytes, split_channels: bool = False) -> Study:
     """Returns the study: balanced, in an order drawn from `secret`.
 
     Of single images, real and generated ones are equally many in each half of the study; of pairs, the real image is

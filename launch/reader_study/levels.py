@@ -172,8 +172,8 @@ def _steps(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     once, twice = (np.add.reduceat(counts[1:] == times, starts) for times in (1, 2))
     widest = np.where(seen > 2, np.maximum.reduceat(gaps, starts), 0)  # may be that from a background to a subject
     could = seen - (seen > 2) + once * (once - 1) / (2 * (twice + 1))
-    found = np.where(once >= np.maximum(seen - 1, 2), 0, (np.add.reduceat(gaps, starts) - widest) / could)
-    return np.repeat(found, np.diff(np.append(starts, len(values))))
+    gap_shares = np.where(once >= np.maximum(seen - 1, 2), 0, (np.add.reduceat(gaps, starts) - widest) / could)
+    return np.repeat(gap_shares, np.diff(np.append(starts, len(values))))
 
 
 def _usual_step(fills: Sequence[Fill]) -> float:
@@ -248,9 +248,9 @@ def _cut(sides: Sequence[Planes]) -> int:
         rare.append(np.searchsorted(np.cumsum(pixels), MAX_CUT / 2 * np.sum(pixels)))
     limits = 0, int(max(MAX_CUT * top, min(rare)))
     least = np.array([plane.min() for plane in planes])
-    told = []
+    remarks = []
     for limit in limits:
         share = np.array([np.mean(plane <= limit) for plane in planes])
-        told.append(max(abs(auc(scores, real) - 0.5) for scores in (np.maximum(least, limit), share)))
+        remarks.append(max(abs(auc(scores, real) - 0.5) for scores in (np.maximum(least, limit), share)))
     enough = (chance_interval(*counts)[1] - 0.5) / 2
-    return limits[1] if told[0] > max(enough, told[1]) else 0
+    return limits[1] if remarks[0] > max(enough, remarks[1]) else 0

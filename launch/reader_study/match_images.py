@@ -25,7 +25,7 @@ TOLERANCE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Alike:
+class MatchedImages:
     """Images that can stand in one study.
 
     Attributes:
@@ -42,14 +42,14 @@ class Alike:
     note: str
 
 
-def make_alike(
+def match_images(
     real: Sequence[StudyImage],
     generated: Sequence[StudyImage],
     channels: Sequence[str] = (),
     fit: str = "refuse",
     scaling: str = "common",
     key: int = 0,
-) -> Alike:
+) -> MatchedImages:
     """Returns both kinds on one grid, in one range, at one depth.
 
     Args:
@@ -87,7 +87,7 @@ def make_alike(
         noises.append(noise)
     if max(noises):
         note += f", gaps between values hidden by noise of {max(noises):.2%} of the range"
-    return Alike(result[0], result[1], names, tuple(counts), note)
+    return MatchedImages(result[0], result[1], names, tuple(counts), note)
 
 
 def _channel_names(

@@ -111,8 +111,8 @@ def agreement(ratings: Ratings) -> tuple[float, int]:
 def mean_auc(ratings: Ratings) -> float:
     """Returns the mean of the readers' areas: readers use the confidence scale differently, so their scores are not
     thrown together. NaN where no reader has one."""
-    found = [reader_auc(ratings, reader) for reader in range(len(ratings.scores))]
-    finite = [value for value in found if np.isfinite(value)]
+    aucs = [reader_auc(ratings, reader) for reader in range(len(ratings.scores))]
+    finite = [value for value in aucs if np.isfinite(value)]
     return float(np.mean(finite)) if finite else float("nan")
 
 

@@ -113,13 +113,13 @@ def _placed(scale: ScaleHistory, name: str, steps: int) -> list[Point]:
 
 def _bands(scales: Sequence[ScaleHistory]) -> list[tuple[str, float, float]]:
     """Returns the name and the global steps of each scale."""
-    found = []
+    bands = []
     for scale in scales:
         steps = [point.step for points in scale.curves.values() for point in points]
-        begin = found[-1][2] if found else 0.0
+        begin = bands[-1][2] if bands else 0.0
         end = max(steps, default=begin + 1)
-        found.append((str(scale.scale), begin, max(end, begin + 1e-9)))
-    return found
+        bands.append((str(scale.scale), begin, max(end, begin + 1e-9)))
+    return bands
 
 
 def _figure(

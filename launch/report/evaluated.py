@@ -12,29 +12,31 @@ from launch.results.run_facts import RunFacts
 
 def evaluation(run: RunFacts) -> list[Html]:
     """Returns the tables, or the command that measures where nothing has been measured yet."""
-    found = run.evaluation
-    if found is None:
+    evaluation_file = run.evaluation
+    if evaluation_file is None:
         return [
             tag("p", "Not evaluated yet. This measures samples of every start scale and writes evaluation.json:"),
             command(shlex.join(["python", "-m", "launch.evaluate", f"--workdir={run.workdir.path}"])),
         ]
-    starts = sorted(found.cohort, key=quality.start_order)
-    main, rest = quality.divided(name for start in starts for name in found.cohort[start])
+    starts = sorted(evaluation_file.cohort, key=quality.start_order)
+    main, rest = quality.divided(name for start in starts for name in evaluation_file.cohort[start])
     rows = [
-        [_name(metric), *(found.cohort[start].get(metric, UNMEASURED).text() for start in starts)]
+        [_name(metric), *(evaluation_file.cohort[start].get(metric, UNMEASURED).text() for start in starts)]
         for metric in (*main, *rest)
     ]
     head = ["mean over images [10th–90th percentile]", *map(quality.start_name, starts)]
-    settings = ", ".join(f"{key} {shown(found.settings[key])}" for key in SETTINGS if key in found.settings)
+    settings = ", ".join(
+        f"{key} {shown(evaluation_file.settings[key])}" for key in SETTINGS if key in evaluation_file.settings
+    )
     return [
         tag("p", f"Measured by launch.evaluate with {settings}." if settings else "Measured by launch.evaluate."),
         table(head, rows[: len(main)], "Metrics by start scale"),
-        *(tag("p", note) for note in _notes(found.cohort)),
+        *(tag("p", note) for note in _notes(evaluation_file.cohort)),
         tag("details", tag("summary", counted(len(rest), "other metric")), table(head, rows[len(main) :], "Others"))
         if rest
         else Html(""),
-        definitions(found.definitions),
-        *(_by_image(start, found.images) for start in starts),
+        definitions(evaluation_file.definitions),
+        *(_by_image(start, evaluation_file.images) for start in starts),
     ]
 
 

@@ -70,9 +70,9 @@ def trained_on(run: RunFacts) -> list[Html]:
     ]
     shown = run.images[:MAX_THUMBNAILS]
     thumbnails = [
-        tag("figure", [picture(png, f"{image.id} {name}") for name, png in found], tag("figcaption", image.id))
+        tag("figure", [picture(png, f"{image.id} {name}") for name, png in images], tag("figcaption", image.id))
         for image in shown
-        if (found := _thumbnails(run, image))
+        if (images := _thumbnails(run, image))
     ]
     left = len(run.images) - len(shown)
     rows = [[image.id, image.source, _size(image), *_value_map(image)] for image in run.images[:MAX_LISTED]]
@@ -272,10 +272,10 @@ def _thumbnails(run: RunFacts, image: ImageRecord) -> list[tuple[str, bytes]]:
     every = max(1, max(pixels.shape[:2]) // (2 * THUMBNAIL))
     kept = np.clip(np.nan_to_num(pixels[::every, ::every]), -1, 1)  # a damaged file may hold any values
     small = geometry.upright(image.value_map.shown(kept), image.details)
-    found = []
+    thumbnails = []
     for name, numbers in list(channel_groups(image.channels).items())[:MAX_CHANNELS]:
         panel = pictures.to_uint8(small[..., numbers])
         drawn = Image.fromarray(panel[..., 0] if panel.shape[-1] == 1 else panel)
         drawn.thumbnail((THUMBNAIL, THUMBNAIL))
-        found.append((name, pictures.encode_png(np.asarray(drawn))))
-    return found
+        thumbnails.append((name, pictures.encode_png(np.asarray(drawn))))
+    return thumbnails

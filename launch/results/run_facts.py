@@ -147,15 +147,15 @@ def _last_table(path: Path, scale: int) -> list[Mapping[str, Any]]:
 def _diverged(
     workdir: Workdir, record: Mapping[str, Any], done: list[int], last: int, table: list[Mapping[str, Any]]
 ) -> dict[str, str]:
-    found: dict[str, str] = {}
+    diverged: dict[str, str] = {}
     for scale in done:
         text = files.read_bytes(workdir.done(scale)).decode("utf-8")
         for match in re.finditer(r"^(\S+) \S+ diverged at step (\d+)$", text, re.MULTILINE):
-            found[match[1]] = f"scale {scale}, step {match[2]}"
+            diverged[match[1]] = f"scale {scale}, step {match[2]}"
     for row in table:
         if row.get("diverged_at_step") is not None:
-            found.setdefault(str(row["image"]), f"scale {last}, step {row['diverged_at_step']}")
-    return found | {str(name): str(where) for name, where in (record.get("diverged") or {}).items()}
+            diverged.setdefault(str(row["image"]), f"scale {last}, step {row['diverged_at_step']}")
+    return diverged | {str(name): str(where) for name, where in (record.get("diverged") or {}).items()}
 
 
 STATUS = {"finished": "finished", "running": "in progress", "stopped": "stopped, can be resumed"}

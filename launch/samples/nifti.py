@@ -107,8 +107,8 @@ def nifti_bytes(
     said = both if forms is None else forms
     image = nibabel.Nifti1Image(plane[..., None], affine)
     for form in both:
-        found = said.get(form, {"code": 0, "affine": None})
-        getattr(image, f"set_{form}")(found["affine"], int(found["code"]))
+        orientation = said.get(form, {"code": 0, "affine": None})
+        getattr(image, f"set_{form}")(orientation["affine"], int(orientation["code"]))
     header: Any = image.header
     header.set_xyzt_units("mm")
     header["descrip"] = description.encode()[:79]

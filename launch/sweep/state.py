@@ -126,20 +126,20 @@ def _read(workdir: Path) -> RunState:
     )
 
 
-def _with_log(found: RunState, lines: Sequence[str]) -> RunState:
+def _with_log(run: RunState, lines: Sequence[str]) -> RunState:
     """Returns the state with what the log of a local run adds: how its last start ended, and the error's line."""
     code, text = _last_start(lines)
-    if found.state == RUNNING or code is None:
-        return found
+    if run.state == RUNNING or code is None:
+        return run
     if code < 0:
         killed = f"killed by {signal.Signals(-code).name}; resumes"
-        return found if found.state in (DONE, FAILED) else dataclasses.replace(found, state=STOPPED, note=killed)
+        return run if run.state in (DONE, FAILED) else dataclasses.replace(run, state=STOPPED, note=killed)
     if code in RESUMABLE:
-        return dataclasses.replace(found, state=STOPPED, note="resumes")
-    if found.state == FAILED or code > 0:
+        return dataclasses.replace(run, state=STOPPED, note="resumes")
+    if run.state == FAILED or code > 0:
         errors = [line for line in text if line.startswith("error: ")] or text or [f"exit code {code}"]
-        return dataclasses.replace(found, state=FAILED, note=errors[-1])
-    return found
+        return dataclasses.replace(run, state=FAILED, note=errors[-1])
+    return run
 
 
 def _last_start(lines: Sequence[str]) -> tuple[int | None, list[str]]:

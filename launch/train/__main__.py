@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     config, root = load_config(CONFIG.value), files.as_path(WORKDIR.value)
     if PLAN.value:
         for cohort in load_cohorts(config, root):
-            plan.tell(config, cohort)
+            plan.print_plan(config, cohort)
         return DONE
     trace.check(root)
     runtime.use_compilation_cache()

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from launch.images.find import check_alike, find_images, shape_key
+from launch.images.find import check_comparable, find_images, shape_key
 from launch.images.source_image import SourceImage
 from launch.run_record import code_version, record_of
 from singan.config import Config, flatten, to_mapping
@@ -55,14 +55,14 @@ def load_cohorts(config: Config, root: AnyPath, processes: Processes | None = No
         small. It is raised in all processes.
     """
     everyone = processes or Processes()
-    found = everyone.run_on_all(lambda: find_images(config.data))
-    check_same(everyone, config, root, found.ids)
-    own = shares(len(found.ids), everyone.count)[everyone.index]
-    images = everyone.run_on_all(lambda: found.read(own))
+    listed = everyone.run_on_all(lambda: find_images(config.data))
+    check_same(everyone, config, root, listed.ids)
+    own = shares(len(listed.ids), everyone.count)[everyone.index]
+    images = everyone.run_on_all(lambda: listed.read(own))
     parts = everyone.all_gather([image_to_json(record_of(image)) for image in images])
     parts = [[image_from_json(row) for row in part] for part in parts]
     rows = [row for part in parts for row in part]
-    everyone.run_on_all(lambda: check_alike(config.data, [(row.source, row.shape, row.channels) for row in rows]))
+    everyone.run_on_all(lambda: check_comparable(config.data, [(row.source, row.shape, row.channels) for row in rows]))
     shapes = sorted({row.shape for row in rows}, key=lambda shape: shape[:2])
     cohorts = []
     for shape in shapes:
@@ -97,10 +97,12 @@ def check_same(processes: Processes, config: Config, root: AnyPath, ids: Sequenc
             for what, first in everyone[0].items():
                 keys = [key for key in {**first, **there[what]} if first.get(key) != there[what].get(key)]
                 if keys:
-                    told = "; ".join(f"{key}: {_shown(first, key)} and {_shown(there[what], key)}" for key in keys[:3])
+                    values = "; ".join(
+                        f"{key}: {_shown(first, key)} and {_shown(there[what], key)}" for key in keys[:3]
+                    )
                     more = f"; and {len(keys) - 3} more" if len(keys) > 3 else ""
                     raise UserError(
-                        f"{processes.name(0)} and {processes.name(index)} differ in their {what} ({told}{more}):"
+                        f"{processes.name(0)} and {processes.name(index)} differ in their {what} ({values}{more}):"
                         " start the same command from the same code on every host"
                     )
 

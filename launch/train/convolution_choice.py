@@ -1,6 +1,6 @@
-"""Which form of the convolution a run trains with: what run.json says, or what is fastest on this device.
+"""Which implementation of the convolution a run trains with: what run.json says, or what is fastest on this device.
 
-Another form sums in another order, so that the numbers of a run depend on it in their last digits: it is chosen once,
+Another one sums in another order, so that the numbers of a run depend on it in their last digits: it is chosen once,
 recorded, and used again when the run goes on on a device of the same kind.
 """
 
@@ -17,19 +17,19 @@ from launch.train.cohorts import Cohort
 from singan import files
 from singan.config import Config
 from singan.errors import UserError
-from singan.model.convolution import FORMS, form_for
+from singan.model.convolution import CONV_IMPLS, conv_impl_for
 from singan.model.pyramid import Pyramid
-from singan.model.spec import ScaleSpec, make_spec
-from singan.parallel.convolution_timing import as_mapping, time_forms
+from singan.model.spec import make_spec
+from singan.parallel.convolution_timing import time_conv_impls
 
-MOST = 16  # images that are timed together: more change the order of the forms little, and take memory
+MAX_TIMED = 16  # images that are timed together: more change the order little, and take memory
 
 
-def form_of_run(record: RunRecord, config: Config, cohort: Cohort, mesh: Mesh) -> str:
-    """Returns the form to train with, which run.json records with the reason (`choose`)."""
+def conv_impl_of_run(record: RunRecord, config: Config, cohort: Cohort, mesh: Mesh) -> str:
+    """Returns the implementation to train with, which run.json records with the reason (`choose`)."""
     device = mesh.devices.flat[0]
     recorded = record.content.get("convolution", {})
-    if recorded.get("device") == device.device_kind and recorded.get("form") in FORMS:
+    if recorded.get("device") == device.device_kind and recorded.get("form") in CONV_IMPLS:
         return recorded["form"]
     choice = choose(config, cohort.pyramid, len(cohort.channels), len(cohort.rows), mesh)
     record.update(cohort.workdir, convolution={"device": device.device_kind, **choice})
@@ -37,30 +37,30 @@ def form_of_run(record: RunRecord, config: Config, cohort: Cohort, mesh: Mesh) -
 
 
 def choose(config: Config, pyramid: Pyramid, channels: int, images: int, mesh: Mesh) -> dict[str, Any]:
-    """Returns the form that a new run of `images` images takes, {'form': ..., 'why': ...}.
+    """Returns the implementation that a new run of `images` images takes, {'form': ..., 'why': ...}.
 
-    On a GPU the forms are timed at the finest scale, which takes most of a training: once per kind of device and layer
-    (some seconds, kept beside the compiled programs). A CPU and a TPU have their form by evidence
-    (convolution.form_for), and so have several processes, which must agree.
+    On a GPU they are timed at the finest scale, which takes most of a training: once per kind of device and layer
+    (some seconds, kept beside the compiled programs). A CPU and a TPU have theirs by evidence
+    (convolution.conv_impl_for), and so have several processes, which must agree.
     """
     device = mesh.devices.flat[0]
     if device.platform != "gpu" or jax.process_count() > 1:
-        return {"form": form_for(device.platform), "why": f"the form of {device.platform}"}
-    finest = make_spec(config, pyramid, channels, form_for("gpu"), len(pyramid) - 1)
-    return _fastest(finest, min(MOST, -(-images // mesh.size)), device.device_kind)
-
-
-def _fastest(spec: ScaleSpec, images: int, kind: str) -> dict[str, Any]:
-    path = runtime.cache_directory() / "forms.json"
+        return {"form": conv_impl_for(device.platform), "why": f"the form of {device.platform}"}
+    spec = make_spec(config, pyramid, channels, conv_impl_for("gpu"), len(pyramid) - 1)
+    images = min(MAX_TIMED, -(-images // mesh.size))
     size = "x".join(map(str, spec.size))
-    key = f"{kind}, jax {jax.__version__}, {size}, {spec.width} channels, {images} images, {spec.train.precision}"
+    key = (
+        f"{device.device_kind}, jax {jax.__version__}, {size}, {spec.width} channels, {images} images,"
+        f" {spec.train.precision}"
+    )
+    path = runtime.cache_directory() / "forms.json"
     known = _read(path)
-    if known.get(key, {}).get("form") in FORMS:
+    if known.get(key, {}).get("form") in CONV_IMPLS:
         return known[key]
-    rows = time_forms(spec, images)
+    rows = time_conv_impls(spec, images)
     if not rows:
-        return {"form": form_for("gpu"), "why": "no form could be timed"}
-    choice = {"form": rows[0].form, "why": f"the fastest: {key}", "times": as_mapping(rows)}
+        return {"form": conv_impl_for("gpu"), "why": "no form could be timed"}
+    choice = {"form": rows[0]["form"], "why": f"the fastest: {key}", "times": rows}
     with contextlib.suppress(OSError, UserError):  # a home that cannot be written costs the time, nothing else
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(path, {**known, key: choice})

@@ -1,4 +1,4 @@
-"""What a training would be, told without training: launch.train --plan."""
+"""Prints what a training would take without training it: launch.train --plan."""
 
 from collections.abc import Iterator
 
@@ -26,7 +26,7 @@ def outline(config: Config, cohort: Cohort) -> str:
     return f"{len(cohort.rows)} images, channels {channels}; {len(cohort.pyramid)} scales of {steps} steps: {sizes}"
 
 
-def tell(config: Config, cohort: Cohort) -> None:
+def print_plan(config: Config, cohort: Cohort) -> None:
     """Prints the outline and the table of a cohort, line by line as they are known."""
     print(outline(config, cohort), flush=True)
     images = len(cohort.rows)

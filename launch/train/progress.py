@@ -23,7 +23,7 @@ from singan.training.observer import ChunkResult, ScaleStart, Silent
 PLAIN_LINE_EVERY = 10.0  # seconds, when the output is not a terminal
 
 
-class Report:
+class Progress:
     """The trainer's observer for a run of launch.train."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Report:
         self._config, self._workdir, self._process_group = config, workdir, process_group
         self._channels, self._padding, self._open_writer = channels, padding, open_writer
         self._writer: Writer | None = None
-        self._told = -1  # the last global step with a row
+        self._last_step_written = -1  # the last global step with a row
         self._bar: tqdm | None = None
         self._line_at = 0.0
         self._start: ScaleStart | None = None
@@ -50,20 +50,20 @@ class Report:
 
     def restored(self, global_step: int | None) -> None:
         step = -1 if global_step is None else global_step
-        if self._writer is not None and self._told <= step:
+        if self._writer is not None and self._last_step_written <= step:
             return
         if self._writer is not None:
             self._writer.close(0)
-        self._writer, self._told = self._open_writer(global_step), step
+        self._writer, self._last_step_written = self._open_writer(global_step), step
         if global_step is not None:
-            self._say(f"resuming after {global_step} steps")
+            self._print(f"resuming after {global_step} steps")
 
     def scale_started(self, start: ScaleStart) -> None:
         self._start, self._chunk_clock = start, []
         height, width = start.spec.size
         memory = f"{max(start.memory.total / 2**20, 0.1):.{0 if start.memory.total > 2**23 else 1}f} MiB per device"
         ahead = f" ahead, waited for {start.compile_seconds:.1f} s" if start.ahead_seconds else ""
-        self._say(
+        self._print(
             f"scale {start.spec.scale} of {len(start.spec.pyramid) - 1}: {height}x{width} pixels, width"
             f" {start.spec.width}, {len(start.ids)} images on {self._devices()}, {start.group} at a time on"
             f" each, precision {self._config.train.precision}, {memory}, compiled in"
@@ -98,7 +98,7 @@ class Report:
             total = self._config.train.steps_per_scale
             left = (total - result.step) / rate
             text = f", reconstruction RMSE {_mean(rmse):.3f}" if rmse is not None else ""
-            self._say(
+            self._print(
                 f"scale {result.spec.scale}, step {result.step}/{total}: {rate * alive:.1f} image-steps/s{text},"
                 f" {left:.0f} s left for this scale"
             )
@@ -140,11 +140,11 @@ class Report:
             speed = f"; {rate:.1f} image-steps/s"
         mean = np.mean([r["reconstruction_rmse"] for r in rows])
         samples = scale_samples.in_words(quality)
-        self._say(f"scale {spec.scale} done: reconstruction RMSE {mean:.3f}{samples}{speed}")
+        self._print(f"scale {spec.scale} done: reconstruction RMSE {mean:.3f}{samples}{speed}")
         try_write_report(self._workdir.path, self.warn)
 
     def warn(self, text: str) -> None:
-        self._say(f"warning: {text}")
+        self._print(f"warning: {text}")
 
     def close(self, exit_code: int) -> None:
         """Ends the progress bar and the writer; nothing is told afterwards."""
@@ -163,7 +163,7 @@ class Report:
     def _write(self, row: dict) -> None:
         assert self._writer is not None
         self._writer.scalars(row)
-        self._told = row["global_step"]
+        self._last_step_written = row["global_step"]
 
     def _draw_grid(self, spec: ScaleSpec, shown: Mapping[str, np.ndarray]):
         details = {record.id: record.details for record in read_images(self._workdir)}
@@ -185,7 +185,7 @@ class Report:
         count, of = self._process_group.mesh.size, self._process_group.processes.count
         return f"{count} device(s)" + (f" of {of} processes" if of > 1 else "")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         tqdm.write(text, file=sys.stderr) if self._bar is not None else print(text, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The training of one cohort as a command does it: its workdir claimed, everything told, an exit code at the end."""
+"""Trains one cohort for launch.train: claims its workdir, trains, reports, and returns an exit code."""
 
 import contextlib
 import sys
@@ -14,14 +14,14 @@ from launch.runtime import StopRequest
 from launch.tracking.wandb_run import print_warning
 from launch.tracking.writer import open_writer
 from launch.train.cohorts import Cohort
-from launch.train.convolution_choice import form_of_run
-from launch.train.progress import Follower, Report
+from launch.train.convolution_choice import conv_impl_of_run
+from launch.train.progress import Follower, Progress
 from launch.train.trace import ProfilingObserver, profiled
 from launch.workdir_lock.lock import WorkdirLock
 from singan import links
 from singan.config import Config, to_mapping
 from singan.errors import UserError
-from singan.model.convolution import form_for
+from singan.model.convolution import conv_impl_for
 from singan.model.spec import make_spec
 from singan.parallel.processes import Processes, ProcessGroup, make_process_group
 from singan.storage.finished_scale import all_whole, image_padding
@@ -66,8 +66,8 @@ def train_cohort(
 
 def _is_whole(config: Config, cohort: Cohort, process_group: ProcessGroup, record: RunRecord) -> bool:
     """Returns whether a finished run's weights are whole; all processes read them together."""
-    form = form_for(process_group.mesh.devices.flat[0].platform)
-    first = make_spec(config, cohort.pyramid, len(cohort.channels), form)
+    conv_impl = conv_impl_for(process_group.mesh.devices.flat[0].platform)
+    first = make_spec(config, cohort.pyramid, len(cohort.channels), conv_impl)
     warn = print_warning if process_group.processes.first else lambda _: None
     return all_whole(first, cohort.workdir, record.origin, warn, process_group)
 
@@ -75,9 +75,9 @@ def _is_whole(config: Config, cohort: Cohort, process_group: ProcessGroup, recor
 def _train(config: Config, cohort: Cohort, process_group: ProcessGroup, record: RunRecord, stop: StopRequest) -> int:
     workdir, images = cohort.workdir, cohort.images
     padding = {image.id: image_padding(config, image.value_map) for image in images}
-    report: Report | Follower | ProfilingObserver = Follower(config, process_group, padding)
+    observer: Progress | Follower | ProfilingObserver = Follower(config, process_group, padding)
     if process_group.processes.first:
-        report = Report(
+        observer = Progress(
             config,
             workdir,
             process_group,
@@ -88,10 +88,10 @@ def _train(config: Config, cohort: Cohort, process_group: ProcessGroup, record: 
     own = [TrainingImage(image.id, image.pixels, padding[image.id]) for image in images]
     code, status = FAILED, "failed"
     try:
-        report = profiled(report, workdir.path, process_group.processes.first)
-        form = form_of_run(record, config, cohort, process_group.mesh)
+        observer = profiled(observer, workdir.path, process_group.processes.first)
+        conv_impl = conv_impl_of_run(record, config, cohort, process_group.mesh)
         scales = trainer.train(
-            config, own, cohort.pyramid, workdir, report, process_group.mesh, form, stop, process_group
+            config, own, cohort.pyramid, workdir, observer, process_group.mesh, conv_impl, stop, process_group
         )
         code, status = DONE, "finished"
         lost = {n: f"scale {i}, step {at}" for i, s in enumerate(scales) for n, at in s.diverged.items()}
@@ -113,11 +113,11 @@ def _train(config: Config, cohort: Cohort, process_group: ProcessGroup, record: 
     finally:
         # Neither may hide what ended the training, such as a full disk.
         with contextlib.suppress(UserError) if code == FAILED else contextlib.nullcontext():
-            report.close(code)
+            observer.close(code)
         with contextlib.suppress(UserError) if code == FAILED else contextlib.nullcontext():
             record.update(workdir, status=status)
         if process_group.processes.first:
-            try_write_report(workdir.path, report.warn)
+            try_write_report(workdir.path, observer.warn)
     return code
 
 

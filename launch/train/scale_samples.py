@@ -164,17 +164,17 @@ def sample_and_measure(
 def columns(quality: ScaleQuality | None, image_id: str) -> dict[str, Any]:
     """Returns an image's entries for the row of a table: METRICS, None where one has no value, and 'undefined', why."""
     row = quality.rows.get(image_id, {}) if quality else {}
-    found = {name: row.get(name, Undefined("")) for name in METRICS}
+    values = {name: row.get(name, Undefined("")) for name in METRICS}
     why = [f"{name}: {value.reason}" for name, value in row.items() if isinstance(value, Undefined)]
-    return {n: None if isinstance(v, Undefined) else v for n, v in found.items()} | {"undefined": "; ".join(why)}
+    return {n: None if isinstance(v, Undefined) else v for n, v in values.items()} | {"undefined": "; ".join(why)}
 
 
 def in_words(quality: ScaleQuality | None) -> str:
     """Returns the means over images for a line on the terminal: fidelity beside diversity and distance, or nothing."""
     said = []
     for metric, what in (("swd", "SWD"), ("diversity", "diversity"), ("rmse", "RMSE to the training image")):
-        found = [row[metric] for row in quality.rows.values() if metric in row] if quality else []
-        values = [value for value in found if not isinstance(value, Undefined)]
+        known = [row[metric] for row in quality.rows.values() if metric in row] if quality else []
+        values = [value for value in known if not isinstance(value, Undefined)]
         if not values:
             return ""
         said.append(f"{what} {np.mean(values):.3f}")

@@ -38,7 +38,7 @@ class ProfilingObserver:
 
     def __init__(self, observer: Any, directory: Path):
         self._observer, self._directory = observer, directory
-        self._from, self._to, self._told, self._tracing = 0, 0, 0, False
+        self._from, self._to, self._chunks_done, self._tracing = 0, 0, 0, False
 
         self.restored, self.warn = observer.restored, observer.warn
         self.checkpointing, self.scale_finished = observer.checkpointing, observer.scale_finished
@@ -48,12 +48,12 @@ class ProfilingObserver:
         train = start.spec.train
         chunks = -(-(train.steps_per_scale - start.step) // train.chunk)
         self._from = max(0, min(BEFORE, chunks - DURING))
-        self._to, self._told = min(self._from + DURING, chunks), 0
+        self._to, self._chunks_done = min(self._from + DURING, chunks), 0
         self._step(start.spec.scale)
 
     def chunk_done(self, result: ChunkResult) -> None:
         self._observer.chunk_done(result)
-        self._told += 1
+        self._chunks_done += 1
         self._step(result.spec.scale)
 
     def close(self, *arguments: Any) -> None:
@@ -68,12 +68,12 @@ class ProfilingObserver:
 
     def _step(self, scale: int) -> None:
         directory = self._directory / f"{scale:02d}"
-        if self._told == self._from < self._to and not self._tracing:
+        if self._chunks_done == self._from < self._to and not self._tracing:
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0  # the device's operations are asked for, not Python's calls
             jax.profiler.start_trace(directory, profiler_options=options)
             self._tracing = True
-        elif self._told == self._to and self._tracing:
+        elif self._chunks_done == self._to and self._tracing:
             self._end()
             rows = trace.operations(directory)
             chunks = self._to - self._from

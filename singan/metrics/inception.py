@@ -177,24 +177,24 @@ class Inception(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w 3"], layers: Sequence[int] = LAYERS) -> dict[int, Array]:
         """Returns {layer: maps [n, hh, ww, layer], or [n, 2048]} of images in [-1, 1]; nothing deeper is computed."""
-        found: dict[int, Array] = {}
+        features: dict[int, Array] = {}
         x = ConvNorm(32, (3, 3), 2, same=False, name="Conv2d_1a_3x3")(x)
         x = ConvNorm(32, (3, 3), same=False, name="Conv2d_2a_3x3")(x)
-        x = found[64] = ConvNorm(64, (3, 3), name="Conv2d_2b_3x3")(x)
+        x = features[64] = ConvNorm(64, (3, 3), name="Conv2d_2b_3x3")(x)
         if max(layers) > 64:
             x = nn.max_pool(x, (3, 3), (2, 2))
             x = ConvNorm(80, name="Conv2d_3b_1x1")(x)
-            x = found[192] = ConvNorm(192, (3, 3), same=False, name="Conv2d_4a_3x3")(x)
+            x = features[192] = ConvNorm(192, (3, 3), same=False, name="Conv2d_4a_3x3")(x)
         if max(layers) > 192:
             x = nn.max_pool(x, (3, 3), (2, 2))
             for name, block in _BLOCKS.items():
                 if name == "Mixed_7a":
-                    found[768] = x
+                    features[768] = x
                     if max(layers) == 768:
                         break
                 x = Mixed(*block, name=name)(x)
-            found[2048] = jnp.mean(x, axis=(1, 2))
-        return {layer: found[layer] for layer in layers}
+            features[2048] = jnp.mean(x, axis=(1, 2))
+        return {layer: features[layer] for layer in layers}
 
 
 def inception_features(

@@ -83,12 +83,12 @@ def set_features(
         gives its number. Names and triples as in inception_inputs.
     """
     waiting: dict[str, list[Any]] = {}
-    found: dict[str, list[np.ndarray]] = {}
+    features: dict[str, list[np.ndarray]] = {}
 
     def compute() -> None:
         for title, parts in waiting.items():
             filled = np.concatenate([*parts, *parts[-1:] * (batch - len(parts))])  # one shape, one compilation
-            found.setdefault(title, []).append(np.asarray(_pooled(variables, filled))[: len(parts)])
+            features.setdefault(title, []).append(np.asarray(_pooled(variables, filled))[: len(parts)])
         waiting.clear()
 
     for number, image in enumerate(images):
@@ -102,7 +102,7 @@ def set_features(
         if len(next(iter(waiting.values()))) == batch:
             compute()
     compute()
-    return {title: np.concatenate(parts) for title, parts in found.items()}
+    return {title: np.concatenate(parts) for title, parts in features.items()}
 
 
 def set_distances(real: Mapping[str, np.ndarray], generated: Mapping[str, np.ndarray]) -> dict[str, Value]:

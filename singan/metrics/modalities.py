@@ -73,15 +73,15 @@ def compare_modalities(
         here, following = binned[number], binned[(number + 1) % len(samples)]
         both = inside & subject[(number + 1) % len(samples)]
         distances = [histogram_distance(sample[inside, c], true_values[:, c]) for c in range(len(names))]
-        found = {pair: _consistency(here, here, inside, *channels) for pair, channels in pairs.items()}
+        consistency = {pair: _consistency(here, here, inside, *channels) for pair, channels in pairs.items()}
         null = {
             pair: _consistency(here, following, both, *channels) if len(samples) > 1 else ONE_SAMPLE
             for pair, channels in pairs.items()
         }
-        gaps = {pair: difference(found[pair], expected[pair]) for pair in pairs}
+        gaps = {pair: difference(consistency[pair], expected[pair]) for pair in pairs}
         at_border = border_background(sample, background)
         row = _with_mean("histogram_distance", dict(zip(names, distances, strict=True)))
-        for key, values in (("", found), ("_gap", gaps), ("_null", null)):
+        for key, values in (("", consistency), ("_gap", gaps), ("_null", null)):
             row |= _with_mean(f"mutual_information{key}", values)
         row["border_background"] = at_border
         row["border_background_gap"] = difference(at_border, border)

@@ -119,8 +119,8 @@ def compare_nuclei(sample: Nuclei, source: Nuclei) -> dict[str, Value]:
     connected = sample.pieces == 1
     area = (sample.areas >= source.areas.min() / AREA_MARGIN) & (sample.areas <= source.areas.max() * AREA_MARGIN)
     solid = sample.solidity >= source.solidity.min() - SOLIDITY_MARGIN
-    found = (connected & area & solid, connected, area, solid)
-    return {**row, **{name: float(each.mean()) for name, each in zip(shares, found, strict=True)}}
+    candidates = (connected & area & solid, connected, area, solid)
+    return {**row, **{name: float(each.mean()) for name, each in zip(shares, candidates, strict=True)}}
 
 
 def area_distance(areas: Int[Array, "n"], source_areas: Int[Array, "m"]) -> float:
@@ -192,19 +192,21 @@ def dice(a: Bool[Array, "h w"], b: Bool[Array, "h w"]) -> float:
     return 2 * int((a & b).sum()) / total if total else 1.0
 
 
-def panoptic_quality(found: Int[Array, "h w"], truth: Int[Array, "h w"]) -> PanopticQuality:
+def panoptic_quality(predicted: Int[Array, "h w"], truth: Int[Array, "h w"]) -> PanopticQuality:
     """Returns the panoptic quality of instances against the true ones, classes aside; all 1 where both have none.
 
     Pairs match where their intersection over union is above 0.5; `segmentation` is the mean of it over these pairs (0
     without any), `recognition` twice their number divided by the number of instances of both.
     """
-    pairs, overlaps = np.unique(np.stack([found.ravel(), truth.ravel()]), axis=1, return_counts=True)
-    found_areas, true_areas = (dict(zip(*np.unique(each, return_counts=True), strict=True)) for each in (found, truth))
-    instances = sum(number > 0 for number in [*found_areas, *true_areas])
+    pairs, overlaps = np.unique(np.stack([predicted.ravel(), truth.ravel()]), axis=1, return_counts=True)
+    predicted_areas, true_areas = (
+        dict(zip(*np.unique(each, return_counts=True), strict=True)) for each in (predicted, truth)
+    )
+    instances = sum(number > 0 for number in [*predicted_areas, *true_areas])
     if not instances:
         return PanopticQuality(1.0, 1.0, 1.0)
     ratios = [
-        overlap / (found_areas[a] + true_areas[b] - overlap)
+        overlap / (predicted_areas[a] + true_areas[b] - overlap)
         for (a, b), overlap in zip(pairs.T, overlaps, strict=True)
         if a > 0 and b > 0
     ]

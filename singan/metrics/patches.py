@@ -112,19 +112,19 @@ def _nearest(
                 score = jnp.where(jnp.all(away < apart, axis=-1), jnp.inf, score)
             least = jnp.min(score, axis=-1)
             # Two minima are several times faster than XLA's argmin on a CPU.
-            found = jnp.min(jnp.where(score == least[:, None], number, listed.shape[0] - 1), axis=-1)
+            nearest = jnp.min(jnp.where(score == least[:, None], number, listed.shape[0] - 1), axis=-1)
             nearer = least < best[0]
-            return (jnp.where(nearer, least, best[0]), jnp.where(nearer, found, best[1])), None
+            return (jnp.where(nearer, least, best[0]), jnp.where(nearer, nearest, best[1])), None
 
         nothing = (jnp.full(place.shape[:1], jnp.inf), jnp.zeros(place.shape[:1], jnp.int32))
         return lax.scan(step, nothing, blocks)[0]
 
     flat = patches.reshape(-1, depth)
-    score, found = lax.map(of_block, (_in_blocks(flat - centre, block), _in_blocks(places, block)))
-    score, found = (each.reshape(-1)[: height * width] for each in (score, found))
-    distance = jnp.sqrt(jnp.mean(jnp.square(flat - listed[found]), axis=-1))
+    score, nearest = lax.map(of_block, (_in_blocks(flat - centre, block), _in_blocks(places, block)))
+    score, nearest = (each.reshape(-1)[: height * width] for each in (score, nearest))
+    distance = jnp.sqrt(jnp.mean(jnp.square(flat - listed[nearest]), axis=-1))
     distance = jnp.where(jnp.isinf(score), jnp.inf, distance)
-    return NearestPatches(*(x.reshape(height, width) for x in (distance, found // columns, found % columns)))
+    return NearestPatches(*(x.reshape(height, width) for x in (distance, nearest // columns, nearest % columns)))
 
 
 def _block(count: int, most: int) -> int:

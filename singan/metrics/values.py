@@ -59,9 +59,9 @@ def summarise(rows: Sequence[Mapping[str, Value]]) -> dict[str, Summary | Undefi
     """
     summaries: dict[str, Summary | Undefined] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
-        found = [row[name] for row in rows if name in row]
-        reasons = tuple(dict.fromkeys(value.reason for value in found if isinstance(value, Undefined)))
-        numbers = [value for value in found if not isinstance(value, Undefined)]
+        values = [row[name] for row in rows if name in row]
+        reasons = tuple(dict.fromkeys(value.reason for value in values if isinstance(value, Undefined)))
+        numbers = [value for value in values if not isinstance(value, Undefined)]
         if not np.isfinite(numbers).all():
             raise UserError(f"{name} is not a finite number for every sample: look for broken values in the images")
         if not numbers:

@@ -67,7 +67,7 @@ def make_inputs(
 
 
 def side_by_side(*passes: GeneratorInputs) -> GeneratorInputs:
-    """Returns the entrance of several passes made at once, with the padding of the first."""
+    """Returns the inputs of several passes made at once, with the padding of the first."""
     rows = [(one.x, one.y, one.noises) for one in passes]
     x, y, noises = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
     return GeneratorInputs(x, y, noises, passes[0].padding)

@@ -1,4 +1,4 @@
-"""The 3x3 convolution, closed under differentiation, and the form it takes on each platform.
+"""The 3x3 convolution, closed under differentiation, and its implementation on each platform.
 
 The gradient penalty differentiates the critic twice. Left to itself, automatic differentiation turns the second
 derivative of a convolution into convolutions with unusual dimension orders, which XLA runs ten times slower on a CPU.
@@ -18,11 +18,13 @@ import jax
 from singan.model.convolution_impls import PRIMALS
 from singan.shapes import Array, Float
 
-FORMS = tuple(PRIMALS)
+CONV_IMPLS = tuple(PRIMALS)
 
 
-def form_for(platform: str) -> str:
-    """Returns the name of the form that is used on a JAX platform where none was timed (convolution_timing.py).
+def conv_impl_for(platform: str) -> str:
+    """Returns the name of the implementation used on a JAX platform where none was timed (convolution_timing.py).
+
+    The names are those that run.json records and --form of launch.aot takes.
 
     direct: one convolution in the canonical layout, the only one that XLA:CPU runs fast inside a loop. With it, and
       with it alone, images are mapped one after another, so that it never becomes a grouped convolution.
@@ -40,49 +42,49 @@ def form_for(platform: str) -> str:
 
 
 def conv3x3(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"], form: str = "direct"
+    x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"], conv_impl: str = "direct"
 ) -> Float[Array, "b h-2 w-2 o"]:
     """Returns the valid 3x3 cross-correlation of x with kernel, as torch.nn.Conv2d(kernel_size=3) without bias.
 
     Differentiable any number of times in reverse mode; equals lax.conv_general_dilated in value and derivatives.
     """
-    return _convolve(x, kernel, 0, form)
+    return _convolve(x, kernel, 0, conv_impl)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(x, kernel, pad, form):
-    return PRIMALS[form][0](x, kernel, pad)
+def _convolve(x, kernel, pad, conv_impl):
+    return PRIMALS[conv_impl][0](x, kernel, pad)
 
 
-def _convolve_fwd(x, kernel, pad, form):
+def _convolve_fwd(x, kernel, pad, conv_impl):
     # Calling the custom operation itself, not its primal, keeps second derivatives inside the closed family.
-    return _convolve(x, kernel, pad, form), (x, kernel)
+    return _convolve(x, kernel, pad, conv_impl), (x, kernel)
 
 
-def _convolve_bwd(pad, form, residuals, cotangent):
+def _convolve_bwd(pad, conv_impl, residuals, cotangent):
     x, kernel = residuals
-    return _convolve(cotangent, _flip(kernel), 2 - pad, form), _correlate(x, cotangent, pad, form)
+    return _convolve(cotangent, _flip(kernel), 2 - pad, conv_impl), _correlate(x, cotangent, pad, conv_impl)
 
 
 _convolve.defvjp(_convolve_fwd, _convolve_bwd)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _correlate(x, cotangent, pad, form):
+def _correlate(x, cotangent, pad, conv_impl):
     if pad == 2:  # the smaller array is the padded one: the same sum with the roles exchanged
-        return _flip(PRIMALS[form][1](cotangent, x))
-    return PRIMALS[form][1](x, cotangent)
+        return _flip(PRIMALS[conv_impl][1](cotangent, x))
+    return PRIMALS[conv_impl][1](x, cotangent)
 
 
-def _correlate_fwd(x, cotangent, pad, form):
-    return _correlate(x, cotangent, pad, form), (x, cotangent)
+def _correlate_fwd(x, cotangent, pad, conv_impl):
+    return _correlate(x, cotangent, pad, conv_impl), (x, cotangent)
 
 
-def _correlate_bwd(pad, form, residuals, kernel_cotangent):
+def _correlate_bwd(pad, conv_impl, residuals, kernel_cotangent):
     x, cotangent = residuals
     return (
-        _convolve(cotangent, _flip(kernel_cotangent), 2 - pad, form),
-        _convolve(x, kernel_cotangent, pad, form),
+        _convolve(cotangent, _flip(kernel_cotangent), 2 - pad, conv_impl),
+        _convolve(x, kernel_cotangent, pad, conv_impl),
     )
 
 

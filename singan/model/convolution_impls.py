@@ -1,12 +1,12 @@
-"""The forms that a 3x3 convolution and its weight gradient can take; convolution.py says which is used where.
+"""The implementations of a 3x3 convolution and its weight gradient; convolution.py says which is used where.
 
-Each form is a pair of functions of ONE image's arrays, x [b, h, w, i]:
+Each is a pair of functions of ONE image's arrays, x [b, h, w, i]:
 
     convolve(x, kernel [3, 3, i, o], pad) -> [b, h - 2 + 2 pad, w - 2 + 2 pad, o]
     correlate(x, cotangent [b, h - 2, w - 2, o]) -> [3, 3, i, o]
 
-Under vmap they become operations on N images with weights of their own. Forms of matrix products leave that to JAX, for
-batched products are what they should become; others say themselves what they become (`of_images`).
+Under vmap they become operations on N images with weights of their own. Those made of matrix products leave that to
+JAX, for batched products are what they should become; others say themselves what they become (`of_images`).
 """
 
 import functools
@@ -51,11 +51,11 @@ def of_images(function: Callable[[Array, Array], Array]) -> Callable[[Array, Arr
 # One convolution in the canonical layout. Under vmap JAX makes it one with a feature group for each image.
 
 
-def direct_convolve(x, kernel, pad):
+def native_convolve(x, kernel, pad):
     return lax.conv_general_dilated(x, kernel, (1, 1), [(pad, pad), (pad, pad)], dimension_numbers=CANONICAL)
 
 
-def direct_correlate(x, cotangent):
+def native_correlate(x, cotangent):
     # Input channels take the batch's place, so that this too is a convolution in the canonical layout.
     x, cotangent = x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3)
     return lax.conv_general_dilated(x, cotangent, (1, 1), "VALID", dimension_numbers=CANONICAL).transpose(1, 2, 0, 3)
@@ -72,11 +72,11 @@ def _rounded(array):
 
 
 def _rounded_convolve(x, kernel, pad):
-    return direct_convolve(_rounded(x), _rounded(kernel), pad)
+    return native_convolve(_rounded(x), _rounded(kernel), pad)
 
 
 def _rounded_correlate(x, cotangent):
-    return direct_correlate(_rounded(x), _rounded(cotangent))
+    return native_correlate(_rounded(x), _rounded(cotangent))
 
 
 # One image's convolution after another, whatever is done together around them.
@@ -86,8 +86,8 @@ def _mapped(function):
     return of_images(lambda x, y: lax.map(lambda one: function(*one), (x, y)))
 
 
-_MAPPED = {pad: _mapped(functools.partial(direct_convolve, pad=pad)) for pad in (0, 2)}
-_mapped_correlate = _mapped(direct_correlate)
+_MAPPED = {pad: _mapped(functools.partial(native_convolve, pad=pad)) for pad in (0, 2)}
+_mapped_correlate = _mapped(native_correlate)
 
 
 def _mapped_convolve(x, kernel, pad):
@@ -110,32 +110,32 @@ def _unpack(array, together, n):
     return array.reshape(-1, *array.shape[2:])[:n]
 
 
-def _packed_convolve_many(x, kernel, pad):
+def _block_diagonal_convolve_many(x, kernel, pad):
     n, inputs, outputs = x.shape[0], *kernel.shape[-2:]
     together = max(1, min(n, LANES // max(inputs, outputs)))
     diagonal = jnp.eye(together, dtype=kernel.dtype)
     blocks = jnp.pad(kernel, [(0, -n % together)] + [(0, 0)] * 4).reshape(-1, together, *kernel.shape[1:])
     blocks = jnp.einsum("gmxyio,mk->gxymiko", blocks, diagonal, precision="highest")  # copies, and must be exact
     blocks = blocks.reshape(-1, 3, 3, together * inputs, together * outputs)
-    out = jax.vmap(functools.partial(direct_convolve, pad=pad))(_pack(x, together), blocks)
+    out = jax.vmap(functools.partial(native_convolve, pad=pad))(_pack(x, together), blocks)
     return _unpack(out, together, n)
 
 
-def _packed_correlate_many(x, cotangent):
+def _block_diagonal_correlate_many(x, cotangent):
     n, inputs, outputs = x.shape[0], x.shape[-1], cotangent.shape[-1]
     together = max(1, min(n, LANES // max(inputs, outputs)))
-    out = jax.vmap(direct_correlate)(_pack(x, together), _pack(cotangent, together))
+    out = jax.vmap(native_correlate)(_pack(x, together), _pack(cotangent, together))
     out = out.reshape(-1, 3, 3, together, inputs, together, outputs)
     own = jnp.moveaxis(jnp.diagonal(out, axis1=3, axis2=5), -1, 1)  # what one image's input makes of its own cotangent
     return own.reshape(-1, 3, 3, inputs, outputs)[:n]
 
 
-_PACKED = {pad: of_images(functools.partial(_packed_convolve_many, pad=pad)) for pad in (0, 2)}
-_packed_correlate = of_images(_packed_correlate_many)
+_BLOCK_DIAGONAL = {pad: of_images(functools.partial(_block_diagonal_convolve_many, pad=pad)) for pad in (0, 2)}
+_block_diagonal_correlate = of_images(_block_diagonal_correlate_many)
 
 
-def _packed_convolve(x, kernel, pad):
-    return _PACKED[pad](x, kernel)
+def _block_diagonal_convolve(x, kernel, pad):
+    return _BLOCK_DIAGONAL[pad](x, kernel)
 
 
 # Nine matrix products, of the input shifted nine ways.
@@ -164,26 +164,26 @@ def _shifted_correlate(x, cotangent):
 # One matrix product, of the nine shifted inputs side by side in the channels (im2col).
 
 
-def _gathered(x, height, width):
+def _im2col(x, height, width):
     return jnp.concatenate(_windows(x, height, width), axis=-1)
 
 
-def _gathered_convolve(x, kernel, pad):
+def _im2col_convolve(x, kernel, pad):
     x = _padded(x, pad)
-    windows = _gathered(x, x.shape[1] - 2, x.shape[2] - 2)
+    windows = _im2col(x, x.shape[1] - 2, x.shape[2] - 2)
     return jnp.einsum("bhwk,ko->bhwo", windows, kernel.reshape(-1, kernel.shape[-1]))
 
 
-def _gathered_correlate(x, cotangent):
-    windows = _gathered(x, cotangent.shape[1], cotangent.shape[2])
+def _im2col_correlate(x, cotangent):
+    windows = _im2col(x, cotangent.shape[1], cotangent.shape[2])
     return jnp.einsum("bhwk,bhwo->ko", windows, cotangent).reshape(3, 3, x.shape[-1], cotangent.shape[-1])
 
 
 PRIMALS = {
     "direct": (_rounded_convolve, _rounded_correlate),
-    "grouped": (direct_convolve, direct_correlate),
+    "grouped": (native_convolve, native_correlate),
     "mapped": (_mapped_convolve, _mapped_correlate),
-    "packed": (_packed_convolve, _packed_correlate),
+    "packed": (_block_diagonal_convolve, _block_diagonal_correlate),
     "shifted": (_shifted_convolve, _shifted_correlate),
-    "gathered": (_gathered_convolve, _gathered_correlate),
+    "gathered": (_im2col_convolve, _im2col_correlate),
 }

@@ -27,12 +27,12 @@ class ConvBlock(nn.Module):
     features: int
     conv_bias: bool
     running: bool  # keep running statistics, as the reference's BatchNorm does
-    form: str
+    conv_impl: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"], frozen: bool) -> Float[Array, "b h-2 w-2 o"]:
         kernel = self.param("kernel", nn.initializers.normal(0.02), (3, 3, x.shape[-1], self.features))
-        y = conv3x3(x, kernel, self.form)
+        y = conv3x3(x, kernel, self.conv_impl)
         if self.conv_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,))
         scale = self.param("scale", nn.initializers.ones, (self.features,))
@@ -78,15 +78,15 @@ class Critic(nn.Module):
     num_layers: int
     conv_bias: bool
     running: bool
-    form: str
+    conv_impl: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], frozen: bool = False) -> Float[Array, "b hh ww 1"]:
         x = x if self.running else centre(x)
         for i in range(self.num_layers - 1):
-            x = ConvBlock(self.width, self.conv_bias, self.running, self.form, name=f"block_{i}")(x, frozen)
+            x = ConvBlock(self.width, self.conv_bias, self.running, self.conv_impl, name=f"block_{i}")(x, frozen)
         kernel = self.param("kernel", nn.initializers.normal(0.02), (3, 3, self.width, 1))
-        return conv3x3(x, kernel, self.form) + self.param("bias", nn.initializers.zeros, (1,))
+        return conv3x3(x, kernel, self.conv_impl) + self.param("bias", nn.initializers.zeros, (1,))
 
 
 class Generator(nn.Module):
@@ -97,7 +97,7 @@ class Generator(nn.Module):
     channels: int
     conv_bias: bool
     running: bool
-    form: str
+    conv_impl: str
 
     @nn.compact
     def __call__(
@@ -107,9 +107,9 @@ class Generator(nn.Module):
         skip = y[:, border:-border, border:-border]
         x = x if self.running else centre(x)
         for i in range(self.num_layers - 1):
-            x = ConvBlock(self.width, self.conv_bias, self.running, self.form, name=f"block_{i}")(x, frozen)
+            x = ConvBlock(self.width, self.conv_bias, self.running, self.conv_impl, name=f"block_{i}")(x, frozen)
         kernel = self.param("kernel", nn.initializers.normal(0.02), (3, 3, self.width, self.channels))
-        x = conv3x3(x, kernel, self.form) + self.param("bias", nn.initializers.zeros, (self.channels,))
+        x = conv3x3(x, kernel, self.conv_impl) + self.param("bias", nn.initializers.zeros, (self.channels,))
         return jnp.tanh(x) + skip
 
 

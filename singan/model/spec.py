@@ -37,7 +37,7 @@ class TrainSpec:
 
 @dataclasses.dataclass(frozen=True)
 class ScaleSpec:
-    """Scale `scale` of a pyramid for images of `channels` channels; `form` is the convolution's (convolution.FORMS)."""
+    """Scale `scale` of a pyramid for images of `channels` channels; `conv_impl` is one of convolution.CONV_IMPLS."""
 
     scale: int
     channels: int
@@ -45,7 +45,7 @@ class ScaleSpec:
     network: NetworkConfig
     method: MethodConfig
     train: TrainSpec
-    form: str
+    conv_impl: str
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,7 +85,7 @@ class ScaleSpec:
         There batching buys nothing: the convolutions are at the cores' limit, grouped ones are several times slower,
         and a sample would round differently in another batch.
         """
-        return self.form == "direct"
+        return self.conv_impl == "direct"
 
     def map(self, function: Callable[[Any], Any], arguments: PyTree) -> PyTree:
         """Returns the function's values over the leading axis of the arguments, in one batch unless `one_by_one`."""
@@ -95,12 +95,12 @@ class ScaleSpec:
     def batches_passes(self) -> bool:
         """Whether passes of the same weights are made in one batch: where images are, and normalised each by itself.
 
-        It saves a quarter of a program's operations, each of which a GPU has to start. Not on a TPU, whose form is
+        It saves a quarter of a program's operations, each of which a GPU has to start. Not on a TPU, which has it
         `shifted`: compiled for a v5e, a step then reads and writes 4 to 9 % more bytes, and takes between a tenth less
         and an eighth more memory (docs/pods_and_sweeps.md). One image at a time on a CPU, separate passes are faster
         too, and running statistics must see one after the other.
         """
-        return not self.one_by_one and self.form != "shifted" and self.method.norm_statistics != "running"
+        return not self.one_by_one and self.conv_impl != "shifted" and self.method.norm_statistics != "running"
 
     @property
     def generator(self) -> Generator:
@@ -110,7 +110,7 @@ class ScaleSpec:
             self.channels,
             bool(self.method.normalized_conv_bias),
             self.method.norm_statistics == "running",
-            self.form,
+            self.conv_impl,
         )
 
     @property
@@ -120,13 +120,13 @@ class ScaleSpec:
             self.network.num_layers,
             bool(self.method.normalized_conv_bias),
             self.method.norm_statistics == "running",
-            self.form,
+            self.conv_impl,
         )
 
 
-def make_spec(config: Config, pyramid: Pyramid, channels: int, form: str, scale: int = 0) -> ScaleSpec:
+def make_spec(config: Config, pyramid: Pyramid, channels: int, conv_impl: str, scale: int = 0) -> ScaleSpec:
     """Returns the spec of a scale for a parsed configuration."""
     given = dataclasses.asdict(config.train)
     given |= {"averages": bool(config.train.average_decay), "compares_patches": bool(config.train.patch_weight)}
     train = TrainSpec(**{field.name: given[field.name] for field in dataclasses.fields(TrainSpec)})
-    return ScaleSpec(scale, channels, pyramid, config.network, config.method, train, form)
+    return ScaleSpec(scale, channels, pyramid, config.network, config.method, train, conv_impl)

@@ -1,6 +1,5 @@
-"""The convolution's form chosen by measurement: every form timed at one layer, on the device that will train."""
+"""Times every implementation of the convolution at one layer, on the device that will train."""
 
-import dataclasses
 import time
 from typing import Any
 
@@ -9,39 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from singan.model.convolution import FORMS, conv3x3
+from singan.model.convolution import CONV_IMPLS, conv3x3
 from singan.model.spec import ScaleSpec
 from singan.parallel.cohort import PRECISIONS
 from singan.parallel.device_rates import median_seconds
 
 
-@dataclasses.dataclass(frozen=True)
-class FormTime:
-    """What one layer takes in a form, with all that the gradient penalty takes of it."""
-
-    form: str
-    side: int
-    features: int
-    images: int
-    precision: str
-    ms_per_image: float
-    compile_seconds: float
-    temporary_bytes: int
-
-
-def vmapped_forms(images: int) -> tuple[str, ...]:
-    """Returns the forms that differ where this many images are vmapped (direct is grouped there)."""
+def vmapped_impls(images: int) -> tuple[str, ...]:
+    """Returns the implementations that differ where this many images are vmapped (direct is grouped there)."""
     alone = ("direct", "mapped", "packed") if images == 1 else ("direct",)
-    return tuple(form for form in FORMS if form not in alone)
+    return tuple(name for name in CONV_IMPLS if name not in alone)
 
 
-def time_form(
-    form: str, side: int, features: int, images: int, precision: str, seconds: float = 0.2, loops: int = 4
-) -> FormTime:
-    """Times the value, both gradients, and the gradients of those by input, kernel and cotangent, `images` vmapped."""
+def time_conv_impl(
+    conv_impl: str, side: int, features: int, images: int, precision: str, seconds: float = 0.2, loops: int = 4
+) -> dict[str, Any]:
+    """Times the value, both gradients, and the gradients of those by input, kernel and cotangent, `images` vmapped.
+
+    Returns what was timed, with ms_per_image, compile_seconds and temporary_bytes, as run.json records it.
+    """
 
     def score(x, kernel, cotangent):
-        return jnp.vdot(conv3x3(x, kernel, form), cotangent)
+        return jnp.vdot(conv3x3(x, kernel, conv_impl), cotangent)
 
     def penalty(x, kernel, cotangent):
         gradients = jax.grad(score, argnums=(0, 1))(x, kernel, cotangent)
@@ -63,21 +51,24 @@ def time_form(
     compile_seconds = time.perf_counter() - started
     ms = 1e3 * median_seconds(compiled, tuple(arrays), seconds) / loops / images
     memory = compiled.memory_analysis()
-    temporary = memory.temp_size_in_bytes if memory else 0
-    return FormTime(form, side, features, images, precision, ms, compile_seconds, temporary)
+    return {
+        "form": conv_impl,
+        "side": side,
+        "features": features,
+        "images": images,
+        "precision": precision,
+        "ms_per_image": ms,
+        "compile_seconds": compile_seconds,
+        "temporary_bytes": memory.temp_size_in_bytes if memory else 0,
+    }
 
 
-def time_forms(spec: ScaleSpec, images: int) -> list[FormTime]:
-    """Returns the times of the forms at a scale's widest layer, fastest first, without those that do not compile."""
+def time_conv_impls(spec: ScaleSpec, images: int) -> list[dict[str, Any]]:
+    """Returns the times at a scale's widest layer, fastest first, without implementations that do not compile."""
     side, rows = round((spec.size[0] * spec.size[1]) ** 0.5), []
-    for form in vmapped_forms(images):
+    for name in vmapped_impls(images):
         try:
-            rows.append(time_form(form, side, spec.width, images, spec.train.precision))
+            rows.append(time_conv_impl(name, side, spec.width, images, spec.train.precision))
         except jax.errors.JaxRuntimeError:  # too large, or more than the device's libraries know
             continue
-    return sorted(rows, key=lambda row: row.ms_per_image)
-
-
-def as_mapping(rows: list[FormTime]) -> list[dict[str, Any]]:
-    """Returns the times for a JSON file."""
-    return [dataclasses.asdict(row) for row in rows]
+    return sorted(rows, key=lambda row: row["ms_per_image"])

@@ -42,7 +42,7 @@ READ_BY_JAX = "/jax/compilation_cache/cache_hits"  # JAX's own event
 KEPT_DAYS = 30  # that the programs of other source are kept
 
 
-class ProgramStore:
+class ExecutableCache:
     """The programs of one directory and of this source; every failure to read or to write is a program not kept."""
 
     def __init__(self, directory: Path):
@@ -130,24 +130,24 @@ def reads() -> Iterator[list[str]]:
     fails when it runs ("NOT_FOUND: Function ... not found", jaxlib 0.10.2). Reads of other threads count too: then a
     program is not kept that could have been.
     """
-    found: list[str] = []
+    cache_reads: list[str] = []
 
-    def note(event: str, **_: Any) -> None:
+    def record(event: str, **_: Any) -> None:
         if event == READ_BY_JAX:
-            found.append(event)
+            cache_reads.append(event)
 
-    jax.monitoring.register_event_listener(note)
+    jax.monitoring.register_event_listener(record)
     try:
-        yield found
+        yield cache_reads
     finally:
-        jax.monitoring.unregister_event_listener(note)
+        jax.monitoring.unregister_event_listener(record)
 
 
-def current() -> ProgramStore | None:
+def current() -> ExecutableCache | None:
     """Returns the store beside JAX's cache, or None where that is off."""
     directory = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     on = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
-    return ProgramStore(Path(directory)) if directory and on and not files.is_bucket(directory) else None
+    return ExecutableCache(Path(directory)) if directory and on and not files.is_bucket(directory) else None
 
 
 def key(name: tuple[Any, ...], mesh: Mesh, arguments: PyTree, precision: str, options: dict[str, Any]) -> str:

@@ -144,7 +144,7 @@ def plan_group(images: int, device: Any, compile: Callable[[int], Any], wanted: 
 
 
 def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
-    """Returns (inputs, state) of one image at a scale, of the right shapes and of no meaning."""
+    """Returns (inputs, state) of one image at a scale with the right shapes and types, and placeholder values."""
     rng = np.random.default_rng(0)
     variables = lambda network: initial_variables(network, spec.channels, rng)  # noqa: E731
     coarsest = spec.at(spec.scale - len(spec.co_trained))
@@ -160,9 +160,9 @@ def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
         co_trained_amplitudes=(one,) * len(spec.co_trained),
     )
     noise = np.zeros((1, *coarsest.size, 1), np.float32) if coarsest.scale == 0 else None
-    below = (variables(spec.generator), variables(spec.critic)) if spec.continues_previous_scale else None
-    older = tuple(variables(spec.at(scale).generator) for scale in spec.co_trained)
-    return inputs, starting_state(spec, 0, "", noise, below, older)
+    inherited = (variables(spec.generator), variables(spec.critic)) if spec.continues_previous_scale else None
+    co_trained = tuple(variables(spec.at(scale).generator) for scale in spec.co_trained)
+    return inputs, starting_state(spec, 0, "", noise, inherited, co_trained)
 
 
 def scale_cost(spec: ScaleSpec, mesh: Mesh, images: int) -> ScaleCost:
@@ -221,5 +221,5 @@ def _most(planned: Planned, images: int, budget: int | None) -> int | None:
 
 def _refused_bytes(text: str) -> int | None:
     """Returns the memory that a program would have needed, from the text of the compiler that refused it."""
-    found = re.search(r"(?:Used |required for HLO temporaries \()([\d.]+)([KMGT])", text)
-    return int(float(found[1]) * 1024 ** ("KMGT".index(found[2]) + 1)) if found else None
+    size = re.search(r"(?:Used |required for HLO temporaries \()([\d.]+)([KMGT])", text)
+    return int(float(size[1]) * 1024 ** ("KMGT".index(size[2]) + 1)) if size else None

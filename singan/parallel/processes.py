@@ -91,7 +91,7 @@ class Processes:
         return result
 
     def run_on_first(self, action: Callable[[], Any]) -> None:
-        """Has process 0 do something, and returns when it is done. Raises in all processes as `together`."""
+        """Has process 0 do something, and returns when it is done. Raises in all processes as `run_on_all`."""
         self.run_on_all(action if self.first else lambda: None)
 
     def _gather_bytes(self, message: bytes) -> list[bytes]:
@@ -143,7 +143,7 @@ class ImageAssignment:
         return max(len(names) for names in self.by_process)
 
     def of(self, ids: Sequence[str]) -> "ImageAssignment":
-        """Returns the same homes for some of the images."""
+        """Returns the same assignment for some of the images."""
         kept = set(ids)
         return ImageAssignment(
             tuple(tuple(name for name in names if name in kept) for names in self.by_process), self.index
@@ -164,7 +164,7 @@ class ProcessGroup:
     assignment: ImageAssignment
 
     def of(self, ids: Sequence[str]) -> "ProcessGroup":
-        """Returns the same team for some of the images."""
+        """Returns the same group for some of the images."""
         return dataclasses.replace(self, assignment=self.assignment.of(ids))
 
 
@@ -176,7 +176,7 @@ def shares(count: int, processes: int) -> list[range]:
 
 
 def make_process_group(processes: Processes, mesh: Mesh, by_process: Sequence[Sequence[str]]) -> ProcessGroup:
-    """Returns the team of the processes on the mesh, given each process's image ids."""
+    """Returns the group of the processes on the mesh, given each process's image ids."""
     own = [device for device in mesh.devices.flat if device.process_index == processes.index]
     own_mesh = mesh if len(own) == mesh.size else Mesh(np.asarray(own), mesh.axis_names, axis_types=mesh.axis_types)
     return ProcessGroup(

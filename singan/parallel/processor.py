@@ -30,8 +30,8 @@ def features() -> tuple[str, str]:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         return platform.processor(), platform.machine()
-    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
-    return found.get("model name", ""), found.get("flags", found.get("Features", ""))
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    return fields.get("model name", ""), fields.get("flags", fields.get("Features", ""))
 
 
 def about() -> dict[str, Any]:
@@ -44,11 +44,11 @@ def about() -> dict[str, Any]:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Returns in what two of `about` differ, each in a few words; what one of them does not say is no difference."""
     different = {key for key in now if key in before and before[key] != now[key]}
-    found = []
+    changed = []
     if "threads" in different:
-        found.append(f"CPU threads {before['threads']}, now {now['threads']} (NPROC={before['threads']} keeps them)")
+        changed.append(f"CPU threads {before['threads']}, now {now['threads']} (NPROC={before['threads']} keeps them)")
     if "processor" in different:
-        found.append(f"processor {before['processor']}, now {now['processor']}")
+        changed.append(f"processor {before['processor']}, now {now['processor']}")
     elif "instructions" in different:
-        found.append("other vector instructions")
-    return found
+        changed.append("other vector instructions")
+    return changed

@@ -95,7 +95,7 @@ def devices_of(topology: Topology) -> list[Any]:
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_LOG_DIR", "disabled")
     try:
-        found = topologies.get_topology_desc(topology.jax_name, "tpu", **dict(topology.options))
+        description = topologies.get_topology_desc(topology.jax_name, "tpu", **dict(topology.options))
     except RuntimeError as error:
         raise UserError(f"libtpu does not compile for {topology.jax_name}: {str(error).splitlines()[0]}") from error
-    return list(found.devices)
+    return list(description.devices)

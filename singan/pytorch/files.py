@@ -238,7 +238,7 @@ def _read_sequence(data: bytes) -> Any:
     item_sizes: dict[str, int] = {}
     left = len(data)
 
-    def note(key: str, code: str, count: int) -> np.ndarray:
+    def record(key: str, code: str, count: int) -> np.ndarray:
         nonlocal left
         item_sizes[key] = np.dtype(code).itemsize
         left -= count * item_sizes[key]
@@ -247,7 +247,7 @@ def _read_sequence(data: bytes) -> Any:
         return np.zeros(count * item_sizes[key], np.uint8)
 
     # The storages come behind the pickle that names them: once through it to learn their types, once for the tensors.
-    reader = _Reader(note, little_endian, memory)
+    reader = _Reader(record, little_endian, memory)
     read_pickle(stream, reader.table(), reader.persistent, memory)
     keys = read_pickle(stream, {}, lambda _: None, memory)
     contents: dict[str, np.ndarray] = {}

@@ -46,7 +46,7 @@ def fine_tune_to_composites(
     steps: int = 500,
     seed: int = 0,
     mesh: Mesh | None = None,
-    told: Callable[[int], None] = lambda step: None,
+    on_progress: Callable[[int], None] = lambda step: None,
     rate: float = RATE,
 ) -> list[tuple[TrainedScale, ...]]:
     """Returns a pyramid for each composite, its finest scale trained further with that composite as its input.
@@ -56,7 +56,7 @@ def fine_tune_to_composites(
     about harmonised composites. The reconstruction term keeps the generator true to the training image.
 
     Args:
-      told: called with the steps done, after every chunk.
+      on_progress: called with the steps done, after every chunk.
       rate: of the run's learning rates.
     """
 
@@ -73,7 +73,7 @@ def fine_tune_to_composites(
 
     guides = [entering(run, one, start_scale)[None] for one in inputs]
     finest = len(run.scales) - 1
-    return _train(run, [one.image_id for one in inputs], guides, finest, steps, seed, mesh, drawn, told, rate)
+    return _train(run, [one.image_id for one in inputs], guides, finest, steps, seed, mesh, drawn, on_progress, rate)
 
 
 def quantize(
@@ -84,7 +84,7 @@ def quantize(
     steps: int = 500,
     seed: int = 0,
     mesh: Mesh | None = None,
-    told: Callable[[int], None] = lambda step: None,
+    on_progress: Callable[[int], None] = lambda step: None,
 ) -> tuple[list[np.ndarray], list[tuple[TrainedScale, ...]]]:
     """Returns for each input a palette of its training image, float32 [colours, C], and a pyramid trained on it.
 
@@ -93,7 +93,7 @@ def quantize(
     names = list(dict.fromkeys(one.image_id for one in inputs))
     level = lambda name: run.spec.pyramid.level(run.pixels(name), scale - 1)  # noqa: E731
     palettes = {name: palette(level(name), colours, seed) for name in names}
-    pyramids = retrain_on_palettes(run, names, list(palettes.values()), scale, steps, seed, mesh, told)
+    pyramids = retrain_on_palettes(run, names, list(palettes.values()), scale, steps, seed, mesh, on_progress)
     return [palettes[one.image_id] for one in inputs], [pyramids[names.index(one.image_id)] for one in inputs]
 
 
@@ -105,7 +105,7 @@ def retrain_on_palettes(
     steps: int,
     seed: int = 0,
     mesh: Mesh | None = None,
-    told: Callable[[int], None] = lambda step: None,
+    on_progress: Callable[[int], None] = lambda step: None,
 ) -> list[tuple[TrainedScale, ...]]:
     """Returns a pyramid for each image, one scale trained anew on previous images that a palette quantises.
 
@@ -125,7 +125,7 @@ def retrain_on_palettes(
             lambda key: nearest_colour(random_previous(spec, given.trained, given.padding, key), given.guide),
         )
 
-    return _train(run, image_ids, list(palettes), scale, steps, seed, mesh, drawn, told, quantised=True)
+    return _train(run, image_ids, list(palettes), scale, steps, seed, mesh, drawn, on_progress, quantised=True)
 
 
 def _redrawn(spec: ScaleSpec, given: ScaleInputs, step: Array, previous: Callable[[Array], Array]) -> StepNoise:
@@ -145,7 +145,7 @@ def _train(
     seed: int,
     mesh: Mesh | None,
     drawn: Draw,
-    told: Callable[[int], None],
+    on_progress: Callable[[int], None],
     rate: float = 1.0,
     quantised: bool = False,
 ) -> list[tuple[TrainedScale, ...]]:
@@ -177,7 +177,7 @@ def _train(
             programs[length] = cohort.compile_program(program, inputs, state, precision=run.config.train.precision)
         state, _ = programs[length](inputs, state)
         done += length
-        told(done)
+        on_progress(done)
     host = jax.tree.map(np.array, state)
     pyramids = []
     for i, name in enumerate(image_ids):

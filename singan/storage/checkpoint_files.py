@@ -21,7 +21,7 @@ _HANDLERS = {"about": "JsonCheckpointHandler", "arrays": "StandardCheckpointHand
 # What TensorStore says of a file that it could not read: the system's error number, or the kind of a remote error.
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'|OS error (\d+)")
 _REMOTE = re.compile(r"(PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|ABORTED): ")
-_ABSENT = (2, 20)  # ENOENT, ENOTDIR: a file that is missing is damage
+_MISSING = (2, 20)  # ENOENT, ENOTDIR: a file that is missing is damage
 NOTHING_CHANGED = "nothing was changed: mend that, and start the same command again"
 
 
@@ -52,13 +52,13 @@ def origins(directory: files.AnyPath) -> list[str]:
 
     Those that are damaged are left out. Raises UserError where one cannot be read.
     """
-    found = []
+    digests = []
     with contextlib.suppress(FileNotFoundError), readable(directory):
         for folder in sorted(directory.iterdir(), key=lambda path: path.name):
             if folder.name.isdecimal():
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-                    found.append(str(read_about(folder).get("trained_from", "")))
-    return found
+                    digests.append(str(read_about(folder).get("trained_from", "")))
+    return digests
 
 
 def seal(folder: files.AnyPath) -> None:
@@ -122,7 +122,7 @@ def trouble(error: BaseException) -> str:
     numbers = {int(number) for match in _OS_ERROR.finditer(text) for number in match.groups() if number}
     if isinstance(error, OSError) and error.errno is not None:
         numbers.add(error.errno)
-    if numbers - set(_ABSENT) or _REMOTE.match(text) or isinstance(error, TimeoutError):
+    if numbers - set(_MISSING) or _REMOTE.match(text) or isinstance(error, TimeoutError):
         return files.one_line(error)
     inner = error.__cause__ or error.__context__
     return trouble(inner) if inner else ""

@@ -56,12 +56,12 @@ class FinishedScale:
 def trained_scales(finished: Sequence[FinishedScale], ids: Sequence[str]) -> tuple[TrainedScale, ...]:
     """Returns the trained scales of the named images, coarsest first, each with its newest generator.
 
-    The only place that knows where that lies. In the sequential schedule a scale's generator is the one that it left
-    itself; in the concurrent one it is that of the last finished scale at which it trained on. A scale's amplitude is
-    always its own.
+    In the sequential schedule a scale's own checkpoint holds its generator. In the concurrent schedule a generator goes
+    on training at finer scales, so the checkpoint of the last of those scales holds its newest weights. A scale's noise
+    amplitude always comes from its own checkpoint. No other function needs to know this.
 
     Args:
-      finished: scales 0, 1, ... of a run, as many as are wanted of it.
+      finished: scales 0, 1, ... of a run, up to the finest one wanted.
       ids: images that all of them have; the leading axis of the result is in their order.
     """
     rows = [scale.rows(ids) for scale in finished]
@@ -92,7 +92,7 @@ def read_finished(
     spec: ScaleSpec,
     workdir: Workdir,
     origin: Origin,
-    below: str,
+    parent_fingerprint: str,
     warn: Callable[[str], None],
     process_group: ProcessGroup | None = None,
     training: bool = False,
@@ -101,9 +101,9 @@ def read_finished(
 
     Args:
       origin: of the run; weights of another one are refused.
-      below: the fingerprint of the scale below (`FinishedScale.fingerprint`, '' at scale 0); weights that were trained
-        on other ones do not count.
-      team: of a training over several processes, all of which read: each gets the arrays of its own images.
+      parent_fingerprint: that of the next coarser scale (`FinishedScale.fingerprint`, '' at scale 0); weights that
+        were trained on other ones do not count.
+      process_group: of a training over several processes, all of which read: each gets the arrays of its own images.
       training: whether the caller holds the workdir: what is damaged is then set aside, and older checkpoints of the
         scale, which a kill at its end has left, are removed. Otherwise nothing is changed on disk.
     """
@@ -115,19 +115,23 @@ def read_finished(
     template = weights_template(spec)
     expected = Expected(origin.ids, {"weights": template}, origin.digest)
 
-    def is_final(found: tuple[int, dict[str, np.ndarray], dict[str, Any]] | None) -> bool:
-        return found is not None and found[2].get("kind") == "weights" and found[2].get("below") == below
+    def is_final(checkpoint: tuple[int, dict[str, np.ndarray], dict[str, Any]] | None) -> bool:
+        return (
+            checkpoint is not None
+            and checkpoint[2].get("kind") == "weights"
+            and checkpoint[2].get("below") == parent_fingerprint
+        )
 
     if training:
         with ScaleCheckpoints(directory, warn, processes) as checkpoints:
-            found = checkpoints.latest(own, expected)
-            if found is not None and is_final(found):
-                checkpoints.keep_only(found[0])
+            checkpoint = checkpoints.latest(own, expected)
+            if checkpoint is not None and is_final(checkpoint):
+                checkpoints.keep_only(checkpoint[0])
     else:
-        found = newest_whole(directory, warn, own, expected, processes)
-    if found is None or not is_final(found):
+        checkpoint = newest_whole(directory, warn, own, expected, processes)
+    if checkpoint is None or not is_final(checkpoint):
         return None
-    _, flat, about = found
+    _, flat, about = checkpoint
     ids = tuple(about["images"])
     held = None if own is None else tuple(name for name in own if name in ids)
     return FinishedScale(ids, dict(about["diverged"]), unflatten(template, flat), dict(about["digests"]), held)
@@ -143,12 +147,12 @@ def all_whole(
     Args:
       first: the spec of scale 0.
     """
-    below, here = "", process_group
+    parent_fingerprint, here = "", process_group
     for scale in range(len(first.pyramid)):
-        finished = read_finished(first.at(scale), workdir, origin, below, warn, here, training=True)
+        finished = read_finished(first.at(scale), workdir, origin, parent_fingerprint, warn, here, training=True)
         if finished is None or process_group.processes.broadcast(read_done(workdir, scale) != finished.digests):
             return False
-        below, here = finished.fingerprint, process_group.of(finished.surviving)
+        parent_fingerprint, here = finished.fingerprint, process_group.of(finished.surviving)
     return True
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from singan import files, links
 from singan.config import Config
 from singan.errors import UserError
-from singan.model.convolution import form_for
+from singan.model.convolution import conv_impl_for
 from singan.model.pyramid import plan
 from singan.model.spec import ScaleSpec, make_spec
 from singan.model.state import TrainedScale
@@ -59,11 +59,11 @@ class Run:
         return np.stack([image_padding(self.config, self.record(name).value_map) for name in ids])
 
 
-def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None] = lambda text: None) -> Run:
+def load_run(path: str | os.PathLike, conv_impl: str = "", warn: Callable[[str], None] = lambda text: None) -> Run:
     """Returns the run of a working directory with all scales that are finished so far.
 
     Args:
-      form: the convolution's (convolution.FORMS); '' for that of the present platform.
+      conv_impl: one of convolution.CONV_IMPLS; '' for that of the present platform.
       warn: told, in one line, of damaged files that are passed over.
 
     Raises:
@@ -76,7 +76,7 @@ def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None
     images = tuple(records.read_images(workdir))
     height, width, channels = images[0].shape
     pyramid = plan(height, width, config.pyramid, str(config.method.resize_border))
-    spec = make_spec(config, pyramid, channels, form or form_for(jax.default_backend()))
+    spec = make_spec(config, pyramid, channels, conv_impl or conv_impl_for(jax.default_backend()))
     if _imported_wrongly(config, images[0]):
         warn(
             f"{workdir.path} was imported by an older version, which mistook what passes from scale to scale: its"
@@ -85,8 +85,8 @@ def load_run(path: str | os.PathLike, form: str = "", warn: Callable[[str], None
     origin = origin_of(config, {image.id: image.digest for image in images})
     scales: list[FinishedScale] = []
     while len(scales) < len(pyramid):
-        below = scales[-1].fingerprint if scales else ""
-        finished = read_finished(spec.at(len(scales)), workdir, origin, below, warn)
+        parent_fingerprint = scales[-1].fingerprint if scales else ""
+        finished = read_finished(spec.at(len(scales)), workdir, origin, parent_fingerprint, warn)
         if finished is None:
             break
         scales.append(finished)

@@ -1,9 +1,9 @@
-"""Reading the checkpoints of a scale without changing anything on disk, and telling damage from all that is not.
+"""Reads the checkpoints of a scale, changes nothing on disk, and tells a damaged checkpoint from one it cannot read.
 
-A checkpoint is damaged where every file of it can be read, yet the bytes are not those that were written: the digest of
-a file or of the arrays does not hold, or, in an older one without digests of its files, nothing can be made of them. A
-file that cannot be read, and one that is whole but of another Orbax's format, are no damage: they are told as what they
-are.
+A checkpoint is damaged when all its files can be read but hold other bytes than were written: the digest of a file or
+of the arrays does not match. Older checkpoints have no digests of files; they are damaged when Orbax cannot load them.
+Two cases are no damage, and raise an error that says what they are: a file without permission or on a failing disk, and
+a whole checkpoint in another version of Orbax's format.
 """
 
 import asyncio
@@ -103,8 +103,8 @@ def steps(directory: files.AnyPath) -> list[int]:
     with readable(directory):
         if not directory.exists():
             return []
-        found = ocp.path.step.standard_name_format().find_all(directory)
-        return sorted(one.step for one in found if is_checkpoint(directory / str(one.step)))
+        names = ocp.path.step.standard_name_format().find_all(directory)
+        return sorted(one.step for one in names if is_checkpoint(directory / str(one.step)))
 
 
 def newest_whole(
@@ -133,10 +133,10 @@ def newest_whole(
     everything = processes.run_on_all(lambda: sorted(steps(directory), reverse=True))
     for step in processes.broadcast(everything):
         folder: Any = directory / str(step)
-        found, why = processes.run_on_all(lambda f=folder: _read(f, own, expected, processes.index))
+        checkpoint, why = processes.run_on_all(lambda f=folder: _read(f, own, expected, processes.index))
         reasons = list(filter(None, processes.all_gather(why)))
-        if found and not reasons:
-            return step, *found
+        if checkpoint and not reasons:
+            return step, *checkpoint
         if set_aside is None and not folder.exists():  # by now a training has gone on: see what it has left
             return newest_whole(directory, warn, own, expected, processes)
         kept = f"; kept as {set_aside(step)}" if set_aside else ""

@@ -233,10 +233,10 @@ def read_trained_from(workdir: Workdir, scale: int) -> str | None:
     if not files.exists(workdir.trained_from(scale)):
         return None
     try:
-        found = _read(workdir.trained_from(scale)).get("trained_from")
+        digest = _read(workdir.trained_from(scale)).get("trained_from")
     except DamagedRecord:
         return None
-    return found if isinstance(found, str) else None
+    return digest if isinstance(digest, str) else None
 
 
 def read_done(workdir: Workdir, scale: int) -> dict[str, str] | None:

@@ -1,4 +1,4 @@
-"""Who is told what happens in a training: the collaborator that the trainer is given, and what it is handed."""
+"""The trainer's observer: the events of a training, and the values that each of them carries."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -39,10 +39,10 @@ class ChunkResult:
 
 @runtime_checkable
 class Observer(Protocol):
-    """Is told what happens; its exceptions end the training."""
+    """Receives the events of a training. An exception it raises ends the training."""
 
     def restored(self, global_step: int | None) -> None:
-        """Training goes on after this many steps of all scales; None: it starts. What was told beyond that is void."""
+        """Training goes on after this step of all scales, or starts (None). Discard what was logged after it."""
         ...
 
     def scale_started(self, start: ScaleStart) -> None: ...
@@ -50,7 +50,7 @@ class Observer(Protocol):
     def chunk_done(self, result: ChunkResult) -> None: ...
 
     def checkpointing(self) -> None:
-        """All that was told up to now belongs to the checkpoint that is about to be written."""
+        """A checkpoint is about to be written: make everything logged so far durable."""
         ...
 
     def scale_finished(
@@ -63,7 +63,7 @@ class Observer(Protocol):
 
 
 class Silent:
-    """An observer who tells nothing; others are made from it."""
+    """An observer that does nothing; a base class for others."""
 
     def restored(self, global_step: int | None) -> None: ...
 
@@ -81,7 +81,7 @@ class Silent:
 
 
 class Repair(Silent):
-    """The observer while a scale is trained again whose metrics were told when it was trained first."""
+    """Passes on warnings alone: for a scale that is trained again, whose metrics were logged the first time."""
 
     def __init__(self, observer: Observer):
         self._observer = observer

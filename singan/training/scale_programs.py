@@ -190,10 +190,10 @@ def finish_program(spec: ScaleSpec, mesh: Any, group: int) -> Callable[..., Any]
 
     def finish(inputs: ScaleInputs, state: ScaleState) -> PyTree:
         trained = TrainedScale(final_generator(state), inputs.amplitude)
-        older = tuple(one.generator for one in state.older)
+        co_trained = tuple(one.generator for one in state.older)
         image = scale_start.reconstruct_through(
             spec,
-            (*map(TrainedScale, older, inputs.co_trained_amplitudes), trained),
+            (*map(TrainedScale, co_trained, inputs.co_trained_amplitudes), trained),
             state.reconstruction_noise,
             inputs.previous,
             inputs.padding,
@@ -201,7 +201,7 @@ def finish_program(spec: ScaleSpec, mesh: Any, group: int) -> Callable[..., Any]
         return {
             "trained": trained,
             "critic": state.critic,
-            "older": older,
+            "older": co_trained,
             "reconstruction": image,
             "reconstruction_noise": state.reconstruction_noise if spec.scale == 0 else None,
         }

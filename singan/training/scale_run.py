@@ -47,7 +47,7 @@ class ScaleRun:
         process_group: ProcessGroup,
         origin: Origin,
     ):
-        """Args: images: those of this process, in the order of team.homes.own."""
+        """Args: images: those of this process, in the order of process_group.assignment.own."""
         self.config, self.spec, self.programs = config, programs.spec, programs
         self.workdir, self.observer, self.process_group = workdir, observer, process_group
         self.mesh, self.processes, self.assignment = (
@@ -57,7 +57,7 @@ class ScaleRun:
         )
         self.ids = self.assignment.ids
         self.setup = ScaleSetup(config, self.spec, images, finished, process_group.own_mesh)
-        self.below = finished[-1].fingerprint if finished else ""
+        self.parent_fingerprint = finished[-1].fingerprint if finished else ""
         self.origin = origin
 
     def train(self, should_stop: Callable[[], bool], started: Callable[[int], None]) -> FinishedScale:
@@ -68,8 +68,8 @@ class ScaleRun:
         """
         directory = self.workdir.checkpoints(self.spec.scale)
         with ScaleCheckpoints(directory, self.observer.warn, self.processes) as checkpoints:
-            found = self._restore(checkpoints)
-            step, states = found if found else (0, self.setup.states())
+            restored = self._restore(checkpoints)
+            step, states = restored if restored else (0, self.setup.states())
             fresh = self.spec.scale == 0 and step == 0
             self.observer.restored(None if fresh else self.spec.scale * self.config.train.steps_per_scale + step)
             inputs = self.setup.inputs()
@@ -89,13 +89,15 @@ class ScaleRun:
 
     def _restore(self, checkpoints: ScaleCheckpoints) -> tuple[int, list[ScaleState]] | None:
         expected = Expected(self.origin.ids, {"state": self.programs.example[1]}, self.origin.digest)
-        found = checkpoints.latest(self.assignment.own, expected)
-        while found and (found[2].get("kind") != "state" or found[2].get("below") != self.below):
-            checkpoints.delete(found[0])  # of another training than the one that is now below
-            found = checkpoints.latest(self.assignment.own, expected)
-        if found is None:
+        checkpoint = checkpoints.latest(self.assignment.own, expected)
+        while checkpoint and (
+            checkpoint[2].get("kind") != "state" or checkpoint[2].get("below") != self.parent_fingerprint
+        ):
+            checkpoints.delete(checkpoint[0])  # of another training than the one that is now below
+            checkpoint = checkpoints.latest(self.assignment.own, expected)
+        if checkpoint is None:
             return None
-        step, flat, about = found
+        step, flat, about = checkpoint
         if tuple(about["images"]) != self.ids:
             raise UserError(
                 f"{self.workdir.checkpoints(self.spec.scale)} was trained on other images"
@@ -106,7 +108,7 @@ class ScaleRun:
 
     def _from(self) -> dict[str, str]:
         """Returns what a checkpoint says of what it was trained from."""
-        return {"below": self.below, "trained_from": self.origin.digest}
+        return {"below": self.parent_fingerprint, "trained_from": self.origin.digest}
 
     def _place(self, trees: Sequence[PyTree], group: int, idle: bool = False) -> PyTree:
         filling = trees or [self.programs.example[1] if idle else self.programs.example[0]]
@@ -132,7 +134,7 @@ class ScaleRun:
         waiting: tuple[int, int, float, Future] | None = None
         ended = 0.0
 
-        def tell() -> bool:
+        def report() -> bool:
             """Tells of the chunk that is waited for; returns whether any process had been asked to stop before it."""
             nonlocal waiting, ended
             if waiting is None:
@@ -141,7 +143,7 @@ class ScaleRun:
             waiting = None
             results, now = future.result()
             seconds, ended = now - max(sent, ended), now
-            return self._tell(after, steps, results, seconds)
+            return self._report(after, steps, results, seconds)
 
         # One thread waits for each chunk's metrics, so that its end is known to the moment whatever this one does.
         with ThreadPoolExecutor(1) as pool:
@@ -156,19 +158,19 @@ class ScaleRun:
                 # A copy: the state's buffers are given to the next chunk.
                 results = self._everywhere((metrics, jax.numpy.copy(state.diverged_at)), group, asked)
                 future = pool.submit(_fetch, results)
-                stop = tell()
+                stop = report()
                 step += steps
                 waiting = step, steps, sent, future
                 # Several processes stop where all of them know of it: after the chunk that was sent meanwhile.
                 stop = stop if self.processes.count > 1 else should_stop()
                 if step < train.steps_per_scale and (stop or step % every == 0):
-                    stop = tell() or stop
+                    stop = report() or stop
                     self.observer.checkpointing()
                     checkpoints.save(step, state, self.assignment.own, {"kind": "state", **self._from()})
                     if stop:
                         checkpoints.wait()
                         raise Stopped(f"stopped at scale {self.spec.scale}, step {step}")
-            tell()
+            report()
         return state
 
     def _everywhere(self, results: tuple[PyTree, Any], group: int, asked: bool) -> tuple[PyTree, Any, Any]:
@@ -182,7 +184,7 @@ class ScaleRun:
         flags = cohort.shard(np.full(self.programs.rows(group), asked), self.mesh)
         return cohort.replicate((*results, flags), self.mesh)
 
-    def _tell(self, step: int, steps: int, results: Any, seconds: float) -> bool:
+    def _report(self, step: int, steps: int, results: Any, seconds: float) -> bool:
         metrics, diverged_at, asked = results
         rows = self.assignment.rows(len(diverged_at) // self.processes.count)
         metrics, diverged_at = jax.tree.map(lambda leaf: leaf[rows], (metrics, diverged_at))

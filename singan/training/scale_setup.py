@@ -53,16 +53,16 @@ class ScaleSetup:
         """Returns what one image's training starts from."""
         spec, image = self._spec, self._images[index]
         of_image = lambda tree: jax.tree.map(lambda leaf: leaf[index], tree)  # noqa: E731
-        below = None
+        inherited = None
         if spec.continues_previous_scale:
-            below = of_image((self._weights_below["trained"].generator, self._weights_below["critic"]))
-        older = of_image(tuple(self._trained[scale].generator for scale in spec.co_trained))
+            inherited = of_image((self._previous_weights["trained"].generator, self._previous_weights["critic"]))
+        co_trained = of_image(tuple(self._trained[scale].generator for scale in spec.co_trained))
         noise = None
         if spec.scale == 0:
             noise = np.asarray(scale_start.starting_noise(spec, image_key_data(self._config.seed, image.id)))
         elif self._coarsest == 0:
             noise = of_image(self._reconstruction_noise)
-        return scale_start.starting_state(spec, self._config.seed, image.id, noise, below, older)
+        return scale_start.starting_state(spec, self._config.seed, image.id, noise, inherited, co_trained)
 
     def inputs(self) -> list[ScaleInputs]:
         """Returns the inputs of each image; what needs the device is computed image by image in one program."""
@@ -77,7 +77,7 @@ class ScaleSetup:
             train = self._config.train
             numbers = (train.noise_weight, train.min_noise_amplitude or 0)
             arrays = (
-                self._weights_below["reconstruction"],
+                self._previous_weights["reconstruction"],
                 reals,
                 *(np.full(len(reals), number, np.float32) for number in numbers),
             )
@@ -100,7 +100,7 @@ class ScaleSetup:
         ]
 
     @functools.cached_property
-    def _weights_below(self) -> PyTree:
+    def _previous_weights(self) -> PyTree:
         return self._finished[-1].rows(self._ids)
 
     @functools.cached_property
@@ -123,9 +123,9 @@ class ScaleSetup:
             return np.stack([start] * len(self._images))
 
         def through(trained, reconstruction_noise, padding):
-            below = coarsest.at(coarsest.scale - 1)
+            frozen_spec = coarsest.at(coarsest.scale - 1)
             return upsample_to_next_scale(
-                coarsest, scale_start.reconstruct_through(below, trained, reconstruction_noise, start, padding)
+                coarsest, scale_start.reconstruct_through(frozen_spec, trained, reconstruction_noise, start, padding)
             )
 
         program = cohort.parallel(through, self._mesh)

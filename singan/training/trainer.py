@@ -33,7 +33,7 @@ def train(
     workdir: Workdir,
     observer: Observer,
     mesh: Mesh,
-    form: str,
+    conv_impl: str,
     should_stop: Callable[[], bool] = lambda: False,
     process_group: ProcessGroup | None = None,
 ) -> tuple[FinishedScale, ...]:
@@ -42,7 +42,7 @@ def train(
     Args:
       images: of one shape; ids are unique. Order does not matter to any image's training. Of several processes, each
         gives its own, which may be none.
-      form: of the convolution (convolution.form_for(platform)).
+      conv_impl: how the convolution is computed (convolution.conv_impl_for(platform)).
       should_stop: asked after every chunk.
       process_group: where several processes train; `images` are then those of assignment.own, in their order.
 
@@ -52,7 +52,7 @@ def train(
       UserError: files cannot be written or read.
     """
     process_group = process_group or make_process_group(Processes(), mesh, [[image.id for image in images]])
-    training = _Training(config, images, pyramid, workdir, observer, form, should_stop, process_group)
+    training = _Training(config, images, pyramid, workdir, observer, conv_impl, should_stop, process_group)
     finished: list[FinishedScale] = []
     with Compiler(config, process_group.own_mesh.devices.flat[0]) as compiler:
         for scale in range(len(pyramid)):
@@ -82,7 +82,7 @@ class _Training:
         pyramid: Pyramid,
         workdir: Workdir,
         observer: Observer,
-        form: str,
+        conv_impl: str,
         should_stop: Callable[[], bool],
         process_group: ProcessGroup,
     ):
@@ -90,7 +90,7 @@ class _Training:
         self.should_stop, self.processes = should_stop, process_group.processes
         self.images = {image.id: image for image in images}
         channels = max(self.processes.all_gather(images[0].pixels.shape[-1] if images else 0))
-        self.spec = make_spec(config, pyramid, channels, form)
+        self.spec = make_spec(config, pyramid, channels, conv_impl)
         self.origin = _origin(config, images, self.processes)
         # The last scale that was begun: one below it that is trained again is repaired.
         begun = (scale for scale in range(len(pyramid)) if workdir.checkpoints(scale).is_dir())
@@ -98,9 +98,9 @@ class _Training:
 
     def read(self, scale: int, finished: Sequence[FinishedScale], here: ProcessGroup) -> FinishedScale | None:
         """Returns the scale as it lies on disk, or None where it is not finished, damaged, or of other scales below."""
-        below = finished[-1].fingerprint if finished else ""
+        parent_fingerprint = finished[-1].fingerprint if finished else ""
         return read_finished(
-            self.spec.at(scale), self.workdir, self.origin, below, self.observer.warn, here, training=True
+            self.spec.at(scale), self.workdir, self.origin, parent_fingerprint, self.observer.warn, here, training=True
         )
 
     def train_scale(

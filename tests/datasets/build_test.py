@@ -178,6 +178,7 @@ def test_an_interrupted_replacement_is_undone(tmp_path):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_killed_build_leaves_nothing_that_reads_as_whole(tmp_path):
     for number in range(30):
         name = f"BraTS2021_{number:05d}"

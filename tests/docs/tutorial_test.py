@@ -21,6 +21,7 @@ def test_the_notebook_is_kept_without_outputs():
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # what jupyter_core would otherwise warn of

@@ -496,6 +496,7 @@ def test_the_report_tells_conditions_and_levers_from_the_kept_results(tmp_path):
 # The network
 
 
+@pytest.mark.slow
 def test_many_trainings_at_once_are_the_same_as_one_after_another_and_learn():
     patches = [pair(number, "A") for number in range(8)]
     study = dataclasses.replace(STUDY, steps=120, learning_rate=1e-2)
@@ -568,6 +569,7 @@ def run(root, workdir, *flags):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_the_command_goes_from_images_to_the_table_and_keeps_what_is_done(tmp_path):
     root, workdir = tmp_path / "data", tmp_path / "study"
     write_tissue(root, ["a_1", "b_1"])

@@ -77,6 +77,7 @@ def test_scales_that_are_not_there_or_too_small_are_said():
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_the_commands_write_what_can_be_read_back_and_say_the_effect(tmp_path):
     """On the built-in tissue: samples as arrays, then their style, in the folders and names of launch.sample."""
     common = [sys.executable, "-m"]

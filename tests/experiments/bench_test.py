@@ -13,6 +13,7 @@ from tests.launch.train.train_test import ROOT
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_run_writes_every_table(tmp_path):
     arguments = ["--tiny", "--size=30", "--cohorts=2", "--seconds=0.01", "--notorch", "--devices"]
     command = [sys.executable, "-m", "experiments.training_time.bench", *arguments, f"--out={tmp_path}/new/bench"]

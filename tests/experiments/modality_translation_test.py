@@ -202,6 +202,7 @@ def command(*given):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_translate_scores_every_method_and_writes_slices_where_they_lay(data_dir, workdir, tmp_path):
     given = [f"--workdir={workdir}", f"--data={data_dir}", "--neighbours=1", "--others=1", "--format=nifti"]
     result = command(*given, "--unknown=flair,t1+t2", "--start_scales=1,2", f"--out={tmp_path}")

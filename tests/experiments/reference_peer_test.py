@@ -94,6 +94,7 @@ def _measure(checkout):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_iterations_of_a_checkout_are_timed(checkout):
     pytest.importorskip("torch")
     before = sorted(checkout.rglob("*"))
@@ -118,6 +119,7 @@ def test_what_is_saved_after_the_first_and_the_last_iteration_is_not_counted():
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_checkout_that_does_not_train_is_one_line(checkout):
     pytest.importorskip("torch")
     (checkout / "SinGAN" / "training.py").write_text(TRAINING.replace("UPDATES", "2"))
@@ -132,6 +134,7 @@ def test_a_checkout_that_does_not_train_is_one_line(checkout):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_folder_that_is_no_checkout_ends_before_anything_is_measured(tmp_path):
     command = [sys.executable, "-m", "experiments.training_time.bench", f"--peer={tmp_path}", f"--out={tmp_path}/bench"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=dict(os.environ))

@@ -20,6 +20,7 @@ runpy.run_module("experiments.training_time.gpu", run_name="__main__", alter_sys
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_tiny_run_needs_jax_flax_optax_absl_and_numpy_alone(tmp_path):
     arguments = ["--tiny", "--cohorts=2", "--seconds=0.01", "--minutes=60", "--precision=tf32,bf16"]
     command = [sys.executable, "-c", BLOCKED, *arguments, f"--out={tmp_path}/gpu"]
@@ -37,6 +38,7 @@ def test_a_tiny_run_needs_jax_flax_optax_absl_and_numpy_alone(tmp_path):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_what_the_time_does_not_allow_is_listed(tmp_path):
     arguments = ["--tiny", "--minutes=0.0001", "--nochecks", f"--out={tmp_path}/gpu"]
     command = [sys.executable, "-m", "experiments.training_time.gpu", *arguments]

@@ -267,6 +267,7 @@ def command(*given):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_insert_writes_slices_with_their_segmentation_and_leaves_the_rest_its_bits(data_dir, workdir, tmp_path):
     run = load_run(workdir)
     given = [f"--workdir={workdir}", f"--tumours={data_dir}", f"--out={tmp_path}", "--format=nifti", "--margin=2"]

@@ -118,7 +118,7 @@ def use(example: tuple[str, bytes], folder: Path) -> None:
                     stream.read(1000)
             except DAMAGE as error:
                 raise DataError(f"{member.place} is damaged ({error}), download it again") from None
-        source.found()
+        source.contents()
     if left := [path.name for path in folder.rglob("*") if path.name not in (name, "scratch")]:
         raise Fault(f"left behind: {left}")
 

@@ -103,7 +103,7 @@ def use_study(example: list[tuple[str, str]], folder: Path) -> None:
     shutil.copy(outside / "a.png", outside / "file")
     for number, (name, kind) in enumerate(example):
         _put(real / f"{number}{name}.png", kind, outside)
-    for entry in image_folders.find(str(real), "real"):
+    for entry in image_folders.list_entries(str(real), "real"):
         if any(Path(os.path.realpath(path)).is_relative_to(outside) for path in entry.paths):
             raise Fault(f"{entry.source} comes from elsewhere")
     raise UserError("links are left out, which stderr says")

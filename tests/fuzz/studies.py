@@ -68,9 +68,12 @@ def use_folders(example: list[tuple[str, bytes]], folder: Path) -> None:
         (generated / f"g{number}.png").write_bytes(good_files()["colour.png"])
     for number, (name, data) in enumerate(example):
         (generated if number % 2 else real).joinpath(f"{number}{name}").write_bytes(data)
-    drawn, shown = image_folders.find(str(generated), "generated", []), image_folders.find(str(real), "real", [])
+    drawn, shown = (
+        image_folders.list_entries(str(generated), "generated", []),
+        image_folders.list_entries(str(real), "real", []),
+    )
     choice = design.choose(shown, drawn, "single", 0, 0, 0)
-    images = match_images.make_alike(
+    images = match_images.match_images(
         [image_folders.read(entry) for entry in choice.real],
         [image_folders.read(entry) for entry in choice.generated],
         [],

@@ -76,6 +76,7 @@ def test_the_table_of_this_machine(commands, tmp_path, monkeypatch):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_what_cannot_be_planned_is_refused(commands):
     config = f"--config={commands.config}"
     assert_refused(commands.run("aot", config, "--topology=here", "--scales=0,2", *TINY), "no scale '2'", "0 to 1")
@@ -94,7 +95,7 @@ TABLE = """
 import json
 from singan.parallel.cohort import image_mesh
 from singan.config import parse
-from singan.model.convolution import form_for
+from singan.model.convolution import conv_impl_for
 from singan.parallel.planning import scale_cost
 from singan.model.pyramid import plan
 from singan.model.spec import make_spec
@@ -103,7 +104,7 @@ from singan.parallel.tpu_topologies import devices_of, find_topology
 train = {"critic_updates": 1, "generator_updates": 1, "steps_per_scale": 10, "chunk": 2, "precision": "bf16"}
 pyramid = {"min_size": 24, "max_size": 32}
 config = parse({"pyramid": pyramid, "network": {"width": 32, "num_layers": 2}, "train": train})
-spec = make_spec(config, plan(32, 32, config.pyramid), 2, form_for("tpu"))
+spec = make_spec(config, plan(32, 32, config.pyramid), 2, conv_impl_for("tpu"))
 mesh = image_mesh(devices_of(find_topology("v5e-8")))
 for images in (64, 128):
     cost = scale_cost(spec, mesh, images)
@@ -114,6 +115,7 @@ for images in (64, 128):
 
 @pytest.mark.tpu_aot
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_tpu_program_has_no_collectives_and_memory_linear_in_images():
     pytest.importorskip("libtpu")
     # In a process of its own: libtpu leaves its signal handlers in whatever loads it.

@@ -288,6 +288,7 @@ def test_a_holder_is_known_by_the_boot_and_not_by_the_clock():
     "client",
     ["folder", pytest.param("gcsfs", marks=pytest.mark.skipif(not HAS_GCSFS, reason="needs the extra bucket"))],
 )
+@pytest.mark.slow
 def test_a_run_in_a_bucket_is_killed_resumes_and_is_sampled(client, tmp_path_factory, tmp_path):
     commands, here = Commands(tmp_path_factory), tmp_path / "bucket" / "run"
     whole = commands.finished_run()

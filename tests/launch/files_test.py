@@ -185,6 +185,7 @@ def test_a_lock_file_that_names_nobody_is_taken_over(tmp_path, content):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_of_processes_that_start_together_on_a_stale_lock_one_gets_it(tmp_path):
     lock = {"host": socket.gethostname(), "pid": 2**22 - 1, "start_time": 1.0}
     (tmp_path / ".lock").write_text(json.dumps(lock))

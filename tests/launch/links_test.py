@@ -195,15 +195,16 @@ def test_a_reader_study_takes_no_image_from_elsewhere(tmp_path, capfd):
     os.mkfifo(real / "fifo.png")
     (tmp_path / "given").symlink_to(real)
     for given in (real, tmp_path / "given"):
-        assert [entry.source for entry in image_folders.find(str(given), "real")] == ["a.png", "same.png"]
+        assert [entry.source for entry in image_folders.list_entries(str(given), "real")] == ["a.png", "same.png"]
         assert "2 symbolic links to elsewhere left out" in capfd.readouterr().err
     for name in ("a.png", "same.png"):
         (real / name).unlink()
     with pytest.raises(UserError, match=r"holds no image \(2 symbolic links to elsewhere left out\)"):
-        image_folders.find(str(real), "real")
+        image_folders.list_entries(str(real), "real")
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_picture_from_elsewhere_does_not_come_into_a_comparison(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -48,6 +48,7 @@ def test_a_newer_format_is_refused_saying_what_to_do(old, name):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_newer_workdir_is_refused_by_the_commands_and_left_alone(tmp_path_factory, old):
     content = json.loads((old / "config.json").read_text())
     (old / "config.json").write_text(json.dumps({**content, "format": FORMAT + 1, "new_key": 1}))

@@ -222,6 +222,7 @@ def commands(tmp_path_factory):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_the_commands_refuse_another_training_and_mend_their_own(commands, tmp_path):
     whole, workdir = commands.finished_run(), tmp_path / "run"
     shutil.copytree(whole, workdir)

@@ -100,6 +100,7 @@ def test_a_file_that_the_locale_cannot_name_is_one_line(shell):
     assert line == "error: '\\xe9.npy' cannot be the name of a file in this locale (ascii): set LC_ALL=C.UTF-8"
 
 
+@pytest.mark.slow
 def test_nothing_that_is_printed_moves_the_cursor_but_a_progress_bar(shell):
     result = shell("$COMMAND --do=escapes", {**PLAIN, "LC_ALL": "C.UTF-8"})
     assert result.stdout == b"a\\x1b[2Jb\\rc\\x9b1md\\u202ee\tf\n"
@@ -114,6 +115,7 @@ def test_help_is_printed_in_every_locale_and_to_nobody(command):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_when_nobody_reads_what_it_says(tmp_path_factory, tmp_path: Path):
     commands, workdir = Commands(tmp_path_factory), tmp_path / "run"
     whole = commands.finished_run()
@@ -129,6 +131,7 @@ def test_a_training_goes_on_when_nobody_reads_what_it_says(tmp_path_factory, tmp
     assert max(row["global_step"] for row in read_rows(workdir / "metrics.jsonl")) == SCALES * STEPS
 
 
+@pytest.mark.slow
 def test_commands_on_a_run_speak_in_every_locale(tmp_path_factory, tmp_path):
     commands = Commands(tmp_path_factory)
     run = commands.finished_run()

@@ -30,7 +30,9 @@ class Unwarned(Silent):
 
 
 @pytest.mark.usefixtures("compiled_quickly_and_once")
-@pytest.mark.parametrize("channels", [1, 4, 9])
+@pytest.mark.parametrize(
+    "channels", [1, pytest.param(4, marks=pytest.mark.slow), pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_any_number_of_channels(channels, tmp_path, random_image):
     config, workdir = parse(CONFIG), Workdir(tmp_path / "run")
     value_map = ValueMap((0.0,) * channels, (1000.0,) * channels, (0.0,) * channels, "int16")

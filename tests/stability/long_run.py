@@ -23,10 +23,9 @@ from launch import runtime
 from launch.images.find import load_images
 from launch.run_record import claim_workdir
 from launch.tracking.writer import open_writer
-from launch.train.progress import Report
 from singan import files
 from singan.config import parse, to_mapping
-from singan.model.convolution import form_for
+from singan.model.convolution import conv_impl_for
 from singan.model.pyramid import plan
 from singan.parallel.processes import Processes, make_process_group
 from singan.storage.finished_scale import image_padding
@@ -50,7 +49,7 @@ class Reading:
     milliseconds: float  # per step, median of the ten chunks before
 
 
-class Watched(Report):
+class Watched(Progress):
     """The observer of launch.train, which also reads the process's memory after chosen steps."""
 
     def __init__(self, *arguments, at: tuple[int, ...]):
@@ -99,7 +98,7 @@ def measure(workdir: Path, first: int, steps: int, wandb: str = "offline") -> Wa
     report = Watched(config, directory, process_group, images[0].channels, padding, writer, at=(first, steps))
     cohort = [TrainingImage(image.id, image.pixels, padding[image.id]) for image in images]
     try:
-        form = form_for(mesh.devices.flat[0].platform)
+        form = conv_impl_for(mesh.devices.flat[0].platform)
         # Asked after a chunk has been sent: the one that is then told of is the one before it.
         trainer.train(config, cohort, pyramid, directory, report, mesh, form, lambda: len(report.readings) == 2)
     except Stopped:

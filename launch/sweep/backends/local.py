@@ -75,10 +75,10 @@ class Local:
                     free.append(active.slot)
                     self._finish(active, len(waiting))
             states = {run.name: state.read_state(self._sweep, run) for run in runs}
-        found = {each.state for each in states.values()}
+        seen = {each.state for each in states.values()}
         if self._signals:
-            return RESUMABLE if waiting or found - {state.DONE, state.FAILED} else max(DONE, state.FAILED in found)
-        return FAILED if state.FAILED in found else RESUMABLE if found - {state.DONE} else DONE
+            return RESUMABLE if waiting or seen - {state.DONE, state.FAILED} else max(DONE, state.FAILED in seen)
+        return FAILED if state.FAILED in seen else RESUMABLE if seen - {state.DONE} else DONE
 
     def logs(self, runs: Sequence[PlannedRun]) -> int:
         """Shows the end of each run's log."""

@@ -125,22 +125,22 @@ def data_of(runs: Sequence[PlannedRun]) -> dict[str, Data]:
     Raises:
       UserError: a run reads TFDS data from its default place, which machines do not have.
     """
-    found: dict[str, Data] = {}
+    folders: dict[str, Data] = {}
     for data in (run.config.data for run in runs):
         if not data.path and data.source.startswith("tfds:"):
             raise UserError(
                 f"data.source={data.source} needs data that the cloud's machines can get: give"
                 " --config.data.path=gs://BUCKET/FOLDER, a copy of the folder that datasets.build prepared"
             )
-        if data.path and data.path not in found:
-            parts, place = data.path.rstrip("/").split("/"), f"{DATA}/{len(found)}"
+        if data.path and data.path not in folders:
+            parts, place = data.path.rstrip("/").split("/"), f"{DATA}/{len(folders)}"
             first = next((i for i, part in enumerate(parts) if any(sign in part for sign in "*?[")), None)
             if first is None:
                 whole = f"{place}/{parts[-1]}"
-                found[data.path] = Data("/".join(parts), whole, whole)
+                folders[data.path] = Data("/".join(parts), whole, whole)
             else:
-                found[data.path] = Data("/".join(parts[:first]) or ".", place, "/".join([place, *parts[first:]]))
-    return found
+                folders[data.path] = Data("/".join(parts[:first]) or ".", place, "/".join([place, *parts[first:]]))
+    return folders
 
 
 def setup_script(accelerator: Accelerator) -> str:

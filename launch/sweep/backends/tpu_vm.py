@@ -70,13 +70,13 @@ class TpuVm:
             "waiting; interrupt whenever you like: the requests stay, and the same command goes on from here",
             flush=True,
         )
-        told: dict[str, str] = {}
+        messages: dict[str, str] = {}
         while waiting:
             for machine in list(waiting):
                 state = self._runner.run(self._state(machine)).strip()
-                if told.get(machine.name) != state:
+                if messages.get(machine.name) != state:
                     print(f"{machine.name}: {state.lower() or 'unknown'}", flush=True)
-                    told[machine.name] = state
+                    messages[machine.name] = state
                 if state in GONE:
                     raise UserError(f"{machine.name}: the request has ended ({state}): the same command asks again")
                 if state == "ACTIVE":

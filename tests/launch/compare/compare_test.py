@@ -111,6 +111,7 @@ def test_two_runs_and_a_baseline_stand_side_by_side(commands, copies, tmp_path, 
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_the_page_is_readable_on_a_phone_and_on_a_desk(copies, tmp_path, chromium):  # noqa: F811
     runs = load.load([str(copies("a", {})), str(copies("b", {"train": {"chunk": 7}}, shift=None))])
     ugly = made(UGLY, config={"seed": 0, UGLY: UGLY}, problems=(f"</style><script>{UGLY}",))
@@ -123,6 +124,7 @@ def test_the_page_is_readable_on_a_phone_and_on_a_desk(copies, tmp_path, chromiu
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_what_is_not_evaluated_is_compared_on_what_it_has_with_the_command(copies):
     a, b = copies("a", {}, shift=None), copies("b", {"train": {"chunk": 7}}, shift=None)
     runs = load.load([str(a), f"{b}/", str(a)])
@@ -135,6 +137,7 @@ def test_what_is_not_evaluated_is_compared_on_what_it_has_with_the_command(copie
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_runs_of_different_images_and_settings_are_said_to_be(copies):
     a, b = copies("a", {}), copies("b", {})
     first, *others = records.read_images(Workdir(b))
@@ -149,6 +152,7 @@ def test_runs_of_different_images_and_settings_are_said_to_be(copies):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_runs_of_one_name_are_told_apart(copies, tmp_path):
     copies("one/run", {})
     copies("two/run", {})

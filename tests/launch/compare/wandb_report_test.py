@@ -81,6 +81,7 @@ def compare(commands: Commands, tmp_path, url: str, *arguments: str) -> subproce
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_the_runs_of_a_sweep_get_a_report(commands, tmp_path, server):
     pytest.importorskip("wandb_workspaces")
     url, saved = server
@@ -112,6 +113,7 @@ def _panels(block: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_without_network_the_page_is_there_and_one_line_says_why_the_report_is_not(commands, tmp_path):
     pytest.importorskip("wandb_workspaces")
     run = str(commands.finished_run())

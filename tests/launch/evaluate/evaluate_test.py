@@ -232,6 +232,7 @@ def test_an_image_whose_samples_are_broken_has_a_reason_and_stops_no_other(rando
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_one_sample_has_no_diversity_and_other_settings_begin_anew(commands, evaluated, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(evaluated[0], workdir)

@@ -52,7 +52,7 @@ def cached(tmp_path, monkeypatch):
 
     def run(url, sha256=SHA256, size=SIZE, **options):
         download = Download(url, sha256, size)
-        return inception_weights_file(cache=tmp_path / "cache", download=download, say=said.append, **options)
+        return inception_weights_file(cache=tmp_path / "cache", download=download, log=said.append, **options)
 
     run.folder, run.said = tmp_path / "cache", said
     return run
@@ -126,7 +126,7 @@ def test_without_network_and_file_the_message_says_what_to_give(cached):
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, server):
     (tmp_path / "occupied").write_text("a file")
     download = Download(f"{server}/weights.pth", SHA256, len(CONTENT))
-    text = refused(inception_weights_file, cache=tmp_path / "occupied", download=download, say=str)
+    text = refused(inception_weights_file, cache=tmp_path / "occupied", download=download, log=str)
     assert str(tmp_path / "occupied") in text
 
 

@@ -23,7 +23,7 @@ from singan.storage.workdir import Workdir, read_config
 from tests.launch.import_pytorch.torch_files import save
 from tests.launch.train.train_test import ROOT, Commands, assert_refused
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 CHANNELS, WIDTH, LAYERS, SMALLEST, LARGEST, FINEST = 4, 4, 3, 11, 20, 3
 RATIO = (SMALLEST / LARGEST) ** (1 / FINEST)

@@ -116,6 +116,7 @@ def hosts(tmp_path_factory):
     return Hosts(tmp_path_factory)
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_the_other_and_the_same_command_resumes(hosts, tmp_path):
     workdir = tmp_path / "run"
     processes = hosts.start(workdir)
@@ -166,6 +167,7 @@ def test_a_signal_to_one_process_stops_all_and_another_number_of_them_resumes(ho
     assert_like(workdir, hosts.alone())
 
 
+@pytest.mark.slow
 def test_the_first_process_lost_ends_the_others_in_one_line(hosts, tmp_path):
     processes = hosts.start(tmp_path / "run", count=3)
     wait_until(processes, (tmp_path / "run/run.json").exists)
@@ -177,6 +179,7 @@ def test_the_first_process_lost_ends_the_others_in_one_line(hosts, tmp_path):
         assert err.endswith("; the same command resumes\n")
 
 
+@pytest.mark.slow
 def test_different_configurations_are_refused_everywhere(hosts, tmp_path):
     own = ("--config.train.critic_updates=2", "--config.seed=4")
     for index, (code, out, err) in enumerate(ends(hosts.start(tmp_path / "run", own=own))):
@@ -190,6 +193,7 @@ def test_different_configurations_are_refused_everywhere(hosts, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_is_told_by_all(hosts, tmp_path):
     own = (f"--config.data.path={tmp_path / 'nowhere'}",)
     for code, _, err in ends(hosts.start(tmp_path / "run", own=own)):
@@ -198,6 +202,7 @@ def test_an_error_of_one_process_is_told_by_all(hosts, tmp_path):
         assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_cannot_be_reached_is_named_in_time(hosts, tmp_path):
     started = time.monotonic()
     flags = ("--coordinator=localhost:9", "--num_processes=2", "--process_id=1", "--join_timeout=2")
@@ -209,6 +214,7 @@ def test_a_coordinator_that_cannot_be_reached_is_named_in_time(hosts, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_come_are_waited_for_so_long(hosts, tmp_path):
     with socket.socket() as free:
         free.bind(("", 0))

@@ -83,12 +83,12 @@ def kept(kind: str, rounded: bool = False, seed: int = 0) -> list[list[np.ndarra
     ]
 
 
-def made_alike(sides: list[list[np.ndarray]], scaling: str = "common") -> match_images.Alike:
+def made_alike(sides: list[list[np.ndarray]], scaling: str = "common") -> match_images.MatchedImages:
     real, drawn = ([StudyImage("", (plane,), ("t1",)) for plane in side] for side in sides)
-    return match_images.make_alike(real, drawn, scaling=scaling, key=1)
+    return match_images.match_images(real, drawn, scaling=scaling, key=1)
 
 
-def page_of(images: match_images.Alike) -> tuple[str, list[bool]]:
+def page_of(images: match_images.MatchedImages) -> tuple[str, list[bool]]:
     """Returns the page of a study of 50 real and 50 synthetic images, and which of its images are real."""
     entries = [Entry(f"{number}", (), ()) for number in range(COUNT)]
     made = design.arrange(design.Choice(entries, entries, COUNT), images, "single", b"secret")
@@ -188,7 +188,7 @@ def test_nor_where_each_image_has_its_own_range(kind):
 def test_without_a_common_grid_the_number_of_values_tells(kind):
     """The tests above can fail."""
     real, drawn = ([np.rint(plane)[None].astype(np.uint16) for plane in side] for side in kept(kind))
-    found = areas(*page_of(match_images.Alike(real, drawn, ("t1",), (65536,), "")))
+    found = areas(*page_of(match_images.MatchedImages(real, drawn, ("t1",), (65536,), "")))
     assert found["all"] > 0.95
     assert min(found["levels"], 1 - found["levels"], found["rough histogram"], 1 - found["rough histogram"]) < 0.05
 

@@ -37,7 +37,7 @@ def samples(folder: Path, form: str, channels: tuple[str, ...], count: int = 3, 
 @pytest.mark.parametrize("channels", [("intensity",), ("red", "green", "blue"), ("t1", "flair")])
 def test_samples_are_found_as_they_are_written(tmp_path, form, channels):
     samples(tmp_path, form, channels)
-    entries = image_folders.find(str(tmp_path), "generated")
+    entries = image_folders.list_entries(str(tmp_path), "generated")
     assert Counter(entry.start_scale for entry in entries) == {0: 6, 1: 6}
     assert len({entry.source for entry in entries}) == 12
     images = [image_folders.read(entry) for entry in entries]
@@ -49,7 +49,7 @@ def test_samples_are_found_as_they_are_written(tmp_path, form, channels):
 
 def test_of_samples_only_the_channels_asked_for_are_read(tmp_path):
     samples(tmp_path, "png", ("red", "green", "blue", "nuclei"))
-    entries = image_folders.find(str(tmp_path), "generated", ["rgb"])
+    entries = image_folders.list_entries(str(tmp_path), "generated", ["rgb"])
     assert {entry.words for entry in entries} == {("rgb",)}
     assert image_folders.read(entries[0]).channels == ("red", "green", "blue")
 
@@ -58,14 +58,14 @@ def test_files_of_one_channel_each_become_one_image(tmp_path):
     for patient in ("p1", "p2"):
         for number, word in enumerate(("t1", "T2-w", "seg")):
             np.save(tmp_path / f"{patient}_{word}.npy", np.full((4, 5), number + 10 * int(patient[1])))
-    entries = image_folders.find(str(tmp_path), "real", ["t1", "T2-w"])
+    entries = image_folders.list_entries(str(tmp_path), "real", ["t1", "T2-w"])
     assert [entry.source for entry in entries] == ["p1_{T2-w,t1}.npy", "p2_{T2-w,t1}.npy"]
     image = image_folders.read(entries[1])
     assert image.channels == ("T2-w", "t1")
     assert [int(plane[0, 0]) for plane in image.planes] == [21, 20]
     (tmp_path / "p2_t1.npy").unlink()
     with pytest.raises(UserError, match="p2 has no file for the channel t1"):
-        image_folders.find(str(tmp_path), "real", ["t1", "T2-w"])
+        image_folders.list_entries(str(tmp_path), "real", ["t1", "T2-w"])
 
 
 def test_folds_of_pannuke_have_images_only(tmp_path):
@@ -74,19 +74,19 @@ def test_folds_of_pannuke_have_images_only(tmp_path):
     np.save(fold / "images.npy", np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.float64))
     np.save(fold / "types.npy", np.array(["Breast"] * 3))
     np.save(fold / "masks.npy", np.zeros((3, 8, 8, 6)))
-    entries = image_folders.find(str(tmp_path), "real")
+    entries = image_folders.list_entries(str(tmp_path), "real")
     assert [entry.index for entry in entries] == [0, 1, 2]
     with pytest.raises(UserError, match="does not exist"):
-        image_folders.find(str(tmp_path / "nowhere"), "real")
+        image_folders.list_entries(str(tmp_path / "nowhere"), "real")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"--real=.* holds no image"):
-        image_folders.find(str(tmp_path / "empty"), "real")
+        image_folders.list_entries(str(tmp_path / "empty"), "real")
 
 
 def test_an_archive_of_arrays_under_the_name_of_an_array_is_one_image(tmp_path):
     np.savez(tmp_path / "a.npz", image=np.zeros((8, 8, 3)))
     (tmp_path / "a.npz").rename(tmp_path / "a.npy")
-    (entry,) = image_folders.find(str(tmp_path), "real")
+    (entry,) = image_folders.list_entries(str(tmp_path), "real")
     assert entry.index is None
     assert [plane.shape for plane in image_folders.read(entry).planes] == [(8, 8)] * 3
 
@@ -95,10 +95,10 @@ def test_slices_of_volumes_are_turned_upright(tmp_path):
     volume = np.zeros((6, 5, 1), np.int16)
     volume[5, 0] = 7  # with an identity affine: the patient's right to left is the first axis, back to front the second
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "scan.nii")
-    image = image_folders.read(image_folders.find(str(tmp_path), "real")[0])
+    image = image_folders.read(image_folders.list_entries(str(tmp_path), "real")[0])
     assert image.planes[0].shape == (5, 6)
     assert np.argwhere(image.planes[0]).tolist() == [[4, 0]]
-    stored = image_folders.read(image_folders.find(str(tmp_path), "real")[0], upright=False)
+    stored = image_folders.read(image_folders.list_entries(str(tmp_path), "real")[0], upright=False)
     assert np.argwhere(stored.planes[0]).tolist() == [[5, 0]]
 
 
@@ -114,7 +114,7 @@ def test_eight_bits_and_floats_get_the_same_levels():
     rng = np.random.default_rng(0)
     photographs = rng.integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
     floats = rng.uniform(0, 255, (3, 16, 16, 3)).astype(np.float32)
-    result = match_images.make_alike(images(photographs, ("red", "green", "blue")), images(floats))
+    result = match_images.match_images(images(photographs, ("red", "green", "blue")), images(floats))
     assert result.levels == (256, 256, 256)
     assert np.array_equal(np.stack(result.real), np.moveaxis(photographs, -1, 1))
     assert np.array_equal(np.stack(result.generated), np.moveaxis(np.rint(floats), -1, 1))
@@ -126,7 +126,7 @@ def test_neither_gaps_nor_the_number_of_values_tell_the_kinds_apart():
     values = rng.beta(2, 4, (8, 64, 64, 1))
     values[:, :20] = 0  # background
     real = [np.rint(one * top) / top for one, top in zip(values[:4], (701, 1400, 903, 1201), strict=True)]
-    result = match_images.make_alike(images(np.stack(real).astype(np.float32)), images(values[4:].astype(np.float32)))
+    result = match_images.match_images(images(np.stack(real).astype(np.float32)), images(values[4:].astype(np.float32)))
     (count,) = result.levels
     assert count == pytest.approx(702, rel=0.01)  # of the coarsest
     kinds = []
@@ -169,7 +169,7 @@ def test_integers_of_one_scanner_keep_their_steps():
     real[0, 0, 0] = 999
     floats = rng.uniform(-0.5, 998, (2, 16, 16, 1)).astype(np.float32)
     floats[0, 0, 0] = -0.5
-    result = match_images.make_alike(images(real), images(floats))
+    result = match_images.match_images(images(real), images(floats))
     assert result.levels == (1001,)  # -1 to 999
     assert np.array_equal(result.real[0][0], real[0, ..., 0] + 1)
     assert np.array_equal(result.generated[1][0], np.rint(floats[1, ..., 0] + 1))
@@ -180,8 +180,8 @@ def test_units_that_differ_are_refused_or_mapped_image_by_image():
     scans = images(rng.integers(0, 3000, (2, 16, 16, 1)).astype(np.int16))
     drawn = images(rng.integers(0, 256, (2, 16, 16, 1)).astype(np.uint8))
     with pytest.raises(UserError, match=r"not in the same units.*--scaling=image"):
-        match_images.make_alike(scans, drawn)
-    result = match_images.make_alike(scans, drawn, scaling="image")
+        match_images.match_images(scans, drawn)
+    result = match_images.match_images(scans, drawn, scaling="image")
     assert result.levels == (256,)
     assert {(int(i.min()), int(i.max())) for i in (*result.real, *result.generated)} == {(0, 255)}
 
@@ -190,28 +190,28 @@ def test_sizes_that_differ_are_refused_cropped_or_resized():
     ramp = np.tile(np.linspace(0, 255, 40).round().astype(np.uint8), (40, 1))[None, ..., None]
     small = np.zeros((1, 20, 20, 1), np.uint8)
     with pytest.raises(UserError, match=r"20x20, 40x40.*--fit=crop"):
-        match_images.make_alike(images(ramp), images(small))
-    cropped = match_images.make_alike(images(ramp), images(small), fit="crop").real[0][0]
+        match_images.match_images(images(ramp), images(small))
+    cropped = match_images.match_images(images(ramp), images(small), fit="crop").real[0][0]
     assert np.array_equal(cropped, ramp[0, 10:30, 10:30, 0])
-    resized = match_images.make_alike(images(ramp), images(small), fit="resize").real[0][0]
+    resized = match_images.match_images(images(ramp), images(small), fit="resize").real[0][0]
     halves = ramp[0, ..., 0].reshape(20, 2, 20, 2).mean((1, 3))
     assert np.abs(resized[2:-2, 2:-2] - halves[2:-2, 2:-2]).max() <= 1
     with pytest.raises(UserError, match="differ in shape"):
-        match_images.make_alike(images(ramp), images(small[:, :10]), fit="resize")
+        match_images.match_images(images(ramp), images(small[:, :10]), fit="resize")
 
 
 def test_channels_are_matched_by_name_or_place():
     planes = np.arange(3, dtype=np.uint8) * np.ones((1, 8, 8, 3), np.uint8)
     real, drawn = images(planes, ("t1", "t2", "flair")), images(planes[..., ::-1], ("flair", "t2", "t1"))
-    result = match_images.make_alike(real, drawn)
+    result = match_images.match_images(real, drawn)
     assert result.channels == ("t1", "t2", "flair")
     assert result.generated[0][:, 0, 0].tolist() == [0, 1, 2]
-    assert match_images.make_alike(real, drawn, ("FLAIR", "t1")).real[0][:, 0, 0].tolist() == [2, 0]
-    assert match_images.make_alike(real, images(planes)).generated[0][:, 0, 0].tolist() == [0, 1, 2]
+    assert match_images.match_images(real, drawn, ("FLAIR", "t1")).real[0][:, 0, 0].tolist() == [2, 0]
+    assert match_images.match_images(real, images(planes)).generated[0][:, 0, 0].tolist() == [0, 1, 2]
     with pytest.raises(UserError, match="has the channels t1, t2, flair, not t1ce"):
-        match_images.make_alike(real, drawn, ("t1ce",))
+        match_images.match_images(real, drawn, ("t1ce",))
     with pytest.raises(UserError, match="differ in channels"):
-        match_images.make_alike(real, images(planes[..., :2]))
+        match_images.match_images(real, images(planes[..., :2]))
 
 
 def entries(count: int, scales: tuple[int | None, ...] = (None,)) -> list[Entry]:
@@ -222,7 +222,9 @@ def study(mode: design.Mode, count: int = 12, channels: tuple[str, ...] = ("t1",
     """A study whose images say what they are: real is 1, generated 0."""
     choice = design.choose(entries(count), entries(30, (0, 1, 2)), mode, 0, 4, seed=1)
     planes = [np.full((len(channels), 4, 4), value, np.uint16) for value in (1, 0)]
-    made = match_images.Alike([planes[0]] * len(choice.real), [planes[1]] * len(choice.real), channels, (256, 256), "")
+    made = match_images.MatchedImages(
+        [planes[0]] * len(choice.real), [planes[1]] * len(choice.real), channels, (256, 256), ""
+    )
     return design.arrange(choice, made, mode, b"secret", split)
 
 
@@ -266,7 +268,7 @@ def test_the_order_hangs_on_the_files_contents(tmp_path):
         found.append(design.digest(design.Choice(there, there, 10), {"seed": 1}))
     assert found[0] != found[1]
     choice = design.choose(entries(12), entries(12), "single", 0, 0, seed=1)
-    made = match_images.Alike(
+    made = match_images.MatchedImages(
         [np.ones((1, 2, 2), np.uint16)] * 12, [np.zeros((1, 2, 2), np.uint16)] * 12, ("x",), (256,), ""
     )
     orders = [[i.answer for i in design.arrange(choice, made, "single", secret).items] for secret in found]

@@ -113,7 +113,7 @@ def test_the_page_does_not_hang_on_the_truth():
     entries = [Entry(f"secret{i}", (), (), None, i % 2) for i in range(12)]
     choice = design.choose(entries, entries, "single", 0, 4, 0)
     planes = list(np.random.default_rng(0).integers(0, 999, (24, 2, 8, 8)).astype(np.uint16))
-    made = match_images.Alike(planes[:12], planes[12:], ("t1", "t2"), (999, 999), "")
+    made = match_images.MatchedImages(planes[:12], planes[12:], ("t1", "t2"), (999, 999), "")
     study = design.arrange(choice, made, "single", b"secret")
     other = {"real": "generated", "generated": "real"}
     turned = [
@@ -307,6 +307,7 @@ def test_a_whole_study_is_clicked_through(studies, tmp_path, chromium):  # noqa:
     assert by_chance["wilson"][0] < 0.5 < by_chance["wilson"][1]
 
 
+@pytest.mark.slow
 def test_pairs_are_read_by_keys_with_a_pause_and_a_closed_page(studies, tmp_path, chromium):  # noqa: F811
     study, key = studies / "mri.html", key_of(studies / "mri.html")
     truth = {item["id"]: item["answer"] for item in key["items"]}
@@ -345,6 +346,7 @@ def test_pairs_are_read_by_keys_with_a_pause_and_a_closed_page(studies, tmp_path
     assert chromium.complaints() == []
 
 
+@pytest.mark.slow
 def test_images_are_shown_as_they_are_with_window_channels_and_zoom(studies, chromium):  # noqa: F811
     chromium.open(studies / "mri.html")
     chromium.press("x", ENTER)
@@ -379,6 +381,7 @@ def test_images_are_shown_as_they_are_with_window_channels_and_zoom(studies, chr
     assert np.array_equal(np.array(chromium.run(grey)), usual)
 
 
+@pytest.mark.slow
 def test_time_runs_out_and_the_answer_still_counts(studies, chromium):  # noqa: F811
     chromium.open(studies / "timed.html")
     chromium.press("x", ENTER)

@@ -280,6 +280,7 @@ def colour(page: Page, scheme: str) -> str:
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_it_is_readable_on_a_phone_and_on_a_desk_by_day_and_night(finished, ugly, chromium):  # noqa: F811
     ids = [record.id for record in records.read_images(Workdir(finished))]
     (finished / "evaluation.json").write_text(json.dumps(evaluation(ids)))

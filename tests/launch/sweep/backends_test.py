@@ -417,6 +417,7 @@ def test_the_scripts_of_tpu_vms_work_in_a_shell(tmp_path):
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("backend", "program"), [("skypilot", "sky"), ("tpu_vm", "gcloud")])
+@pytest.mark.slow
 def test_what_is_not_installed_is_named_and_a_dry_run_works(tmp_path_factory, tmp_path, backend, program):
     commands = Commands(tmp_path_factory)
     commands.environment = {**commands.environment, "PATH": str(tmp_path)}

@@ -421,6 +421,7 @@ def test_a_sweep_goes_on_past_failures_and_finishes_when_started_again(commands,
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_stop_is_passed_on_to_the_runs(commands, six_runs):
     given_flags, root = six_runs
     long = [*given_flags, *(f"--only=seed={n}" for n in range(3)), "--", "--config.train.steps_per_scale=100000"]
@@ -473,6 +474,7 @@ def test_a_dry_run_prints_commands_and_touches_nothing(commands, six_runs, tmp_p
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_run_that_is_refused_leaves_no_workdir(commands, six_runs):
     given_flags, root = six_runs
     result = commands.run("sweep", *given_flags, "--only=seed=1", "--config.data.path=/nowhere")

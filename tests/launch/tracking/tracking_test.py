@@ -386,6 +386,7 @@ writer.close(0)
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_what_is_appended_joins_the_offline_run_with_its_rows_and_tables(tmp_path, home):
     workdir = tmp_path / "run"
     assert run_python(TRAIN, workdir, "offline", "none", 12, 0, home=home).returncode == 0
@@ -408,6 +409,7 @@ def test_what_is_appended_joins_the_offline_run_with_its_rows_and_tables(tmp_pat
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_killed_and_resumed_offline_run_has_each_step_once_in_what_sync_visits(tmp_path, home):
     workdir = tmp_path / "run"
     assert run_python(TRAIN, workdir, "offline", "none", 9, "kill", home=home).returncode == -9
@@ -489,6 +491,7 @@ def server():
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_the_server_has_each_step_once_however_runs_and_syncs_alternate(tmp_path, home, server):
     workdir = tmp_path / "run"
     environment, history = server
@@ -528,6 +531,7 @@ def test_the_server_has_each_step_once_however_runs_and_syncs_alternate(tmp_path
 @pytest.mark.parametrize(
     ("kind", "key"), [("refused", {"WANDB_API_KEY": SECRET}), ("silent", {"WANDB_API_KEY": SECRET}), ("silent", {})]
 )
+@pytest.mark.slow
 def test_online_that_cannot_be_reached_goes_on_offline_with_one_warning(tmp_path, home, kind, key):
     workdir = tmp_path / "run"
     done = run_python(TRAIN, workdir, "online", "none", 4, 0, kind, home=home, **key)
@@ -546,6 +550,7 @@ def test_online_that_cannot_be_reached_goes_on_offline_with_one_warning(tmp_path
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_wandb_that_cannot_start_at_all_leaves_metrics_jsonl(tmp_path, home):
     workdir = tmp_path / "run"
     workdir.mkdir()

@@ -142,6 +142,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(commands, s
     assert_as_uninterrupted(workdir, commands.finished_run())
 
 
+@pytest.mark.slow
 def test_damaged_weights_of_a_finished_scale_are_named_and_trained_again(commands, tmp_path):
     workdir = tmp_path / "run"
     result = stop(commands, workdir, (workdir / "scales/00/DONE").exists)
@@ -189,6 +190,7 @@ def test_a_full_disk_ends_a_run_that_resumes_when_there_is_room(commands, tmp_pa
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_an_image_that_diverges_is_reported_and_left_out(commands, tmp_path):
     workdir = tmp_path / "run"
     stop(commands, workdir, lambda: whole_checkpoints(workdir, 0))

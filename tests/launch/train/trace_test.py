@@ -17,6 +17,7 @@ def commands(tmp_path_factory):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_profile_has_a_trace_of_each_scale_and_tells_the_longest_operations(commands, tmp_path):
     workdir = tmp_path / "run"
     result = commands.train(workdir, "--profile")

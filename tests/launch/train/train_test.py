@@ -212,6 +212,7 @@ def test_shapes_are_trained_each_in_a_directory_of_its_own(commands, tmp_path):
         ]
 
 
+@pytest.mark.slow
 def test_the_background_of_samples_stays_black(commands, tmp_path):
     for name, seed in (("one", 2), ("two", 3)):
         save_npy(tmp_path / f"images/{name}.npy", picture(seed, dtype="int16") * 16 - 1000)
@@ -301,6 +302,7 @@ def test_a_workdir_that_cannot_be_written_is_named(commands, tmp_path):
     assert "no permission" in result.stderr or "read-only" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_run_whose_images_all_diverge_fails(commands, tmp_path):
     rates = ["--config.train.generator_learning_rate=1e30", "--config.train.critic_learning_rate=1e30"]
     result = commands.train(tmp_path / "run", *rates)

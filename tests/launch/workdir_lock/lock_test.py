@@ -69,6 +69,7 @@ def taken(workdir):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_the_lock_of_a_directory_is_refreshed_and_never_half_written(workdir):
     with WorkdirLock(workdir, refresh=0.001):
         beats = set()
@@ -104,6 +105,7 @@ def test_a_killed_holder_is_waited_for_under_another_host_name_and_taken_over(wo
     not shutil.which("unshare") or subprocess.run(["unshare", "--uts", "true"], capture_output=True).returncode != 0,
     reason="only root gives a process another host name",
 )
+@pytest.mark.slow
 def test_a_host_name_of_the_kernel_is_another_host_too(workdir):
     renamed = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"')
     first = start(workdir, prefix=(*renamed, "container-a"))
@@ -128,6 +130,7 @@ def test_a_killed_holder_of_this_host_is_taken_over_at_once(workdir):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_process_of_any_name_is_alive(workdir):
     name = f"open('/proc/self/comm', 'wb').write(b'a) \\xff (b')\n{textwrap.dedent(HOLD)}"
     first = start(workdir, code=name)
@@ -229,6 +232,7 @@ def test_leftovers_are_not_looked_for_behind_links(workdir, tmp_path):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_stopped_holder_is_not_taken_over_on_its_host(workdir):
     first = start(workdir)
     assert first.stdout.readline() == "held\n"

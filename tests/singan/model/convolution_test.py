@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from singan.model.convolution import FORMS, _convolve, conv3x3, form_for
+from singan.model.convolution import CONV_IMPLS, _convolve, conv3x3, conv_impl_for
 
 INPUTS, OUTPUTS = 2, 3
 # Float64 tells rounding from error best; the results are sums of some hundred products of numbers around 1.
@@ -47,7 +47,7 @@ def close(result, expected):
     assert all(np.abs(leaf).max() > 0.1 for leaf in jax.tree.leaves(expected))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", CONV_IMPLS)
 @pytest.mark.parametrize("pad", [0, 2])
 def test_value_and_derivatives_are_those_of_a_plain_convolution(form, pad):
     """Also of images with weights of their own under vmap."""
@@ -63,7 +63,7 @@ def test_value_and_derivatives_are_those_of_a_plain_convolution(form, pad):
 
 def test_conv3x3_is_the_unpadded_one():
     x, kernel = arrays(dtype=np.float32)
-    for form in FORMS:
+    for form in CONV_IMPLS:
         out = conv3x3(x, kernel, form)
         assert out.shape == (2, 5, 4, OUTPUTS)
         np.testing.assert_allclose(out, plain(x, kernel, 0, form), rtol=1e-5, atol=1e-5)
@@ -89,7 +89,7 @@ def layouts(convolution, form):
 
 
 def test_on_a_cpu_every_convolution_of_a_twice_differentiated_loop_has_the_fast_layout():
-    found = layouts(_convolve, form_for("cpu"))
+    found = layouts(_convolve, conv_impl_for("cpu"))
     assert set(found) == {"b01f_01io->b01f"}
     assert len(found) >= 5
     # ... which plain differentiation does not give: otherwise this test could not fail.
@@ -97,4 +97,4 @@ def test_on_a_cpu_every_convolution_of_a_twice_differentiated_loop_has_the_fast_
 
 
 def test_only_cpus_use_the_direct_form():
-    assert [form_for(platform) for platform in ("cpu", "gpu", "tpu")] == ["direct", "gathered", "shifted"]
+    assert [conv_impl_for(platform) for platform in ("cpu", "gpu", "tpu")] == ["direct", "gathered", "shifted"]

@@ -131,6 +131,7 @@ def test_no_trace_of_another_precision_is_used(arrays):
     assert np.abs(fresh["tf32"] - fresh["highest"]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_only_convolutions_are_rounded_in_a_step_and_all_of_them(tiny_spec, one_image):
     """A step above scale 0: the frozen pass and its resizing, both networks, penalty, normalisation and Adam."""
     spec = tiny_spec(scale=1, num_layers=2)

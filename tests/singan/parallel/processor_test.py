@@ -41,12 +41,14 @@ def ran(code, monkeypatch, *prefix, **environment):
     [{}, {"NPROC": "3"}, {"NPROC": "0"}, {"NPROC": "many"}, {"PJRT_NPROC": "4", "NPROC": "3"}],
     ids=lambda environment: " ".join(f"{k}={v}" for k, v in environment.items()) or "none",
 )
+@pytest.mark.slow
 def test_the_threads_are_those_that_xla_has(monkeypatch, environment):
     has, told = ran(COUNT, monkeypatch, **environment).split()
     assert has == told
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_sum_depends_on_the_threads_in_its_last_bits_alone(monkeypatch):
     one, two, again = (np.frombuffer(ran(SUM, monkeypatch, NPROC=n), np.float32) for n in ("1", "2", "2"))
     assert two.tobytes() == again.tobytes()

@@ -15,6 +15,8 @@ from singan.training import trainer
 from singan.training.observer import Silent
 from singan.training.trainer import TrainingImage
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def traces(monkeypatch, compiled_quickly):

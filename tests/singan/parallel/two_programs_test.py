@@ -75,6 +75,7 @@ def first_wrong(monkeypatch):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.slow
 def test_two_programs_at_once_disturb_each_other(first_wrong, devices):
     tries = []
     while len(tries) < 3 and not any(number for one in tries for number in one["at once"]):
@@ -89,5 +90,6 @@ def test_two_programs_at_once_disturb_each_other(first_wrong, devices):
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("channels", "threads"), [(32, 2), (48, 3)], ids=["narrow", "a thread to spare"])
+@pytest.mark.slow
 def test_narrow_layers_and_a_thread_to_spare_are_right(first_wrong, channels, threads):
     assert first_wrong(2, channels, threads) == {"alone": None, "at once": [None, None]}

@@ -335,6 +335,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_small_files_take_little_memory_and_time(tmp_path):
     """In a process of its own: tests check the types of every call, which takes longer than the calls."""
     head = b"".join(pickle.dumps(item, 2) for item in (MAGIC, 1001, {"little_endian": True}))
@@ -352,6 +353,7 @@ def test_small_files_take_little_memory_and_time(tmp_path):
         assert seconds < 20, path.name
 
 
+@pytest.mark.slow
 def test_large_text_files_of_numbers_are_read(tmp_path):
     numbers = [float(n) for n in range(300_000)]
     content = pickle.dumps({"losses": numbers, "names": [f"layer{n}" for n in range(20_000)]}, 2)

@@ -29,6 +29,7 @@ def test_a_walk_moves_on_from_the_reconstruction_and_smoothly(random_run):
     np.testing.assert_array_equal(animate(run, ["image1"], 12, 2, 0.9, mesh=CPU)[0], films[1])
 
 
+@pytest.mark.slow
 def test_a_larger_beta_moves_more_smoothly_and_a_full_pull_not_at_all(random_run):
     run = random_run(1)
     jerk = lambda film: np.abs(np.diff(film, 2, axis=0)).mean()  # noqa: E731

@@ -20,11 +20,12 @@ def own(run, name):
     return jax.tree.map(lambda leaf: leaf[0], run.trained([name]))
 
 
+@pytest.mark.slow
 def test_fine_tuning_changes_the_finest_generator_alone_and_each_by_itself(random_run, random_image):
     run = random_run()
     inputs = [Input(f"image{i % 2}", f"input{i}", random_image(i, 2)) for i in (3, 4)]
     told = []
-    tuned = fine_tuning.fine_tune_to_composites(run, inputs, 3, steps=3, mesh=CPU, told=told.append)
+    tuned = fine_tuning.fine_tune_to_composites(run, inputs, 3, steps=3, mesh=CPU, on_progress=told.append)
     assert told == [3]
     for one, pyramid in zip(inputs, tuned, strict=True):
         before = own(run, one.image_id)

@@ -25,7 +25,9 @@ def given(random_image, image_id="image0", number=7, channels=2, shape=(17, 15))
     return Input(image_id, f"input{number}", pixels[: shape[0], : shape[1]], mask[: shape[0], : shape[1]])
 
 
-@pytest.mark.parametrize("channels", [1, 3, 9])
+@pytest.mark.parametrize(
+    "channels", [3, pytest.param(1, marks=pytest.mark.slow), pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_an_image_enters_below_its_start_scale_and_runs_to_the_finest(random_run, random_image, channels):
     run = random_run(channels=channels)
     one = given(random_image, channels=channels)

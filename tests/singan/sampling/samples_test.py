@@ -129,7 +129,7 @@ def test_start_scales_and_seeds_draw_other_noise(spec, arguments):
 @pytest.mark.parametrize(("form", "sent"), [("direct", [1, 2, 3, 4]), ("shifted", [2, 3, 4, 4])])
 def test_a_cpu_is_given_one_batch_at_a_time_and_an_accelerator_the_next_one(form, sent, random_run, monkeypatch):
     run = random_run(images=2)
-    run = dataclasses.replace(run, spec=dataclasses.replace(run.spec, form=form))
+    run = dataclasses.replace(run, spec=dataclasses.replace(run.spec, conv_impl=form))
     calls, told = [], []
 
     class Counted:

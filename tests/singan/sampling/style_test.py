@@ -35,6 +35,7 @@ def swd(samples, real) -> np.ndarray:
     return np.array([row["swd"] for row in patch_distribution(samples, real)])
 
 
+@pytest.mark.slow
 def test_samples_come_nearer_in_patches_that_were_not_asked_for(blurred_samples):
     real = texture(0, 3)
     results = {
@@ -66,6 +67,7 @@ def test_a_sample_depends_on_the_key_alone_and_not_on_its_neighbours(blurred_sam
 
 
 @pytest.mark.parametrize(("channels", "chosen"), [(1, None), (4, (0, 1, 2)), (9, (0, 2, 4, 6))])
+@pytest.mark.slow
 def test_channels_that_are_not_named_stay_to_the_bit(channels, chosen):
     real, sample = texture(0, channels), blurred(texture(1, channels))[None]
     few = {**FEW, "steps": 3, "levels": 1}
@@ -88,6 +90,7 @@ def test_the_background_stays_to_the_bit_and_what_lies_in_it_is_brought_nearer()
     assert not np.array_equal(unknown[:, :, :14], sample[:, :, :14])
 
 
+@pytest.mark.slow
 def test_all_background_and_the_real_image_itself_stay_as_they_are():
     real = texture(0, 2)
     plain = np.full((1, *real.shape), -1, np.float32)
@@ -97,6 +100,7 @@ def test_all_background_and_the_real_image_itself_stay_as_they_are():
     assert np.array_equal(result[0], real)  # the distance is 0 and has no slope
 
 
+@pytest.mark.slow
 def test_sizes_may_differ():
     real, sample = texture(0, 1, 26), blurred(texture(1, 1, 17))[None]
     result = match_style(sample, real, KEY, **FEW)

@@ -38,7 +38,7 @@ from tests.singan.model.concurrent_test import (
     spec_at,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_and_once")
+pytestmark = [pytest.mark.usefixtures("compiled_quickly_and_once"), pytest.mark.slow]
 
 
 class Told:

@@ -85,6 +85,7 @@ def train(tiny_config, random_image):
     return make
 
 
+@pytest.mark.slow
 def test_the_weights_are_the_same_to_the_bit_and_each_chunk_length_is_traced_once(traces, train, tmp_path):
     expected, told = train(tmp_path / "off", "off")
     assert traces.on_main == {0: 2, 1: 2}
@@ -129,6 +130,7 @@ def test_a_stop_waits_for_no_compilation(traces, train, tmp_path, scale):
     assert told.finished == [0][:scale]
 
 
+@pytest.mark.slow
 def test_what_was_compiled_for_another_number_of_images_is_dropped(traces, train, tmp_path):
     scales, told = train(tmp_path, broken=True)
     assert [start.ids for start in told.starts] == [("a", "b"), ("b",)]
@@ -137,6 +139,7 @@ def test_what_was_compiled_for_another_number_of_images_is_dropped(traces, train
     assert [scale.surviving for scale in scales] == [("b",), ("b",)]
 
 
+@pytest.mark.slow
 def test_a_scale_that_is_whole_on_disk_is_not_compiled(traces, train, tmp_path):
     train(tmp_path)
     shutil.rmtree(tmp_path / "scales/00")
@@ -155,6 +158,7 @@ class Gpu:
         return {"bytes_limit": 2**30}
 
 
+@pytest.mark.slow
 def test_a_gpu_that_another_scale_fills_is_not_taken_for_too_small(traces, tiny_config, monkeypatch):
     config = tiny_config(num_layers=2, steps_per_scale=2, chunk=2, critic_updates=1)
     spec = make_spec(config, plan(13, 13, config.pyramid), 2, "direct")
