@@ -13,7 +13,7 @@ WANTED := $(if $(PYTHON),$(call version,$(PYTHON),ensurepip))
 PRESENT := $(call version,$(BIN)/python,pip)
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: quickstart test test-all installs faults lint bench fuzz long-run clean
+.PHONY: quickstart test test-all test-part installs faults lint bench fuzz long-run clean
 
 quickstart: $(READY)
 	@$(BIN)/python -m launch.train --config=experiments/quickstart/config.py --workdir=runs/quickstart
@@ -23,6 +23,12 @@ test: $(READY)
 
 test-all: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not network"
+
+# What another Python and other pins are most likely to break: reading, writing, computing, the command line.
+PART := tests/rooms_test.py tests/singan/storage tests/singan/model/networks_test.py tests/singan/training \
+  tests/launch/old_workdir_test.py tests/launch/images tests/launch/cli_test.py tests/docs/plain_orbax_test.py
+test-part: $(READY)
+	@$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not slow and not network" $(PART)
 
 # Resolves every documented install line, for each of 3.13, 3.12 and 3.11 that is here: asks the package index.
 installs: $(READY)
