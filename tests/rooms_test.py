@@ -45,6 +45,7 @@ FLOORS = {
         {"errors", "shapes"},
     ),
     "launch": (
+        {"main"},
         {"sweeps"},  # the old path of the sweep language, kept for users' own sweep files
         {"train", "sample", "manipulate", "compare", "sweep", "import_pytorch", "reader_study", "aot"},
         {"data_card"},

@@ -1,6 +1,7 @@
 """How near what was made of an unknown channel is to the true one, as numbers and as tables."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from skimage.metrics import structural_similarity
@@ -39,10 +40,10 @@ def score(made: np.ndarray, truth: np.ndarray, inside: np.ndarray, kind: str) ->
     if min(made.shape) < WINDOW:
         return {**values, "ssim": Undefined(f"smaller than SSIM's window of {WINDOW}x{WINDOW} pixels")}
     pair = np.asarray(made, np.float64), np.asarray(truth, np.float64)
-    local = structural_similarity(
+    result: Any = structural_similarity(  # of (mean, map), which its hints do not say for full=True
         *pair, data_range=2.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
-    )[1]
-    return {**values, "ssim": float(np.asarray(local)[inside].mean())}
+    )
+    return {**values, "ssim": float(np.asarray(result[1])[inside].mean())}
 
 
 def tables(rows: Sequence[Mapping], methods: Sequence[str]) -> str:

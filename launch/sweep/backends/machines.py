@@ -149,7 +149,7 @@ def setup_script(accelerator: Accelerator) -> str:
     return f"""\
 export PATH="$HOME/.local/bin:$PATH"
 command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
-[ -x {PYTHON} ] || uv venv --python 3.11 $HOME/{CODE}-venv
+[ -x {PYTHON} ] || uv venv --python 3.13 $HOME/{CODE}-venv
 uv pip install --python {PYTHON} -c constraints.txt -e . '{jax}' gcsfs google-cloud-storage
 """
 

@@ -1,15 +1,24 @@
 """The one door to other people's command-line programs: found, run, and their failures told in a line."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from singan.errors import UserError
 
 HOW_TO_GET = {
     "gcloud": "install Google Cloud's command line (https://cloud.google.com/sdk/docs/install), then gcloud init",
-    "sky": "pip install 'medisingan[skypilot]', then sky check",
+    # Not an extra: what it needs conflicts with what wandb needs (click), so it gets an environment of its own.
+    "sky": "uv tool install 'skypilot[gcp]>=0.14' (uv: pip install uv), then sky check",
 }
+
+
+def find_program(program: str) -> str | None:
+    """Returns the path of a program on PATH, or else where uv and pipx link their tools; None without one."""
+    tools = os.environ.get("UV_TOOL_BIN_DIR") or os.environ.get("XDG_BIN_HOME") or Path.home() / ".local/bin"
+    return shutil.which(program) or shutil.which(program, path=os.fspath(tools))
 
 
 class Runner:
@@ -21,7 +30,7 @@ class Runner:
         Raises:
           UserError: it is not; the text says how to get it.
         """
-        if shutil.which(program) is None:
+        if find_program(program) is None:
             raise UserError(f"{program} is not installed: {HOW_TO_GET[program]}; --dry_run shows the plan without it")
 
     def run(self, command: Sequence[str], *, check: bool = True) -> str:
@@ -34,7 +43,7 @@ class Runner:
           UserError: it failed; the text has its last line.
         """
         done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace", check=False
+            _found(command), capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace", check=False
         )
         if done.returncode == 0:
             return done.stdout
@@ -45,4 +54,8 @@ class Runner:
 
     def show(self, command: Sequence[str]) -> None:
         """Runs a command whose output is for the person at the terminal; its failing is no error."""
-        subprocess.run(command, check=False)
+        subprocess.run(_found(command), check=False)
+
+
+def _found(command: Sequence[str]) -> list[str]:
+    return [find_program(command[0]) or command[0], *command[1:]]

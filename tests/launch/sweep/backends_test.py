@@ -3,7 +3,6 @@
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import yaml
 from launch.configs import default_config
 from launch.sweep.backends.accelerators import find_accelerator
 from launch.sweep.backends.machines import CloudSettings, bucket_root, cloud_settings, data_of, deal, train_script
-from launch.sweep.backends.runner import Runner
+from launch.sweep.backends.runner import Runner, find_program
 from launch.sweep.backends.skypilot import SkyPilot
 from launch.sweep.backends.tpu_vm import TpuVm
 from launch.sweep.language import product
@@ -266,7 +265,8 @@ for path in sys.argv[1:]:
 
 
 def test_skypilot_itself_reads_the_tasks(tmp_path):
-    pytest.importorskip("sky", reason="the extra skypilot is not installed")
+    program = find_program("sky") or pytest.skip("SkyPilot is not installed (uv tool install)")
+    python = Path(program).resolve().parent / "python"  # of the environment that SkyPilot has for itself
     written = []
     for number, (accelerator, zone) in enumerate([("v5e-8", "us-west4-a"), ("v6e-16", ""), ("A100:2", "")]):
         sweep = make_sweep(4, path="gs://bucket/tfds")
@@ -275,8 +275,7 @@ def test_skypilot_itself_reads_the_tasks(tmp_path):
             written.append(tmp_path / f"{number}-{machine.name}.yaml")
             written[-1].write_text(backend.task(machine))
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
-    environment["PYTHONPATH"] = ":".join(sys.path)
-    command = [sys.executable, "-c", PARSE, *map(str, written)]
+    command = [str(python), "-c", PARSE, *map(str, written)]
     read = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert read.returncode == 0, read.stderr
     tasks = [yaml.safe_load(line) for line in read.stdout.splitlines() if line.startswith("[")]
@@ -415,12 +414,27 @@ def test_the_scripts_of_tpu_vms_work_in_a_shell(tmp_path):
 # The commands, as a person without these programs meets them.
 
 
+def test_a_tool_is_found_where_uv_puts_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("UV_TOOL_BIN_DIR", raising=False)
+    monkeypatch.delenv("XDG_BIN_HOME", raising=False)
+    with pytest.raises(UserError, match=r"sky is not installed: uv tool install 'skypilot\[gcp\]"):
+        Runner().require("sky")
+    tools = tmp_path / ".local/bin"
+    tools.mkdir(parents=True)
+    (tools / "sky").write_text('#!/bin/sh\necho "$@"\n')
+    (tools / "sky").chmod(0o755)
+    Runner().require("sky")
+    assert Runner().run(["sky", "jobs", "queue"]) == "jobs queue\n"
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize(("backend", "program"), [("skypilot", "sky"), ("tpu_vm", "gcloud")])
 @pytest.mark.slow
 def test_what_is_not_installed_is_named_and_a_dry_run_works(tmp_path_factory, tmp_path, backend, program):
     commands = Commands(tmp_path_factory)
-    commands.environment = {**commands.environment, "PATH": str(tmp_path)}
+    commands.environment = {**commands.environment, "PATH": str(tmp_path), "HOME": str(tmp_path)}
     experiment = ROOT / "experiments/nuclei_masks"
     given = [
         f"--config={experiment}/config.py",

@@ -170,8 +170,12 @@ def test_every_loss_of_the_step_in_float32(shared_data, scale, tolerance):
     case = Case(shared_data / "reference_values" / f"scale_{scale}.npz", scale, np.float32)
     critic, generator = all_losses(case.update()[1])
     assert critic.dtype == np.float32
-    np.testing.assert_allclose(critic[0], case.values["critic_losses"][0], rtol=max(tolerance, 2e-5) / 10, atol=5e-6)
-    np.testing.assert_allclose(critic, case.values["critic_losses"], rtol=tolerance)
+    reference = case.values["critic_losses"]
+    np.testing.assert_allclose(critic[0], reference[0], rtol=max(tolerance, 2e-5) / 10, atol=5e-6)
+    # Weights moved the other way by rounding change the terms by as much, whatever their size: so each is compared with
+    # the loss that they sum to, a tenth of the adversarial terms. The penalty's own relative error is rounding alone:
+    # 1.2e-3 with jax 0.10 and 2.7e-3 with 0.12 at scale 5, whose first update agrees 100 times better in 0.12.
+    assert (np.abs(critic - reference) <= tolerance * np.abs(reference.sum(1, keepdims=True))).all()
     np.testing.assert_allclose(generator, case.values["generator_losses"], rtol=tolerance)
 
 
