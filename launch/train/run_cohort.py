@@ -91,7 +91,7 @@ def _train(config: Config, cohort: Cohort, process_group: ProcessGroup, record: 
         report = profiled(report, workdir.path, process_group.processes.first)
         form = form_of_run(record, config, cohort, process_group.mesh)
         scales = trainer.train(
-            config, own, cohort.pyramid, workdir, report, process_group.mesh, form, stop, process_group
+            config, own, cohort.pyramid, workdir, report, process_group.mesh, form, stop, process_group, record.origin
         )
         code, status = DONE, "finished"
         lost = {n: f"scale {i}, step {at}" for i, s in enumerate(scales) for n, at in s.diverged.items()}

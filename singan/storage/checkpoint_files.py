@@ -47,8 +47,8 @@ def read_about(folder: files.AnyPath) -> dict[str, Any]:
     return about
 
 
-def origins(directory: files.AnyPath) -> list[str]:
-    """Returns the digest of what each checkpoint of a scale was trained from, '' where an older one does not say it.
+def abouts(directory: files.AnyPath) -> list[dict[str, Any]]:
+    """Returns what each checkpoint of a scale says of itself.
 
     Those that are damaged are left out. Raises UserError where one cannot be read.
     """
@@ -57,7 +57,7 @@ def origins(directory: files.AnyPath) -> list[str]:
         for folder in sorted(directory.iterdir(), key=lambda path: path.name):
             if folder.name.isdecimal():
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-                    found.append(str(read_about(folder).get("trained_from", "")))
+                    found.append(read_about(folder))
     return found
 
 

@@ -88,7 +88,7 @@ class ScaleRun:
             return self._finish(checkpoints, placed, state, group)
 
     def _restore(self, checkpoints: ScaleCheckpoints) -> tuple[int, list[ScaleState]] | None:
-        expected = Expected(self.origin.ids, {"state": self.programs.example[1]}, self.origin.digest)
+        expected = Expected(self.origin, {"state": self.programs.example[1]})
         found = checkpoints.latest(self.assignment.own, expected)
         while found and (found[2].get("kind") != "state" or found[2].get("below") != self.below):
             checkpoints.delete(found[0])  # of another training than the one that is now below
@@ -104,9 +104,10 @@ class ScaleRun:
         stacked = unflatten(self.programs.example[1], flat)
         return step, [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(self.assignment.own))]
 
-    def _from(self) -> dict[str, str]:
-        """Returns what a checkpoint says of what it was trained from."""
-        return {"below": self.below, "trained_from": self.origin.digest}
+    def _from(self) -> dict[str, Any]:
+        """Returns what a checkpoint says of what it was trained from, and the convolution's form as run.json has it."""
+        form = {"device": self.mesh.devices.flat[0].device_kind, "form": self.spec.form}
+        return {"below": self.below, "trained_from": self.origin.digest, "convolution": form}
 
     def _place(self, trees: Sequence[PyTree], group: int, idle: bool = False) -> PyTree:
         filling = trees or [self.programs.example[1] if idle else self.programs.example[0]]
