@@ -24,9 +24,14 @@ BOUND = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")  # root tha
 def all_cases(world: World) -> list[tuple[str, Callable[[], Outcome]]]:
     """Returns the faults by name."""
     return [
-        *((f"{way} {name}", lambda a=(way, name): unreadable(world, *a)) for way in WAYS for name in NAMES),
+        *((f"{way} {name}", lambda a=(way, name): unreadable(world, *a)) for way in WAYS for name in names(way)),
         *((f"Orbax {which}", lambda which=which: other_orbax(world, which)) for which in VERSIONS),
     ]
+
+
+def names(way: str) -> tuple[str, ...]:
+    """Returns the files that can be had to fail so: TensorStore, which reads the arrays, opens them without Python."""
+    return tuple(name for name in NAMES if way != "I/O error" or "/arrays/" not in name)
 
 
 def unreadable(world: World, way: str, name: str) -> Outcome:
