@@ -5,7 +5,8 @@
 
 NAME is brats (configs slices and volumes; slices when none is given) or pannuke. DIR is the folder or the archive of
 the download. NUMBERING says what the labels of brats mean where files and names do not: 2020, 2023, 2024, PED, MSD, ...
-Exit codes: 0 done, or already built from the same files; 2 something to mend, said in one line.
+Exit codes: 0 done, or already built from the same files; 2 something to mend, said in one line. As with every command,
+what cannot be printed ends nothing (launch/streams.py).
 """
 
 import contextlib
@@ -207,7 +208,7 @@ def _fail(message: str, code: int = 2) -> int:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names that the locale's encoding lacks
-    sys.exit(main(sys.argv[1:]))
+    from launch import streams
+
+    streams.install()
+    sys.exit(streams.exit_code(main(sys.argv[1:])))

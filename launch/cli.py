@@ -91,9 +91,7 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
     try:
         app.run(call_main, flags_parser=parse_flags)
     except SystemExit as end:
-        if (why := streams.lost()) and not end.code:
-            end.code = FAILED
-            print(f"error: what was printed is not whole: {why}", file=sys.stderr, flush=True)
+        end.code = streams.exit_code(end.code)
         _leave(end.code)
         raise
     except BaseException:

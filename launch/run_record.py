@@ -24,6 +24,7 @@ from singan.files import AnyPath
 from singan.parallel import processor
 from singan.parallel.processes import Processes
 from singan.storage import workdir as records
+from singan.storage.checkpoint_files import abouts
 from singan.storage.origin import Origin, check_origin, origin_of
 from singan.storage.workdir import DamagedRecord, ImageRecord, Workdir
 
@@ -77,7 +78,7 @@ def claim_workdir(
     """
     processes = processes or Processes()
     rows = rows or [record_of(image) for image in images]
-    origin = origin_of(config, {row.id: row.digest for row in rows})
+    origin = origin_of(config, rows)
     processes.run_on_first(lambda: _check_same_run(workdir, config, rows, origin))
     processes.run_on_all(lambda: _write_pixels(workdir, images, rows))
     start = start_entry(mesh, processes)
@@ -128,7 +129,7 @@ def _write_pixels(workdir: Workdir, images: Sequence[SourceImage], rows: Sequenc
 def _write_records(workdir: Workdir, config: Config, start: dict[str, Any]) -> dict[str, Any]:
     """Writes config.json, and run.json with `start` unless the run has finished; returns what run.json holds."""
     records.write_config(workdir, config)
-    content = records.read_run(workdir) if workdir.run.exists() else _new_run()
+    content = records.read_run(workdir) if files.exists(workdir.run) else _new_run(workdir)
     if content.get("status") != "finished":
         content["status"] = "running"
         content["starts"].append(start)
@@ -152,8 +153,18 @@ def _kept(path: AnyPath, read: Callable[[], T]) -> tuple[T | None, str]:
         return None, str(error).partition(";")[0]
 
 
-def _new_run() -> dict[str, Any]:
-    return {"id": secrets.token_hex(4), "starts": []}
+def _new_run(workdir: Workdir) -> dict[str, Any]:
+    """Returns the run.json of a run that has none; where scales are trained, it says that it was lost."""
+    new = {"id": secrets.token_hex(4), "starts": []}
+    trained = sorted(folder / "checkpoints" for folder in workdir.path.glob("scales/*"))
+    if not trained:
+        return new
+    print_warning(
+        f"{workdir.run} is missing: written anew under a new id, which makes it another run in wandb and has it"
+        " evaluated again; which devices, threads and versions have trained it so far is no longer known"
+    )
+    said = [about["convolution"] for place in trained for about in abouts(place) if "convolution" in about]
+    return {**new, "lost": "what it said of earlier starts", **({"convolution": said[-1]} if said else {})}
 
 
 def record_of(image: SourceImage) -> ImageRecord:
@@ -216,10 +227,15 @@ def changes(starts: Sequence[Mapping[str, Any]]) -> list[str]:
     before, now = starts[-2:]
     kinds = [str(start.get("devices", "")).partition(" x ")[2] for start in (before, now)]
     differences = [f"device {kinds[0]}, now {kinds[1]}"] if kinds[0] != kinds[1] else []
-    versions = [dict(start.get("versions", {})).get("jaxlib") for start in (before, now)]
+    versions = [_part(start, "versions").get("jaxlib") for start in (before, now)]
     if versions[0] != versions[1]:
         differences.append(f"jaxlib {versions[0]}, now {versions[1]}")
-    return differences + processor.differences(before.get("cpu", {}), now.get("cpu", {}))
+    return differences + processor.differences(_part(before, "cpu"), _part(now, "cpu"))
+
+
+def _part(start: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Returns what a start says under a name; nothing where a file of others says no more than a word."""
+    return part if isinstance(part := start.get(name), Mapping) else {}
 
 
 def _git_commit() -> str:

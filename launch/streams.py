@@ -90,7 +90,18 @@ def install() -> None:
         setattr(sys, name, Printed(number, getattr(stream, "encoding", None), bars))
 
 
-def lost() -> str:
+def exit_code(code: Any) -> Any:
+    """Returns the exit code of a command that has come to its end with `code`.
+
+    It is 1, and that is said, where `code` tells of a success and what was printed did not arrive.
+    """
+    if (why := _lost()) and not code:
+        print(f"error: what was printed is not whole: {why}", file=sys.stderr, flush=True)
+        return 1
+    return code
+
+
+def _lost() -> str:
     """Flushes both streams; returns why what was printed to stdout did not arrive, or ''."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -28,6 +28,8 @@ CLOSED = {  # room -> rooms that it must not know
     "launch": {"experiments", "tests"},
     "experiments": {"tests"},
 }
+# What a command prints is the same to whoever reads it: the one thing that datasets has from another room.
+OPEN = {"datasets": {"datasets/build.py": {"launch"}}}
 # Inside singan/ and launch/, from the top floor down: a file imports what lies on floors below its own, and of its own
 # floor only what lies in its own folder. Names are folders, or files directly in singan/ and launch/.
 FLOORS = {
@@ -129,7 +131,7 @@ def test_imports_are_found_wherever_they_stand():
 @pytest.mark.parametrize("room", CLOSED)
 def test_doors_that_are_closed(room):
     crossed = {name_of(path): imported(path.read_text()) & {*CLOSED[room], "."} for path in in_room(room)}
-    assert {path: names for path, names in crossed.items() if names} == {}
+    assert {path: names for path, names in crossed.items() if names} == OPEN.get(room, {})
 
 
 @pytest.mark.parametrize("room", ["singan", "datasets", "launch", "experiments"])

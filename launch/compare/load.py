@@ -83,7 +83,7 @@ def of_workdir(place: str, run: RunFacts) -> Compared:
         run.seconds,
         len(run.diverged),
         run.evaluation,
-        (f"scale {grid}", files.read_bytes(picture)) if picture else None,
+        (f"scale {grid}", _picture(picture)) if picture else None,
         run.problems,
         run.history,
         str(run.record.get("id", "")),
@@ -105,5 +105,12 @@ def of_folder(place: str) -> Compared:
         place,
         {"status": "generated images, evaluated"},
         evaluation=read_evaluation(path / "evaluation.json"),
-        grid=(str(picture.relative_to(path)), picture.read_bytes()) if picture else None,
+        grid=(str(picture.relative_to(path)), _picture(picture)) if picture else None,
     )
+
+
+def _picture(path: AnyPath) -> bytes:
+    try:
+        return files.read_bytes(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error

@@ -88,9 +88,7 @@ def read_facts(path: Path) -> RunFacts:
         return otherwise
 
     images = attempt(lambda: tuple(records.read_images(workdir)), ())
-    attempt(
-        lambda: check_origin(workdir, origin_of(config, {row.id: row.digest for row in images})) if images else [], []
-    )
+    attempt(lambda: check_origin(workdir, origin_of(config, images)) if images else [], [])
     record = attempt(lambda: _record(workdir), {})
     sizes = attempt(lambda: plan(*images[0].shape[:2], config.pyramid).sizes, ()) if images else ()
     starts = [start for start in map(_seconds, record.get("starts", [])) if start is not None]

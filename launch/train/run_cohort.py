@@ -91,7 +91,16 @@ def _train(config: Config, cohort: Cohort, process_group: ProcessGroup, record: 
         observer = profiled(observer, workdir.path, process_group.processes.first)
         conv_impl = conv_impl_of_run(record, config, cohort, process_group.mesh)
         scales = trainer.train(
-            config, own, cohort.pyramid, workdir, observer, process_group.mesh, conv_impl, stop, process_group
+            config,
+            own,
+            cohort.pyramid,
+            workdir,
+            observer,
+            process_group.mesh,
+            conv_impl,
+            stop,
+            process_group,
+            record.origin,
         )
         code, status = DONE, "finished"
         lost = {n: f"scale {i}, step {at}" for i, s in enumerate(scales) for n, at in s.diverged.items()}

@@ -47,18 +47,18 @@ def read_about(folder: files.AnyPath) -> dict[str, Any]:
     return about
 
 
-def origins(directory: files.AnyPath) -> list[str]:
-    """Returns the digest of what each checkpoint of a scale was trained from, '' where an older one does not say it.
+def abouts(directory: files.AnyPath) -> list[dict[str, Any]]:
+    """Returns what each checkpoint of a scale says of itself.
 
     Those that are damaged are left out. Raises UserError where one cannot be read.
     """
-    digests = []
+    read: list[dict[str, Any]] = []
     with contextlib.suppress(FileNotFoundError), readable(directory):
         for folder in sorted(directory.iterdir(), key=lambda path: path.name):
             if folder.name.isdecimal():
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-                    digests.append(str(read_about(folder).get("trained_from", "")))
-    return digests
+                    read.append(read_about(folder))
+    return read
 
 
 def seal(folder: files.AnyPath) -> None:

@@ -93,7 +93,13 @@ class ScaleCheckpoints:
             # from the thread that writes, and so in another order on each process than the training's own.
             everyone = ocp.options.MultiprocessingOptions(active_processes=set(range(self._processes.count)))
             options["multiprocessing_options"] = everyone
-        return ocp.CheckpointManager(self._directory, options=ocp.CheckpointManagerOptions(**options))
+        try:
+            return ocp.CheckpointManager(self._directory, options=ocp.CheckpointManagerOptions(**options))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self._directory}: Orbax {ocp.__version__} cannot read what the checkpoints there say of themselves:"
+                " use the version that wrote them, which run.json names; nothing was changed"
+            ) from error
 
     def _seal(self) -> None:
         """Called by Orbax, in the first process, when all files are written and before it gives the folder its name."""

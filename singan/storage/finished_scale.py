@@ -113,7 +113,7 @@ def read_finished(
         return None
     own = process_group.assignment.own if process_group else None
     template = weights_template(spec)
-    expected = Expected(origin.ids, {"weights": template}, origin.digest)
+    expected = Expected(origin, {"weights": template})
 
     def is_final(checkpoint: tuple[int, dict[str, np.ndarray], dict[str, Any]] | None) -> bool:
         return (

@@ -82,7 +82,7 @@ def load_run(path: str | os.PathLike, conv_impl: str = "", warn: Callable[[str],
             f"{workdir.path} was imported by an older version, which mistook what passes from scale to scale: its"
             " samples are not those of the model; import it again with launch.import_pytorch"
         )
-    origin = origin_of(config, {image.id: image.digest for image in images})
+    origin = origin_of(config, images)
     scales: list[FinishedScale] = []
     while len(scales) < len(pyramid):
         parent_fingerprint = scales[-1].fingerprint if scales else ""

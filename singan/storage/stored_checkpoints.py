@@ -33,6 +33,7 @@ from singan.storage.checkpoint_files import (
     readable,
     trouble,
 )
+from singan.storage.origin import Origin
 
 _FILLING = 64  # times the images, and at most so often: the rows of several processes that only fill the cohort up
 _LARGER = 4  # times what the run's own arrays take: what declares more is not read to see whether it is damaged
@@ -45,14 +46,13 @@ class Expected:
     """What is known of a scale's checkpoints before they are read. What says otherwise is refused.
 
     Attributes:
-      ids: the run's images; a checkpoint has them all or, where images have diverged, some.
+      origin: the run's; a checkpoint has all of its images or, where some have diverged, the others. Older checkpoints
+        do not say what they were trained from.
       templates: by kind of checkpoint, the tree of one image. The arrays of other kinds are not read.
-      trained_from: the digest of the run's origin. Older checkpoints do not say it.
     """
 
-    ids: tuple[str, ...]
+    origin: Origin
     templates: Mapping[str, PyTree]
-    trained_from: str
 
 
 class Unfit(Exception):
@@ -155,7 +155,7 @@ def _read(
         except (UserError, MemoryError):
             raise
         except Exception as error:  # whatever a damaged file makes of the reader
-            kind, why, unreadable = type(error), _first_line(error), trouble(error)
+            kind, why, unreadable = type(error), _reason(error), trouble(error)
         if why:
             gc.collect()  # after the except: until then the error holds what is to be collected in silence
     if not why or not folder.exists():
@@ -183,12 +183,12 @@ def _decode(folder: Any, own: Sequence[str] | None, expected: Expected | None, i
     place = dict(zip(ids, about.get("rows", range(len(ids))), strict=True))
     template = None
     if expected:
-        if about.get("trained_from", expected.trained_from) != expected.trained_from:
+        if (said := about.get("trained_from", "")) and not expected.origin.is_said_by(said):
             raise UserError(
                 f"{folder} was trained with another configuration or on other images than config.json and images.json"
                 " say: bring back the run's own files, or choose another --workdir"
             )
-        if other := sorted(set(ids) - set(expected.ids)):
+        if other := sorted(set(ids) - set(expected.origin.ids)):
             raise Unfit(f"it was trained on other images: {', '.join(other[:3])}")
         if about["kind"] not in expected.templates:
             return {}, about
@@ -279,5 +279,8 @@ class _PatientPolicy(asyncio.DefaultEventLoopPolicy):
         return _PatientLoop()
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: Exception) -> str:
+    """Returns in one line why nothing can be made of a checkpoint; Python's own jargon says nothing to its reader."""
+    if isinstance(error, AttributeError | LookupError | TypeError):
+        return "what it says of its arrays has another form"
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -122,8 +122,11 @@ def write_run(workdir: Workdir, content: Mapping[str, Any]) -> None:
 def read_run(workdir: Workdir) -> dict[str, Any]:
     """Returns what run.json says. Raises UserError where it is missing, damaged, or of a newer version."""
     content = _read(workdir.run)
-    if not isinstance(content.get("id"), str) or not isinstance(content.setdefault("starts", []), list):
+    starts = content.setdefault("starts", [])
+    if not isinstance(content.get("id"), str) or not isinstance(starts, list):
         raise DamagedRecord(_damaged(workdir.run, "it lacks the run's id or starts"))
+    if not all(isinstance(start, dict) for start in starts):
+        raise DamagedRecord(_damaged(workdir.run, "one of its starts is no object"))
     return content
 
 

@@ -88,7 +88,7 @@ class ScaleRun:
             return self._finish(checkpoints, placed, state, group)
 
     def _restore(self, checkpoints: ScaleCheckpoints) -> tuple[int, list[ScaleState]] | None:
-        expected = Expected(self.origin.ids, {"state": self.programs.example[1]}, self.origin.digest)
+        expected = Expected(self.origin, {"state": self.programs.example[1]})
         checkpoint = checkpoints.latest(self.assignment.own, expected)
         while checkpoint and (
             checkpoint[2].get("kind") != "state" or checkpoint[2].get("below") != self.parent_fingerprint
@@ -106,9 +106,10 @@ class ScaleRun:
         stacked = unflatten(self.programs.example[1], flat)
         return step, [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(self.assignment.own))]
 
-    def _from(self) -> dict[str, str]:
-        """Returns what a checkpoint says of what it was trained from."""
-        return {"below": self.parent_fingerprint, "trained_from": self.origin.digest}
+    def _from(self) -> dict[str, Any]:
+        """Returns what a checkpoint says of what it was trained from, and the convolution's form as run.json has it."""
+        form = {"device": self.mesh.devices.flat[0].device_kind, "form": self.spec.conv_impl}
+        return {"below": self.parent_fingerprint, "trained_from": self.origin.digest, "convolution": form}
 
     def _place(self, trees: Sequence[PyTree], group: int, idle: bool = False) -> PyTree:
         filling = trees or [self.programs.example[1] if idle else self.programs.example[0]]

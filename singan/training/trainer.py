@@ -19,7 +19,7 @@ from singan.model.spec import make_spec
 from singan.parallel.processes import Processes, ProcessGroup, make_process_group
 from singan.storage import workdir as records
 from singan.storage.finished_scale import FinishedScale, read_finished
-from singan.storage.origin import Origin, origin_of
+from singan.storage.origin import Origin, origin_of_pixels
 from singan.storage.workdir import Workdir
 from singan.training.observer import Observer, Repair
 from singan.training.scale_programs import Compiler
@@ -36,6 +36,7 @@ def train(
     conv_impl: str,
     should_stop: Callable[[], bool] = lambda: False,
     process_group: ProcessGroup | None = None,
+    origin: Origin | None = None,
 ) -> tuple[FinishedScale, ...]:
     """Trains or goes on training all scales of all images; returns the finished scales, coarsest first.
 
@@ -45,6 +46,7 @@ def train(
       conv_impl: how the convolution is computed (convolution.conv_impl_for(platform)).
       should_stop: asked after every chunk.
       process_group: where several processes train; `images` are then those of assignment.own, in their order.
+      origin: which the checkpoints say that they are of; None: that of these pixels, whose source values are not known.
 
     Raises:
       Diverged: no image is left.
@@ -52,7 +54,8 @@ def train(
       UserError: files cannot be written or read.
     """
     process_group = process_group or make_process_group(Processes(), mesh, [[image.id for image in images]])
-    training = _Training(config, images, pyramid, workdir, observer, conv_impl, should_stop, process_group)
+    origin = origin or _origin(config, images, process_group.processes)
+    training = _Training(config, images, pyramid, workdir, observer, conv_impl, should_stop, process_group, origin)
     finished: list[FinishedScale] = []
     with Compiler(config, process_group.own_mesh.devices.flat[0]) as compiler:
         for scale in range(len(pyramid)):
@@ -85,13 +88,13 @@ class _Training:
         conv_impl: str,
         should_stop: Callable[[], bool],
         process_group: ProcessGroup,
+        origin: Origin,
     ):
-        self.config, self.pyramid, self.workdir, self.observer = config, pyramid, workdir, observer
+        self.config, self.pyramid, self.workdir, self.observer, self.origin = config, pyramid, workdir, observer, origin
         self.should_stop, self.processes = should_stop, process_group.processes
         self.images = {image.id: image for image in images}
         channels = max(self.processes.all_gather(images[0].pixels.shape[-1] if images else 0))
         self.spec = make_spec(config, pyramid, channels, conv_impl)
-        self.origin = _origin(config, images, self.processes)
         # The last scale that was begun: one below it that is trained again is repaired.
         begun = (scale for scale in range(len(pyramid)) if workdir.checkpoints(scale).is_dir())
         self.last = self.processes.broadcast(max(begun, default=0))
@@ -141,4 +144,4 @@ class _Training:
 
 def _origin(config: Config, images: Sequence[TrainingImage], processes: Processes) -> Origin:
     parts = processes.all_gather({image.id: records.pixel_digest(image.pixels) for image in images})
-    return origin_of(config, {name: digest for part in parts for name, digest in part.items()})
+    return origin_of_pixels(config, {name: digest for part in parts for name, digest in part.items()})

@@ -179,6 +179,21 @@ def test_an_interrupted_replacement_is_undone(tmp_path):
 
 @pytest.mark.processes
 @pytest.mark.slow
+@pytest.mark.parametrize("read", ["closed", "first line", "full disk"])
+def test_a_build_that_nobody_listens_to_is_done(download, tmp_path, read):
+    command = f"{sys.executable} -m datasets.build brats --manual_dir={download} --data_dir={tmp_path / 'out'}"
+    listeners = {"closed": "2>&1 | true", "first line": "2>&1 | head -1", "full disk": "> /dev/full"}
+    line = f"{command} {listeners[read]}; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout.splitlines()[-1] == ("1" if read == "full disk" else "0")  # a summary that is lost is told
+    said = "error: what was printed is not whole: No space left on device\n"
+    assert result.stderr.endswith(said) if read == "full disk" else result.stderr == ""
+    (folder,) = (tmp_path / "out").glob("brats/slices/*")
+    assert tfds.builder_from_directory(folder).info.splits["train"].num_examples == 20
+
+
+@pytest.mark.processes
+@pytest.mark.slow
 def test_a_killed_build_leaves_nothing_that_reads_as_whole(tmp_path):
     for number in range(30):
         name = f"BraTS2021_{number:05d}"

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.faults import others, surroundings
+from tests.faults import others, surroundings, unreadable
 from tests.faults.damage import SHOWN, WAYS, Damages
 from tests.faults.kills import Kills
 from tests.faults.world import Outcome, World, table
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="faults at the same time")
-    parser.add_argument("--only", default="", help="kills, damage, surroundings or others")
+    parser.add_argument("--only", default="", help="kills, damage, surroundings, others or unreadable")
     parser.add_argument("--out", type=Path, help="a JSON file for the outcomes")
     given = parser.parse_args()
     began = time.monotonic()
@@ -69,6 +69,8 @@ def cases(world: World, kills: Kills, count: int, seed: int, only: str) -> list[
         found += surroundings.all_cases(world)
     if only in ("", "others"):
         found += others.all_cases(world)
+    if only in ("", "unreadable"):
+        found += unreadable.all_cases(world)
     if only in ("", "kills"):
         _ = world.evaluated
         found += [(f"kill {number}", lambda number=number: kills.one(number)) for number in range(count)]

@@ -8,6 +8,7 @@ from tests.faults.damage import Damages, kind_of, names
 from tests.faults.kills import Kills
 from tests.faults.others import escapes, link, pipe
 from tests.faults.surroundings import clock, leftovers, threads
+from tests.faults.unreadable import STEP, other_orbax, unreadable
 from tests.faults.world import Outcome, World, table
 from tests.launch.train.train_test import Commands
 
@@ -37,6 +38,15 @@ def test_a_clock_that_is_set_back_changes_nothing(world):
 def test_what_others_do_to_a_run_harms_nothing(world):
     for outcome in (pipe(world, "second scale"), link(world, "scales/00/checkpoints", "link"), escapes(world)):
         assert (outcome.good, outcome.survived, outcome.note) == (True, True, ""), outcome
+
+
+@pytest.mark.processes
+def test_what_cannot_be_read_is_not_lost(world):
+    for outcome in (
+        unreadable(world, "no permission", f"{STEP}/about/metadata"),
+        other_orbax(world, "with another format of arrays"),
+    ):
+        assert (outcome.good, outcome.identical or outcome.skipped, outcome.note) == (True, True, ""), outcome
 
 
 @pytest.mark.processes

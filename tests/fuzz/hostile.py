@@ -124,10 +124,10 @@ def use_text(example: tuple[list[str], list[str], bool], folder: Path) -> None:
     shutil.copytree(template(), run)
     status, commit, devices = of_run
     start = {"time": status, "git_commit": commit, "devices": devices, "host": commit, "command": of_run}
-    _rewrite(run / "run.json", {"status": status, "starts": [start], "diverged": {commit: devices}})
+    rewrite(run / "run.json", {"status": status, "starts": [start], "diverged": {commit: devices}})
     config = json.loads((run / "config.json").read_text())
     config["tracking"] |= dict(zip(("project", "name", "group"), of_config, strict=True))
-    _rewrite(run / "config.json", config, whole)
+    rewrite(run / "config.json", config, whole)
     evaluation = json.loads(json.dumps(EVALUATION))
     evaluation["cohort"][status] = {commit: {"undefined": devices}}
     evaluation["definitions"][commit] = devices
@@ -145,7 +145,7 @@ def use_text(example: tuple[list[str], list[str], bool], folder: Path) -> None:
             float(cell)
 
 
-def _rewrite(path: Path, changes: dict[str, Any], whole: bool = True) -> None:
+def rewrite(path: Path, changes: dict[str, Any], whole: bool = True) -> None:
     """Changes a record, and its digest with it if it is to be whole."""
     content = {**json.loads(path.read_text()), **changes}
     content.pop("digest", None)

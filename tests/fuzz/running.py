@@ -86,7 +86,7 @@ def try_area(area: Area, examples: int, seed: int | None = None, shrink: bool = 
 
 def every_area() -> list[Area]:
     """Returns all areas, in the order of their files."""
-    from tests.fuzz import archives, bombs, configs, hostile, images, pickles, programs, studies, workdirs
+    from tests.fuzz import archives, bombs, configs, hostile, images, pickles, programs, studies, unreadable, workdirs
 
-    modules: Iterable = (configs, images, bombs, pickles, archives, workdirs, hostile, studies, programs)
+    modules: Iterable = (configs, images, bombs, pickles, archives, workdirs, unreadable, hostile, studies, programs)
     return [area for module in modules for area in module.AREAS]

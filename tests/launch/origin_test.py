@@ -12,14 +12,14 @@ import pytest
 import singan.config
 from launch.compare import load
 from launch.images.find import load_images
-from launch.run_record import claim_workdir
+from launch.run_record import claim_workdir, record_of
 from singan import legacy_defaults
 from singan.config import Config, default_mapping, flatten, parse, to_mapping, with_legacy_defaults
 from singan.errors import UserError
 from singan.parallel.cohort import image_mesh
 from singan.storage import workdir as records
 from singan.storage.checkpoints import ScaleCheckpoints
-from singan.storage.origin import origin_of
+from singan.storage.origin import origin_of, origin_of_pixels
 from singan.storage.workdir import Workdir
 from tests.launch.old_workdir_test import OLD
 from tests.launch.train.train_test import Commands, assert_refused, contents, done, picture, save_png
@@ -159,10 +159,79 @@ def test_no_message_tells_to_delete_a_record(tmp_path):
 
 def test_the_origin_is_of_what_decides_on_the_weights():
     images = {"a": "1", "b": "2"}
-    of = lambda images=images, donor="", **keys: origin_of(make_config(**keys), images, donor).digest  # noqa: E731
+    of = lambda images=images, donor="", **keys: origin_of_pixels(make_config(**keys), images, donor).digest  # noqa: E731
     assert of() == of(images={"b": "2", "a": "1"}) == of(tracking={"name": "x"}) == of(train={"group_size": 3})
     found = [of(), of(seed=1), of(preset="reference"), of(images={"a": "1", "b": "3"}), of({"a": "1"}), of(donor="d")]
     assert len(set(found)) == len(found)
+
+
+def in_other_units(images):
+    """The same pixels of a source whose values are twice as large."""
+    return [
+        dataclasses.replace(
+            image, value_map=dataclasses.replace(image.value_map, high=tuple(2 * v for v in image.value_map.high))
+        )
+        for image in images
+    ]
+
+
+@pytest.mark.parametrize("gone", ["", "images.json", "images.json and images"])
+def test_the_same_pixels_in_other_units_are_another_origin(tmp_path, gone):
+    trained(tmp_path)
+    images = load_images(make_config().data)
+    for name in filter(None, gone.split(" and ")):
+        shutil.rmtree(tmp_path / name) if (tmp_path / name).is_dir() else (tmp_path / name).unlink()
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="other images"):
+        claim(tmp_path, images=in_other_units(images))
+    assert contents(tmp_path) == before
+    claim(tmp_path, images=images)
+    records.write_images(Workdir(tmp_path), [record_of(image) for image in in_other_units(images)])
+    with pytest.raises(UserError, match="on other images than this run's"):
+        load.load([str(tmp_path)])
+
+
+def test_an_origin_is_the_same_once_it_is_stored_and_rules_are_notes(tmp_path):
+    claim(tmp_path)
+    rows = [record_of(image) for image in load_images(make_config().data)]
+    without = dataclasses.replace(rows[0].value_map, rules=())
+    origin = origin_of(make_config(), rows)
+    assert origin_of(make_config(), records.read_images(Workdir(tmp_path))) == origin
+    assert origin_of(make_config(), [dataclasses.replace(rows[0], value_map=without), *rows[1:]]) == origin
+
+
+def test_weights_that_say_the_origin_without_value_maps_are_accepted(tmp_path, capsys):
+    """As the first version that had origins wrote them."""
+    record, workdir = claim(tmp_path), Workdir(tmp_path)
+    with ScaleCheckpoints(workdir.checkpoints(0), pytest.fail) as checkpoints:
+        sums = checkpoints.save(10, tree(), IDS, {"kind": "weights", "trained_from": record.origin.pixels_alone})
+    records.write_done(workdir, 0, sums, {}, record.origin.pixels_alone)
+    for name in ((), ("config.json",), ("images.json",), RECORDS):
+        for one in name:
+            (tmp_path / one).unlink()
+        claim(tmp_path)
+    assert capsys.readouterr().err.count("written anew") == 4
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match="another configuration"):
+        claim(tmp_path, make_config(seed=99))
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_a_run_json_that_is_missing_is_told_and_its_form_taken_from_the_checkpoints(tmp_path, capsys, says):
+    record, workdir = claim(tmp_path), Workdir(tmp_path)
+    form = {"device": "a card", "form": "gathered"}
+    with ScaleCheckpoints(workdir.checkpoints(0), pytest.fail) as checkpoints:
+        about = {"kind": "state", "trained_from": record.origin.digest, **({"convolution": form} if says else {})}
+        checkpoints.save(10, tree(), IDS, about)
+    workdir.run.unlink()
+    again = claim(tmp_path)
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {tmp_path / 'run.json'} is missing: written anew under a new id")
+    assert (said.count("\n"), "delete" in said) == (1, False)
+    content = records.read_run(workdir)
+    assert content.get("convolution") == (form if says else None)
+    assert (content["lost"], len(content["starts"])) == ("what it said of earlier starts", 1)
+    assert content["id"] == again.id != record.id
 
 
 def test_every_key_has_a_legacy_default_which_today_is_the_default():
@@ -190,11 +259,11 @@ def test_a_run_without_a_key_keeps_its_value_when_the_default_changes(tmp_path, 
     stored = to_mapping(old)
     del stored["train"]["critic_updates"], stored["pyramid"]["min_size"], stored["preset"]
     records._write(workdir.config, stored)
-    before = origin_of(old, {"a": "1"})
+    before = origin_of_pixels(old, {"a": "1"})
     changed_defaults(monkeypatch)
     assert (make_config().train.critic_updates, make_config().preset) == (1, "reference")
     assert records.read_config(workdir) == old
-    assert origin_of(records.read_config(workdir), {"a": "1"}) == before
+    assert origin_of_pixels(records.read_config(workdir), {"a": "1"}) == before
     assert load.load([str(tmp_path)])[0].config == flatten(to_mapping(old))
     with pytest.raises(UserError, match=r"'corrected' -> 'reference'; pyramid.min_size: 25 -> 19; train.critic_upd"):
         claim(tmp_path)

@@ -43,7 +43,7 @@ class Runner:
           UserError: it failed; the text has its last line.
         """
         done = subprocess.run(
-            _found(command), capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace", check=False
+            _located(command), capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace", check=False
         )
         if done.returncode == 0:
             return done.stdout
@@ -54,8 +54,8 @@ class Runner:
 
     def show(self, command: Sequence[str]) -> None:
         """Runs a command whose output is for the person at the terminal; its failing is no error."""
-        subprocess.run(_found(command), check=False)
+        subprocess.run(_located(command), check=False)
 
 
-def _found(command: Sequence[str]) -> list[str]:
+def _located(command: Sequence[str]) -> list[str]:
     return [find_program(command[0]) or command[0], *command[1:]]

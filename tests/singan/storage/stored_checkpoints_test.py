@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -18,6 +19,7 @@ import tensorstore
 from singan.errors import UserError
 from singan.storage.checkpoint_files import FILES, seal
 from singan.storage.checkpoints import ScaleCheckpoints, unflatten
+from singan.storage.origin import Origin
 from singan.storage.stored_checkpoints import Expected, newest_whole, steps
 from tests.launch.train.train_test import ROOT
 from tests.singan.storage.checkpoints_test import IDS, equal, flip, save, template, tree
@@ -27,7 +29,7 @@ OLD = ROOT / "tests/data/format_1/scales/01/checkpoints"
 
 
 def expected(trained_from="", ids=IDS):
-    return Expected(ids, {"state": template()}, trained_from)
+    return Expected(Origin(ids, trained_from), {"state": template()})
 
 
 def read(directory, **changes):
@@ -191,6 +193,24 @@ def test_what_another_orbax_wrote_is_refused_and_left_alone(tmp_path):
     refused_and_untouched(tmp_path / "c", said)
 
 
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "arrays/_METADATA"])
+@pytest.mark.parametrize("content", [[], {"tree_metadata": []}, {"metrics": [], "init_timestamp_nsecs": {}}])
+def test_records_of_another_form_are_read_or_refused_in_words(tmp_path, name, content):
+    save(tmp_path, [10, 20])
+    (tmp_path / "20" / name).write_text(json.dumps(content))
+    seal(tmp_path / "20")
+    before = snapshot(tmp_path)
+    said = ""
+    try:
+        with ScaleCheckpoints(tmp_path, pytest.fail) as checkpoints:
+            assert checkpoints.latest(None, expected())[0] == 20
+    except UserError as error:
+        said = str(error)
+    assert re.match(r"$|.*Orbax \S+ cannot read .*: use the version that wrote (it|them), which run.json names", said)
+    assert not re.search("attribute|NoneType|\n", said)
+    assert snapshot(tmp_path) == before
+
+
 def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path):
     save(tmp_path / "scale", [10])
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
@@ -299,7 +319,7 @@ def test_weights_of_another_run_are_refused_not_taken_for_damaged(tmp_path):
     refused_and_untouched(tmp_path, r"10 was trained with another configuration or on other images")
     with pytest.raises(UserError, match="it was trained on other images: b"):
         read(tmp_path, trained_from="0" * 32, ids=("a", "c"))
-    assert newest_whole(tmp_path, pytest.fail, None, Expected(IDS, {"weights": template()}, "0" * 32))[1] == {}
+    assert newest_whole(tmp_path, pytest.fail, None, Expected(Origin(IDS, "0" * 32), {"weights": template()}))[1] == {}
 
 
 def test_checkpoints_of_an_earlier_version_are_read_and_their_damage_is_told(tmp_path):
