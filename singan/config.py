@@ -15,6 +15,7 @@ from typing import Any
 from singan.config_checks import check_ranges
 from singan.errors import UserError
 from singan.legacy_defaults import LEGACY_DEFAULTS
+from singan.presets import PRESETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,33 +84,6 @@ class MethodConfig:
     padding: str | None = None  # background | zero: what surrounds the previous image
     normalized_conv_bias: bool | None = None  # a bias before a normalisation, which it cancels out in training
 
-
-_AS_PUBLISHED = {  # what both presets take from the paper and its code
-    "train.generator_updates": 3,
-    "train.average_decay": 0.0,
-    "train.patch_weight": 0.0,
-    "train.min_noise_amplitude": 0.0,
-}
-PRESETS: dict[str, dict[str, Any]] = {
-    "corrected": {
-        "method.reconstruction_noise": "fixed",
-        "method.resize_border": "mirror",
-        "method.between_scales": "clip",
-        "method.norm_statistics": "sample",
-        "method.padding": "background",
-        "method.normalized_conv_bias": False,
-        **_AS_PUBLISHED,
-    },
-    "reference": {
-        "method.reconstruction_noise": "redrawn",
-        "method.resize_border": "reference",
-        "method.between_scales": "uint8",
-        "method.norm_statistics": "running",
-        "method.padding": "zero",
-        "method.normalized_conv_bias": True,
-        **_AS_PUBLISHED,
-    },
-}
 
 CONCURRENT_NUM_SCALES = 6  # pyramid.num_scales where train.schedule is concurrent and says nothing else (ConSinGAN's)
 
@@ -190,7 +164,7 @@ class Config:
     """Everything a run is made from."""
 
     seed: int = 0
-    preset: str = "corrected"
+    preset: str = "corrected"  # corrected | reference | tuned
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     pyramid: PyramidConfig = dataclasses.field(default_factory=PyramidConfig)
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)

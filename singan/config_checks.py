@@ -37,6 +37,7 @@ NOT_NEGATIVE = (
     "seed",
 )
 POSITIVE = ("train.critic_learning_rate", "train.generator_learning_rate", "train.learning_rate_decay")
+PATCH = 7  # pixels of a side of the patches that a loss compares
 LARGEST = 2**31 - 1  # steps and sizes are int32 on the device
 LARGEST_RATE = 3.4e38  # rates and weights are float32
 
@@ -89,4 +90,9 @@ def check_ranges(flat: Mapping[str, Any]) -> None:
         raise UserError(
             f"config.pyramid.min_size={flat['pyramid.min_size']} is below the critic's receptive field of"
             f" {receptive_field} pixels: raise it"
+        )
+    if flat["train.patch_weight"] and flat["pyramid.min_size"] < PATCH:
+        raise UserError(
+            f"config.pyramid.min_size={flat['pyramid.min_size']} is below the {PATCH} pixels of the patches that"
+            " config.train.patch_weight compares: raise it, or set the weight to 0"
         )

@@ -43,7 +43,7 @@ FLOORS = {
         {"pytorch"},
         {"links"},
         {"config", "value_map", "files"},
-        {"config_checks", "legacy_defaults", "npy"},
+        {"config_checks", "legacy_defaults", "npy", "presets"},
         {"errors", "shapes"},
     ),
     "launch": (

@@ -16,32 +16,27 @@ from singan.storage import workdir as records
 from singan.storage.workdir import Workdir, pixel_digest
 
 OFFICIAL, GPNN = "official", "gpnn"
+_REFERENCE = {"preset": "reference", "train.generator_updates": 1, "train.average_decay": 0.99}
+_BY_SAMPLE = {  # normalised by the statistics of each sample
+    "preset": "corrected",
+    "method.reconstruction_noise": "redrawn",
+    "train.generator_updates": 1,
+    "train.average_decay": 0.99,
+}
 # What each variant sets on top of the configuration.
 VARIANTS: dict[str, dict[str, Any]] = {
     "corrected": {"preset": "corrected"},
     "reference": {"preset": "reference"},
-    # The reference with one generator update in a step, and what was added to it in the search for better samples.
+    # One generator update in a step, and what was added to that in the search for better samples: first with all else
+    # as the reference has it, then as `corrected` has it, with z* redrawn.
     "updates": {"preset": "reference", "train.generator_updates": 1},
     "patches": {"preset": "reference", "train.generator_updates": 1, "train.patch_weight": 1.0},
-    "average": {
-        "preset": "reference",
-        "train.generator_updates": 1,
-        "train.patch_weight": 1.0,
-        "train.average_decay": 0.99,
-    },
-    "patches_5": {
-        "preset": "reference",
-        "train.generator_updates": 1,
-        "train.patch_weight": 5.0,
-        "train.average_decay": 0.99,
-    },
-    "by_sample": {  # as `average`, normalised by the statistics of each sample
-        "preset": "corrected",
-        "method.reconstruction_noise": "redrawn",
-        "train.generator_updates": 1,
-        "train.patch_weight": 1.0,
-        "train.average_decay": 0.99,
-    },
+    "average": {**_REFERENCE, "train.patch_weight": 1.0},
+    "patches_5": {**_REFERENCE, "train.patch_weight": 5.0},
+    "by_sample": {**_BY_SAMPLE, "train.patch_weight": 1.0},
+    "by_sample_3": {**_BY_SAMPLE, "train.patch_weight": 3.0},
+    "by_sample_3_last": {**_BY_SAMPLE, "train.patch_weight": 3.0, "train.average_decay": 0.0},
+    "by_sample_3_floor": {**_BY_SAMPLE, "train.patch_weight": 3.0, "train.min_noise_amplitude": 0.03},
     "concurrent": {"preset": "corrected", "train.schedule": "concurrent"},
 }
 UNTRAINED = {

@@ -9,9 +9,9 @@ critic, of this scale's patches alone, with new directions at every step.
 import jax
 import jax.numpy as jnp
 
+from singan.config_checks import PATCH
 from singan.shapes import Array, Float, Int, Key
 
-PATCH = 7  # pixels of a side
 DIRECTIONS = 64
 MAX_POSITIONS = 64  # of patches, along a side; larger images give those of a grid
 

@@ -60,6 +60,12 @@ def test_presets_fill_in_what_is_not_given(preset):
     assert of_preset(mixed) == {**PRESETS[preset], "method.padding": "zero", "train.generator_updates": 2}
 
 
+def test_the_tuned_preset_is_not_the_default_and_resumes_no_run_of_another():
+    assert parse({}).preset == "corrected"
+    old, new = (to_mapping(parse({"preset": name})) for name in ("corrected", "tuned"))
+    assert "preset: 'corrected' -> 'tuned'" in resume_differences(old, new)
+
+
 def test_every_key_that_may_be_none_is_of_every_preset():
     keys = {key for key, value in flatten(default_mapping()).items() if value is None}
     assert all(set(preset) == keys for preset in PRESETS.values())
@@ -72,7 +78,7 @@ def test_the_first_two_presets_differ_in_every_key_of_the_method():
     for name in names:
         if name in CHOICES:
             more = {"uint8_rescaled", "uint8_rescaled_before_crop"}  # which are of imported runs alone
-            assert {preset[name] for preset in PRESETS.values()} == set(CHOICES[name]) - more
+            assert {corrected[name], reference[name]} == set(CHOICES[name]) - more
 
 
 def test_the_schedules_number_of_scales_is_filled_in():
