@@ -38,8 +38,9 @@ def read_npy(
         raise ValueError(f"a header of {length} bytes")
     try:
         shape, fortran_order, dtype = readers[version](io.BytesIO(start + stream.read(length)))
-    except (tokenize.TokenError, SyntaxError, TypeError) as error:  # NumPy reads the header as Python's literals
-        raise ValueError(f"a damaged header: {error}") from None
+    except (tokenize.TokenError, SyntaxError, TypeError, ValueError):
+        # NumPy reads the header as Python's literals, and its errors speak of syntax trees.
+        raise ValueError("a damaged header") from None
     if dtype.hasobject:
         raise UserError("holds Python objects, not numbers: save it again as an array of numbers")
     count = math.prod(shape)

@@ -5,6 +5,7 @@ be read from the middle of a zip as well as from a file.
 """
 
 import io
+import tokenize
 from collections.abc import Iterator
 from typing import IO
 
@@ -65,7 +66,10 @@ def _read_header(member: Member, stream: IO[bytes]) -> tuple[tuple[int, ...], np
             raise ValueError(f"a header of {int.from_bytes(length, 'little')} bytes")
         header = length + _read_exactly(member, stream, int.from_bytes(length, "little"))
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read(io.BytesIO(header))
+        try:
+            shape, fortran_order, dtype = read(io.BytesIO(header))
+        except (tokenize.TokenError, SyntaxError, TypeError, ValueError):  # they speak of syntax trees
+            raise ValueError("a damaged header") from None
     except (ValueError, *DAMAGE) as error:
         text = " ".join(str(error).split())[:100]
         raise DataError(

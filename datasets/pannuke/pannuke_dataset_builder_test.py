@@ -261,6 +261,15 @@ def test_a_pickle_is_never_loaded(tmp_path, monkeypatch):
     assert not (tmp_path / "pickle_was_loaded").exists()
 
 
+@pytest.mark.parametrize("flag", [b"+False", b"\xffFalse", b" F:lse"])
+def test_a_damaged_header_is_told_in_words(tmp_path, flag):
+    dummy.write_fold(tmp_path / "in", 1, *dummy.patches(1, 3, 32))
+    file = tmp_path / "in" / "Fold 1" / "images" / "fold1" / "images.npy"
+    file.write_bytes(file.read_bytes().replace(b" False", flag, 1))
+    with pytest.raises(DataError, match=r"images\.npy is no readable \.npy file \(a damaged header\): "):
+        build("pannuke", tmp_path / "in", data_dir=tmp_path / "out")
+
+
 @pytest.mark.parametrize("keep", [3, 70, 500, -1])
 def test_truncated_file(tmp_path, keep):
     dummy.write_fold(tmp_path / "in", 1, *dummy.patches(1, 3, 32))

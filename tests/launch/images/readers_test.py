@@ -351,6 +351,15 @@ def test_a_flat_image_without_a_third_direction_gets_one(tmp_path):
             read(tmp_path / "a.nii")
 
 
+def test_an_array_file_with_a_damaged_header_says_no_more_than_that(tmp_path):
+    np.save(tmp_path / "bad.npy", np.zeros((9, 9)))
+    good = (tmp_path / "bad.npy").read_bytes()
+    for now, then in ((b"False", b"F:lse"), (b" False", b"+False"), (b" False", b"\xffFalse"), (b"(9, 9)", b"(9, -)")):
+        (tmp_path / "bad.npy").write_bytes(good.replace(now, then))
+        with pytest.raises(UserError, match=r"^bad\.npy: cannot be read \(.*a damaged header\): replace the file"):
+            read(tmp_path / "bad.npy")
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
