@@ -172,10 +172,11 @@ def test_every_loss_of_the_step_in_float32(shared_data, scale, tolerance):
     assert critic.dtype == np.float32
     reference = case.values["critic_losses"]
     np.testing.assert_allclose(critic[0], reference[0], rtol=max(tolerance, 2e-5) / 10, atol=5e-6)
-    # Weights moved the other way by rounding change the terms by as much, whatever their size: so each is compared with
-    # the loss that they sum to, a tenth of the adversarial terms. The penalty's own relative error is rounding alone:
-    # 1.2e-3 with jax 0.10 and 2.7e-3 with 0.12 at scale 5, whose first update agrees 100 times better in 0.12.
-    assert (np.abs(critic - reference) <= tolerance * np.abs(reference.sum(1, keepdims=True))).all()
+    np.testing.assert_allclose(critic[:, :2], reference[:, :2], rtol=tolerance)
+    np.testing.assert_allclose(critic[:2, 2], reference[:2, 2], rtol=tolerance)
+    # The last penalty carries what rounding moved the weights by before it, at scale 5 1.2e-3 of itself with jax 0.10
+    # and 2.7e-3 with 0.12, whose first update agrees better: it is compared with the loss that it is a part of.
+    assert abs(critic[2, 2] - reference[2, 2]) <= tolerance * abs(reference[2].sum())
     np.testing.assert_allclose(generator, case.values["generator_losses"], rtol=tolerance)
 
 
