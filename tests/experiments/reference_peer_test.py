@@ -140,6 +140,6 @@ def test_a_folder_that_is_no_checkout_ends_before_anything_is_measured(tmp_path)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "is no checkout of the PyTorch reference" in line
+    assert "is no checkout of the official implementation" in line
     assert "config.py" in line
     assert list(tmp_path.iterdir()) == []
