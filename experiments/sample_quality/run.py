@@ -77,11 +77,14 @@ def main(argv: list[str]) -> int:
     out = files.make_directory(OUT.value or plan.root / "tables")
     means = {variant: sum(each) / len(each) for variant, each in seconds.items() if each}
     command = shlex.join(["python", "-m", "experiments.sample_quality.run", *sys.argv[1:]])
-    text = report.markdown(measured_curves, asked.start_scales, _facts(plan, command), means)
+    there = [start for start in asked.start_scales if any(start in of for of in measured_curves.values())]
+    if left_out := [start for start in asked.start_scales if start not in there]:
+        note(f"note: start scales {left_out} are left out: no variant has them")
+    text = report.markdown(measured_curves, there, _facts(plan, command), means)
     files.write_text(out / "table.md", text)
     files.write_text(out / "table.csv", report.csv_text(measured_curves))
     images = [image.id for group in plan.groups for image in group.images]
-    for start in asked.start_scales:
+    for start in there:
         files.write_bytes(out / f"frontier_start_{start:02d}.png", report.plot(measured_curves, start, images))
     sheets.write_sheets(out, plan, measured_curves, asked, mesh)
     print(text)

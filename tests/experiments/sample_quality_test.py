@@ -161,7 +161,8 @@ def test_one_command_trains_measures_and_writes_and_does_nothing_twice(tmp_path)
     kept = json.loads((tmp_path / "all" / "measured" / "corrected_left_seed0.json").read_text())
     assert [row["temperature"] for row in kept["rows"]] == [0.5, 1.0]
     assert (tables / "table.md").read_text() in result.stdout
-    assert {path.name for path in tables.glob("*.png")} >= {"frontier_start_00.png", "sheet_left_start_00_intensity.png"}
+    pictures = {path.name for path in tables.glob("*.png")}
+    assert pictures == {"frontier_start_00.png", *(f"sheet_{i}_start_00_intensity.png" for i in ("left", "right"))}
 
     watched = [*tmp_path.glob("all/measured/*.json"), *tmp_path.glob("all/*/run.json")]
     before = {path: path.stat().st_mtime_ns for path in watched}
