@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,13 @@ def operations(directory: Path) -> list[Operation]:
     if not traces:
         return []
     totals: Mapping[str, list[float]] = collections.defaultdict(lambda: [0.0, 0])
-    for name, nanoseconds in _events(jax.profiler.ProfileData.from_file(str(traces[-1]))):
-        if not name.startswith(_AROUND):
-            totals[name][0] += nanoseconds / 1e9
-            totals[name][1] += 1
+    with warnings.catch_warnings():
+        # jaxlib 0.12 makes a type without a module, of which Python 3.13 warns: an error there would abort the process.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for name, nanoseconds in _events(jax.profiler.ProfileData.from_file(str(traces[-1]))):
+            if not name.startswith(_AROUND):
+                totals[name][0] += nanoseconds / 1e9
+                totals[name][1] += 1
     rows = [Operation(name, seconds, int(count)) for name, (seconds, count) in totals.items()]
     return sorted(rows, key=lambda row: -row.seconds)
 
