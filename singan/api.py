@@ -36,7 +36,7 @@ class TrainedRun(run.Run):
           start_scale: at which fresh noise begins; what is coarser is the training image's.
           images: ids; () for all.
           size: height and width in multiples of the training image's.
-          temperature: faithful or various: 0 gives the reconstruction, 1 samples as was trained, more goes beyond it.
+          temperature: faithful or various: 0 gives the reconstruction, 1 samples as in training, more goes beyond it.
         """
         names = list(images) or list(self.ids)
         drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}

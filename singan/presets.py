@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_AS_PUBLISHED,
     },
 }
-# What experiments/sample_quality found to be closer to the training image at equal diversity, on few images so far.
+# What the search in experiments/sample_quality points to so far; this combination has yet to be measured itself.
 PRESETS["tuned"] = {
     **PRESETS["corrected"],
     "method.reconstruction_noise": "redrawn",

@@ -5,7 +5,7 @@ ROOT/measured/<run>.json: {"settings": {...}, "rows": [{"image", "start_scale", 
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def measure_run(workdir: Path, path: Path, asked: Asked, mesh: Mesh, log: Log) -
             drawn = sampling.draw(
                 run, missing, asked.num_samples, start, (1.0, 1.0), asked.seed, BATCH, mesh, temperature=temperature
             )
-            for name, samples in _whole(drawn, asked.num_samples):
+            for name, samples in sampling.by_image(drawn, asked.num_samples):
                 entries = _entries(samples, run.finest(name), metrics.subject_of(run.record(name)), temperature)
                 measured.add(name, start, temperature, entries)
     return measured
@@ -148,18 +148,8 @@ def _subject(image: SourceImage) -> metrics.Subject:
     return metrics.subject_of(record_of(image))
 
 
-def _whole(batches: Iterator[sampling.Batch], count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (id, all samples of it, [count, H, W, C])."""
-    parts: dict[str, list[np.ndarray]] = {}
-    for some in batches:
-        for name, pixels in zip(some.ids, some.pixels, strict=True):
-            parts.setdefault(name, []).append(pixels)
-            if some.first + len(pixels) == count:
-                yield name, np.concatenate(parts.pop(name))
-
-
 def shown_samples(workdir: Path, image_id: str, start_scale: int, temperature: float, mesh: Mesh) -> np.ndarray:
     """Returns the first samples of a run at a temperature, float32 [SHOWN, H, W, C] in [-1, 1]."""
     run = load_run(workdir)
     drawn = sampling.draw(run, [image_id], SHOWN, start_scale, mesh=mesh, temperature=temperature)
-    return next(samples for _, samples in _whole(drawn, SHOWN))
+    return next(samples for _, samples in sampling.by_image(drawn, SHOWN))

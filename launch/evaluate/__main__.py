@@ -33,7 +33,7 @@ IMAGES = flags.DEFINE_list("images", [], "Ids of the images to measure; all wher
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.", lower_bound=0, upper_bound=2**32 - 1)
 BATCH = flags.DEFINE_integer("batch", 64, "Samples drawn in one device call; what bounds the memory.", lower_bound=1)
 TEMPERATURE = flags.DEFINE_float(
-    "temperature", 1.0, "Of the samples: 0 gives the reconstruction, 1 samples as was trained, more goes beyond it."
+    "temperature", 1.0, "Of the samples: 0 gives the reconstruction, 1 samples as in training, more goes beyond it."
 )
 INCEPTION = flags.DEFINE_string(
     "inception_weights", "", "Weights of FID's Inception: FILE, download, or none; not given: the cached ones, if any."

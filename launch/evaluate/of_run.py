@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,12 @@ def evaluate(
             tell_memory = _tell_memory(scale, log)
             drawn = sampling.draw(run, wanted, count, scale, (1.0, 1.0), seed, batch, mesh, tell_memory, temperature)
             bar = tqdm(
-                _whole(drawn, count), f"start scale {scale}", len(wanted), unit="image", leave=False, disable=None
+                sampling.by_image(drawn, count),
+                f"start scale {scale}",
+                len(wanted),
+                unit="image",
+                leave=False,
+                disable=None,
             )
             for name, samples in bar:
                 image, subject = run.finest(name), metrics.subject_of(run.record(name))
@@ -144,16 +149,6 @@ def _table(evaluation: Evaluation) -> list[dict[str, Any]]:
             row |= {f"start_{scale:02d}/undefined": "; ".join(reasons)} if reasons else {}
         rows.append(row)
     return rows
-
-
-def _whole(batches: Iterable[sampling.Batch], count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (id, all samples of it, [count, H, W, C])."""
-    parts: dict[str, list[np.ndarray]] = {}
-    for some in batches:
-        for name, pixels in zip(some.ids, some.pixels, strict=True):
-            parts.setdefault(name, []).append(pixels)
-            if some.first + len(pixels) == count:
-                yield name, np.concatenate(parts.pop(name))
 
 
 def _tell_memory(scale: int, log: Callable[[str], None]) -> Callable[[int, Memory], None]:

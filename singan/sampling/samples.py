@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -91,7 +91,7 @@ def sample_from(
 
     Args:
       image: what enters `start_scale` as the previous image, of that scale's size.
-      temperature: at_temperature's at scale 0; above it, a factor of the noise amplitudes. 1 samples as was trained, 0
+      temperature: at_temperature's at scale 0; above it, a factor of the noise amplitudes. 1 samples as in training, 0
         gives the reconstruction.
       reconstruction_noise: z*, which a start scale of 0 mixes the noise with; None leaves scale 0 at temperature 1.
     """
@@ -197,7 +197,7 @@ def draw(
       size: height and width, in multiples of the training image's.
       batch: samples in one device call, over all images; at least one for each device.
       planned: told once how many samples a call makes, and what memory that takes.
-      temperature: 0 gives the reconstruction, 1 samples as was trained, more exaggerates what finer scales change. Of
+      temperature: 0 gives the reconstruction, 1 samples as in training, more exaggerates what finer scales change. Of
         the same number, samples of all temperatures have the same noise.
 
     Raises:
@@ -229,14 +229,26 @@ def draw(
         yield _fetch(*sent.popleft(), num_samples)
 
 
+def by_image(batches: Iterable[Batch], count: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields (image id, all `count` samples of it, [count, H, W, C]) from what `draw` yields."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for some in batches:
+        for name, pixels in zip(some.ids, some.pixels, strict=True):
+            parts.setdefault(name, []).append(pixels)
+            if some.first + len(pixels) == count:
+                yield name, np.concatenate(parts.pop(name))
+
+
 def check_temperature(temperature: float, start_scale: int, size: tuple[float, float] = (1.0, 1.0)) -> None:
     """Raises a UserError for a temperature that is not finite or below 0, or for which there is no z* of that size."""
     if not 0 <= temperature < math.inf:
-        raise UserError(f"a temperature of {temperature:g} must be 0 or more: 1 samples as was trained")
+        raise UserError(
+            f"a temperature of {temperature:g} is not possible: give 0 (the reconstruction) or more, 1 as in training"
+        )
     if temperature < 1 and start_scale == 0 and size != (1.0, 1.0):
         raise UserError(
-            "a temperature below 1 goes towards the training image, which scale 0 knows in its own size alone: leave"
-            " the size out, or start at scale 1 or above"
+            "a temperature below 1 mixes in the reconstruction's noise, which scale 0 has at the image's own size only:"
+            " leave the size out, or start at scale 1 or above"
         )
 
 

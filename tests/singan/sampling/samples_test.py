@@ -101,9 +101,9 @@ def test_the_temperature_goes_from_the_reconstruction_to_more_diversity_than_was
 def test_a_temperature_that_means_nothing_is_refused(random_run):
     run = random_run(images=1)
     for temperature in (-0.1, float("nan"), float("inf")):
-        with pytest.raises(UserError, match="must be 0 or more"):
+        with pytest.raises(UserError, match=r"give 0 \(the reconstruction\) or more"):
             next(sampling.draw(run, ["image0"], 1, temperature=temperature))
-    with pytest.raises(UserError, match="in its own size alone"):
+    with pytest.raises(UserError, match="at the image's own size only"):
         next(sampling.draw(run, ["image0"], 1, size=(1.0, 2.0), temperature=0.5))
 
 
