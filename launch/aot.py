@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     for scale in scales:
         costs.append(scale_cost(first.at(scale), mesh, IMAGES.value))
         print(_lines([_cells(costs[-1])]), flush=True)
-    print(_totals(costs, config.train.steps_per_scale))
+    print(_totals(costs, [first.at(scale).steps for scale in scales]))
     if OUT.value:
         asked = {
             "topology": TOPOLOGY.value,
@@ -120,14 +120,15 @@ def _lines(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(text_table(rows, ">", gap=1, min_widths=widths))
 
 
-def _totals(costs: list[ScaleCost], steps: int) -> str:
+def _totals(costs: list[ScaleCost], steps: list[int]) -> str:
     largest = max(costs, key=lambda cost: cost.memory.total)
-    image = sum(cost.asked_flops / cost.images for cost in costs) * steps
+    image = sum(cost.asked_flops / cost.images * each for cost, each in zip(costs, steps, strict=True))
+    steps_of_all = steps[0] if len(set(steps)) == 1 else " ".join(map(str, steps))
     fit = [cost.most for cost in costs if cost.most is not None]
     return (
         f"at most {largest.memory.total / 2**20:.1f} MiB per chip, at scale {largest.scale}"
         + (f"; {min(fit)} images per chip would fit at once at each of these scales" if fit else "")
-        + f"\none image, {steps} steps a scale: {image:.3g} FLOP as asked; collectives:"
+        + f"\none image, {steps_of_all} steps a scale: {image:.3g} FLOP as asked; collectives:"
         f" {sum(cost.collectives for cost in costs)}; compiled in {sum(cost.compile_seconds for cost in costs):.0f} s"
     )
 

@@ -50,7 +50,7 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 
 
 def _takes_any_literal(kinds: tuple[Any, ...]) -> bool:
-    return len(kinds) > 1 or any(typing.get_origin(kind) is tuple for kind in kinds)
+    return any(typing.get_origin(kind) is tuple for kind in kinds)
 
 
 def _with_references(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _with_references(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         kinds = _kinds(hint)
         if dataclasses.is_dataclass(hint):
             fields[key] = _with_references(hint, values[key])
-        elif types.NoneType in kinds:
+        elif types.NoneType in kinds and not _takes_any_literal(kinds):
             (kind,) = set(kinds) - {types.NoneType}
             fields[key] = config_dict.placeholder(kind)
         elif _takes_any_literal(kinds):
@@ -78,7 +78,7 @@ def _parse_literals(cls: Any, mapping: Mapping[str, Any]) -> dict[str, Any]:
         kinds = _kinds(hint)
         if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
             parsed[key] = _parse_literals(hint, value)
-        elif hint is not None and types.NoneType not in kinds and _takes_any_literal(kinds):
+        elif hint is not None and _takes_any_literal(kinds):
             parsed[key] = _literal(value, kinds)
         else:
             parsed[key] = value
@@ -96,11 +96,13 @@ def _literal(value: Any, kinds: tuple[Any, ...]) -> Any:
         if item is str:
             return tuple(words)
         numbers = [_number(word) for word in words]
-        if not words or None in numbers:
+        if None in numbers or (not words and str in kinds):
             return value
-        return tuple(numbers) if "," in value else numbers[0]
+        return tuple(numbers) if "," in value or float not in kinds else numbers[0]
     if item is str and not isinstance(value, list | tuple | bool):
         return (str(value),)  # --config.data.channels=1
+    if isinstance(value, int | float) and item and float not in kinds:
+        return (float(value),)  # --config.train.step_shares=0.5
     if item and isinstance(value, list | tuple):
         try:
             return tuple(item(part) for part in value)

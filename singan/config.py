@@ -2,7 +2,8 @@
 
 Launchers keep the configuration in an ml_collections ConfigDict (made from `default_mapping`) so that flags can
 override it; `parse` turns any nested mapping into the dataclasses below and refuses what it does not know.
-A value of None means "as the preset says" (PRESETS); `parse` fills it in, so a parsed Config has no None.
+A value of None means "as the recipe or else the preset says" (RECIPES, PRESETS); `parse` fills it in, so a parsed
+Config has no None.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from typing import Any
 from singan.config_checks import check_ranges
 from singan.errors import UserError
 from singan.legacy_defaults import LEGACY_DEFAULTS
-from singan.presets import PRESETS
+from singan.presets import PRESETS, RECIPES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class NetworkConfig:
 
     width: int = 32  # channels of the hidden layers at scale 0
     width_doubles_every: int = 4  # scales
-    max_width: int = 128
+    max_width: int | None = None
     num_layers: int = 5  # convolutions, the last one included
 
 
@@ -98,6 +99,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "method.between_scales": ("clip", "uint8", "uint8_rescaled", "uint8_rescaled_before_crop"),
     "method.norm_statistics": ("sample", "running"),
     "method.padding": ("background", "zero"),
+    "train.recipe": tuple(RECIPES),
     "train.schedule": ("sequential", "concurrent"),
     "train.precision": ("highest", "tf32", "bf16"),
     "train.compile_ahead": ("auto", "on", "off"),
@@ -116,14 +118,20 @@ class TrainConfig:
     schedule: str = "sequential"
     concurrent_scales: int = 3  # concurrent alone: generators trained together, the scale's own included
     concurrent_learning_rate: float = 0.1  # concurrent alone: factor of the generators' learning rate per older scale
-    steps_per_scale: int = 2000
+    recipe: str | None = None  # full | fast: how much work an image takes (RECIPES); reference is full alone
+    steps_per_scale: int = 2000  # of the coarsest scale
+    # Factors of steps_per_scale, the finest scale's last; coarser scales that have none take 1. () is 1 everywhere.
+    step_shares: tuple[float, ...] | None = None
+    # Pixels of a side of the window in which a step trains, at another random place each time, where the scale is
+    # larger than that; 0 trains on whole images. Sequential schedule alone.
+    crop_size: int | None = None
     chunk: int = 100  # steps in one device call
     checkpoint_every: int = 500  # steps; rounded up to whole chunks
     # Of the convolutions' operands: highest (float32) | tf32 (10 bits of mantissa) | bf16 (7); sums are float32. On a
     # CPU the operands are rounded, at no gain of speed, to show what an accelerator would make of the training. Of
     # JAX's precisions of these names, a TPU computes tf32 in three bf16 passes and a GPU bf16 in tf32: more exact.
     precision: str = "highest"
-    critic_updates: int = 3  # per step
+    critic_updates: int | None = None  # per step
     generator_updates: int | None = None  # per step
     critic_learning_rate: float = 5e-4
     generator_learning_rate: float = 5e-4
@@ -219,11 +227,9 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     config = _build(Config, mapping, "")
     if config.preset not in PRESETS:
         raise UserError(_bad_choice("preset", config.preset))
-    for key, value in PRESETS[config.preset].items():
-        group, leaf = key.split(".")
-        if getattr(getattr(config, group), leaf) is None:
-            changed = dataclasses.replace(getattr(config, group), **{leaf: value})
-            config = dataclasses.replace(config, **{group: changed})
+    preset = PRESETS[config.preset]
+    recipe = config.train.recipe or preset["train.recipe"]
+    config = _filled_in(config, {**preset, **RECIPES.get(recipe, {})})
     flat = flatten(to_mapping(config))
     for key, choices in CHOICES.items():
         if flat[key] not in choices and not (key in OR_NUMBERS and not isinstance(flat[key], str)):
@@ -232,6 +238,16 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     if config.train.schedule == "concurrent" and not config.pyramid.num_scales:
         pyramid = dataclasses.replace(config.pyramid, num_scales=CONCURRENT_NUM_SCALES)
         config = dataclasses.replace(config, pyramid=pyramid)
+    return config
+
+
+def _filled_in(config: Config, values: Mapping[str, Any]) -> Config:
+    """Returns the configuration with `values`, by key, where it holds None."""
+    for key, value in values.items():
+        group, leaf = key.split(".")
+        if getattr(getattr(config, group), leaf) is None:
+            changed = dataclasses.replace(getattr(config, group), **{leaf: value})
+            config = dataclasses.replace(config, **{group: changed})
     return config
 
 

@@ -30,6 +30,7 @@ NOT_NEGATIVE = (
     "train.noise_weight",
     "train.min_noise_amplitude",
     "train.patch_weight",
+    "train.crop_size",
     "train.concurrent_learning_rate",
     "data.max_images",
     "data.first_slice",
@@ -37,6 +38,7 @@ NOT_NEGATIVE = (
     "seed",
 )
 POSITIVE = ("train.critic_learning_rate", "train.generator_learning_rate", "train.learning_rate_decay")
+MOST_STEPS = 100  # times the coarsest scale's
 PATCH = 7  # pixels of a side of the patches that a loss compares
 LARGEST = 2**31 - 1  # steps and sizes are int32 on the device
 LARGEST_RATE = 3.4e38  # rates and weights are float32
@@ -90,6 +92,21 @@ def check_ranges(flat: Mapping[str, Any]) -> None:
         raise UserError(
             f"config.pyramid.min_size={flat['pyramid.min_size']} is below the critic's receptive field of"
             f" {receptive_field} pixels: raise it"
+        )
+    if 0 < flat["train.crop_size"] < receptive_field:
+        raise UserError(
+            f"config.train.crop_size={flat['train.crop_size']} is below the critic's receptive field of"
+            f" {receptive_field} pixels: raise it, or set it to 0 for whole images"
+        )
+    for share in flat["train.step_shares"]:
+        if not 0 < share <= MOST_STEPS:
+            raise UserError(
+                f"config.train.step_shares={flat['train.step_shares']} must be above 0 and at most {MOST_STEPS}"
+            )
+    if flat["preset"] == "reference" and flat["train.recipe"] != "full":
+        raise UserError(
+            f"config.train.recipe={flat['train.recipe']!r}: config.preset=reference trains as published, which is the"
+            " recipe full: leave it out, or choose another preset"
         )
     if flat["train.patch_weight"] and flat["pyramid.min_size"] < PATCH:
         raise UserError(

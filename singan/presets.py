@@ -1,8 +1,16 @@
-"""The presets of the method: values, by config key, of the keys that are None by default (singan/config.py)."""
+"""The presets of the method and the recipes of training: values, by config key, of the keys that are None by default.
+
+A key that is given wins over the recipe (train.recipe), and the recipe over the preset; see singan/config.py.
+"""
 
 from typing import Any
 
 _AS_PUBLISHED = {  # what `corrected` and `reference` take from the paper and its code
+    "network.max_width": 128,
+    "train.recipe": "full",
+    "train.step_shares": (),
+    "train.crop_size": 0,
+    "train.critic_updates": 3,
     "train.generator_updates": 3,
     "train.average_decay": 0.0,
     "train.patch_weight": 0.0,
@@ -36,4 +44,16 @@ PRESETS["tuned"] = {
     "train.patch_weight": 1.0,
     "train.average_decay": 0.99,
     "train.min_noise_amplitude": 0.03,
+}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "full": {},  # all that the preset says
+    # Less work for an image: narrow networks at fine scales too, and fewer steps of one critic update each.
+    "fast": {
+        "network.max_width": 32,
+        "train.critic_updates": 1,
+        "train.generator_updates": 1,
+        "train.step_shares": (1.0, 0.5, 0.5),
+        "train.crop_size": 96,
+    },
 }

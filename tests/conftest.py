@@ -207,7 +207,7 @@ def one_image(random_image, random_trained) -> Callable[..., tuple[ScaleInputs, 
             np.float32(1 if spec.scale == 0 else 0.05),
             key_data,
             tuple(random_trained(spec.at(scale), number) for scale in range(spec.scale)),
-            hyperparameters(TrainConfig(steps_per_scale=spec.train.steps_per_scale, **rates), 1),
+            hyperparameters(TrainConfig(steps_per_scale=spec.train.steps_per_scale, **rates), 1, spec.steps),
         )
         return inputs, _fresh_state(spec, f"image{number}", noise)
 

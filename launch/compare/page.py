@@ -12,6 +12,7 @@ from launch.report.markup import Html, picture, table, tag
 from launch.report.page import page
 from launch.results.quality import AT_SCALES, name_of
 from singan import files
+from singan.model.spec import steps_of_scale
 
 
 def build(runs: Sequence[Compared], tables: Sequence[Part]) -> str:
@@ -57,7 +58,7 @@ def _titled(runs: Sequence[Compared], part: Part) -> Html:
 def _curves(runs: Sequence[Compared]) -> Html:
     """Returns a line for each run in each panel, also of what its scales ended with."""
     histories = {one.name: one.history for one in runs}
-    steps = {one.name: int(one.config["train.steps_per_scale"]) for one in runs if one.history}
+    steps = {one.name: _steps(one) for one in runs if one.history}
     drawn: list[Html | None] = [*curves.side_by_side(histories, steps)]
     for metric in ("reconstruction_rmse", "noise_amplitude", *AT_SCALES):
         ends = {
@@ -68,6 +69,12 @@ def _curves(runs: Sequence[Compared]) -> Html:
         drawn.append(curves.ends_side_by_side(ends, f"{name[0].upper()}{name[1:]}", "at the end of each scale"))
     shown = [panel for panel in drawn if panel is not None]
     return tag("div", shown, class_="charts") if shown else tag("p", "Nothing is known of their training.")
+
+
+def _steps(run: Compared) -> list[int]:
+    """Returns the steps of each scale."""
+    coarsest, shares = int(run.config["train.steps_per_scale"]), run.config.get("train.step_shares") or ()
+    return [steps_of_scale(coarsest, shares, scale, len(run.sizes)) for scale in range(len(run.sizes))]
 
 
 def _grids(runs: Sequence[Compared]) -> list[Html]:

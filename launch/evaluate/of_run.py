@@ -127,8 +127,8 @@ def tell(run: Run, evaluation: Evaluation) -> None:
     summary = run.workdir.path / "summary.json"
     if summary.exists() and files.read_json(summary) == files.plain(means):
         return
-    scale, steps = len(run.scales) - 1, run.config.train.steps_per_scale
-    row = {"global_step": (scale + 1) * steps, "scale": scale, "scale_step": steps, **means}
+    last = run.spec.at(len(run.scales) - 1)
+    row = {"global_step": last.steps_before + last.steps, "scale": last.scale, "scale_step": last.steps, **means}
     row |= {f"evaluation/{key}": evaluation.settings[key] for key in ("num_samples", "seed")}
     run_id = str(records.read_run(run.workdir)["id"])
     writer = tracking.open_writer_to_append(run.config.tracking, run.workdir.path, run_id, to_mapping(run.config))

@@ -17,6 +17,7 @@ from singan.config import Config, NetworkConfig, PyramidConfig, default_mapping,
 from singan.errors import UserError
 from singan.model.pyramid import plan
 from singan.model.spec import ScaleSpec, make_spec
+from singan.presets import PRESETS
 from singan.pytorch.files import read_pytorch
 from singan.pytorch.weights import from_state_dict
 from singan.shapes import PyTree
@@ -219,9 +220,9 @@ def _pyramid_of(run: PytorchRun) -> PyramidConfig:
 
 def _network_of(run: PytorchRun, num_layers: int) -> NetworkConfig:
     widths = [scale.width for scale in run.scales]
-    default = NetworkConfig()
+    default, most = NetworkConfig(), PRESETS["reference"]["network.max_width"]
     for every in (default.width_doubles_every, *range(1, len(widths) + 1)):
-        for largest in (max(default.max_width, widths[0]), max(widths)):
+        for largest in (max(most, widths[0]), max(widths)):
             if widths == [min(widths[0] * 2 ** (scale // every), largest) for scale in range(len(widths))]:
                 return NetworkConfig(widths[0], every, largest, num_layers)
     raise UserError(f"{run.folder}: widths {widths} do not double every few scales: not supported")

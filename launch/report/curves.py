@@ -72,19 +72,21 @@ def ends_by_scale(scales: Sequence[ScaleHistory], name: str, title: str, unit: s
     return _figure(title, unit, [Series(title, [parts])], bands, "scale, at its end")
 
 
-def side_by_side(runs: Mapping[str, Sequence[ScaleHistory]], steps: Mapping[str, int]) -> list[Html]:
+def side_by_side(runs: Mapping[str, Sequence[ScaleHistory]], steps: Mapping[str, Sequence[int]]) -> list[Html]:
     """Returns panels with a line for each run, against the scale and the share of its steps that is done.
 
     Args:
       runs: what was said of each run's scales, by the run's name; all runs of the page, as their order colours them.
-      steps: of a whole scale of each run.
+      steps: of each run's whole scales.
     """
     last = max((scale.scale for scales in runs.values() for scale in scales), default=-1)
     bands = [(str(scale), float(scale), scale + 1.0) for scale in range(last + 1)]
     drawn = []
     for panel in PANELS:
         for name, label in panel.series.items():
-            lines = [Series(run, [_placed(scale, name, steps[run]) for scale in runs[run]]) for run in runs]
+            lines = [
+                Series(run, [_placed(scale, name, steps[run][scale.scale]) for scale in runs[run]]) for run in runs
+            ]
             if any(any(line.parts) for line in lines):
                 title = panel.title if len(panel.series) == 1 else f"{panel.title}: {label}"
                 drawn.append(_figure(title, panel.unit, lines, bands, STEP))

@@ -9,7 +9,7 @@ from launch.train.cohorts import Cohort
 from launch.train.convolution_choice import choose
 from singan.config import Config
 from singan.model.pyramid import Pyramid
-from singan.model.spec import make_spec
+from singan.model.spec import make_spec, steps_of_scale
 from singan.parallel.device_rates import matmul_rate
 from singan.parallel.planning import ScaleCost, scale_cost
 
@@ -22,8 +22,11 @@ HEAD = (
 def outline(config: Config, cohort: Cohort) -> str:
     """Returns how many images of which channels are trained in which scales, in one line."""
     sizes = " ".join(f"{h}x{w}" for h, w in cohort.pyramid.sizes)
-    channels, steps = ", ".join(cohort.channels), config.train.steps_per_scale
-    return f"{len(cohort.rows)} images, channels {channels}; {len(cohort.pyramid)} scales of {steps} steps: {sizes}"
+    count, train = len(cohort.pyramid), config.train
+    steps = [steps_of_scale(train.steps_per_scale, train.step_shares or (), scale, count) for scale in range(count)]
+    of_steps = f"{steps[0]} steps" if len(set(steps)) == 1 else f"{' '.join(map(str, steps))} steps"
+    channels = ", ".join(cohort.channels)
+    return f"{len(cohort.rows)} images, channels {channels}; {count} scales of {of_steps}: {sizes}"
 
 
 def print_plan(config: Config, cohort: Cohort) -> None:
@@ -50,9 +53,10 @@ def table(config: Config, pyramid: Pyramid, channels: int, images: int, mesh: Me
     hours = 0.0
     for scale in range(len(pyramid)):
         cost = scale_cost(first.at(scale), mesh, images)
-        least = cost.asked_flops * config.train.steps_per_scale / rate / 3600
+        flops = cost.asked_flops * first.at(scale).steps
+        least = flops / rate / 3600
         hours += least
-        yield _line(cost, cost.asked_flops * config.train.steps_per_scale / cost.images, least)
+        yield _line(cost, flops / cost.images, least)
     yield f"at least {hours:.2g} hours for all images and scales"
 
 

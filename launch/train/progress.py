@@ -71,7 +71,7 @@ class Progress:
         )
         if sys.stderr.isatty():
             self._bar = tqdm(
-                total=self._config.train.steps_per_scale,
+                total=start.spec.steps,
                 initial=start.step,
                 desc=f"scale {start.spec.scale}/{len(start.spec.pyramid) - 1}",
                 unit="step",
@@ -85,7 +85,7 @@ class Progress:
         self._chunk_clock.append((result.steps, result.seconds))
         weight = self._config.train.reconstruction_weight
         rmse = np.sqrt(result.metrics["generator/reconstruction"] / weight) if weight else None
-        row = self._row(result.spec.scale, result.step)
+        row = self._row(result.spec, result.step)
         row |= {name: _mean(values) for name, values in result.metrics.items()}
         row |= {"generator/reconstruction_rmse": _mean(rmse)} if rmse is not None else {}
         row |= {"images_alive": alive, "steps_per_second": rate, "image_steps_per_second": rate * alive}
@@ -95,7 +95,7 @@ class Progress:
             self._bar.set_postfix_str(f"{rate * alive:.1f} image-steps/s")
         elif time.monotonic() - self._line_at >= PLAIN_LINE_EVERY:
             self._line_at = time.monotonic()
-            total = self._config.train.steps_per_scale
+            total = result.spec.steps
             left = (total - result.step) / rate
             text = f", reconstruction RMSE {_mean(rmse):.3f}" if rmse is not None else ""
             self._print(
@@ -118,7 +118,7 @@ class Progress:
         rows, quality = end.rows, end.quality
         for name, step in finished.diverged.items():
             self.warn(f"image {name} diverged at step {step} of scale {spec.scale}: it is left out from here on")
-        row = self._row(spec.scale, self._config.train.steps_per_scale)
+        row = self._row(spec, spec.steps)
         row |= {
             "end/reconstruction_rmse": [r["reconstruction_rmse"] for r in rows],
             "end/noise_amplitude": [r["noise_amplitude"] for r in rows],
@@ -153,12 +153,8 @@ class Progress:
         if self._writer is not None:
             self._writer.close(exit_code)
 
-    def _row(self, scale: int, step: int) -> dict:
-        return {
-            "global_step": scale * self._config.train.steps_per_scale + step,
-            "scale": scale,
-            "scale_step": step,
-        }
+    def _row(self, spec: ScaleSpec, step: int) -> dict:
+        return {"global_step": spec.steps_before + step, "scale": spec.scale, "scale_step": step}
 
     def _write(self, row: dict) -> None:
         assert self._writer is not None

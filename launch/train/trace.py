@@ -46,7 +46,7 @@ class ProfilingObserver:
     def scale_started(self, start: ScaleStart) -> None:
         self._observer.scale_started(start)
         train = start.spec.train
-        chunks = -(-(train.steps_per_scale - start.step) // train.chunk)
+        chunks = -(-(start.spec.steps - start.step) // train.chunk)
         self._from = max(0, min(BEFORE, chunks - DURING))
         self._to, self._chunks_done = min(self._from + DURING, chunks), 0
         self._step(start.spec.scale)

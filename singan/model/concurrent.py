@@ -40,12 +40,12 @@ def co_trained_noise(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> tuple
     """Returns the noise of a step for the older generators, coarsest first, each [1, h, w, C] of its scale.
 
     A generator's draws go on where its training at the scale before left off: they are those of its own step
-    `step + age * steps_per_scale`, and never the same twice.
+    `step`, after all steps of the scales that it has trained at since its own began, and never the same twice.
     """
     noises = []
     for age in range(len(inputs.co_trained_amplitudes), 0, -1):
         here = spec.at(spec.scale - age)
-        own_step = step + age * spec.train.steps_per_scale
+        own_step = step + sum(spec.at(scale).steps for scale in range(here.scale, spec.scale))
         noises.append(noise_map(here, scale_key(inputs.key_data, here.scale, own_step, Purpose.STEP_NOISE)))
     return tuple(noises)
 

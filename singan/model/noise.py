@@ -26,6 +26,7 @@ class Purpose(enum.IntEnum):
     WEIGHTS = 5
     ANIMATION = 6
     PATCHES = 7
+    WINDOW = 8
 
 
 def image_words(image_id: str) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """What is fixed while one scale trains: shapes, widths and the method's choices. Hashable, so that it can be static."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,8 @@ class TrainSpec:
     schedule: str
     concurrent_scales: int
     steps_per_scale: int
+    step_shares: tuple[float, ...]
+    crop_size: int
     chunk: int
     precision: str
     critic_updates: int
@@ -57,6 +59,23 @@ class ScaleSpec:
         """Pixels that the networks lose on each side, and that are therefore padded before them."""
         return self.network.num_layers
 
+    @property
+    def steps(self) -> int:
+        """Steps that this scale is trained for."""
+        return steps_of_scale(self.train.steps_per_scale, self.train.step_shares, self.scale, len(self.pyramid))
+
+    @property
+    def steps_before(self) -> int:
+        """Steps of all scales below."""
+        return sum(self.at(scale).steps for scale in range(self.scale))
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Height and width, in pixels, of the part of the image in which a step trains: all of it without cropping."""
+        crop = self.train.crop_size if self.train.schedule == "sequential" else 0
+        height, width = self.size
+        return (min(height, crop), min(width, crop)) if crop else (height, width)
+
     def at(self, scale: int) -> "ScaleSpec":
         """Returns the spec of another scale of the same pyramid."""
         return dataclasses.replace(self, scale=scale)
@@ -71,6 +90,7 @@ class ScaleSpec:
     def width(self) -> int:
         """Hidden channels of both networks: doubled every few scales, up to a limit."""
         doublings = self.scale // self.network.width_doubles_every
+        assert self.network.max_width is not None  # parsed
         return min(self.network.width * 2**doublings, self.network.max_width)
 
     @property
@@ -122,6 +142,16 @@ class ScaleSpec:
             self.method.norm_statistics == "running",
             self.conv_impl,
         )
+
+
+def steps_of_scale(coarsest: int, shares: Sequence[float], scale: int, num_scales: int) -> int:
+    """Returns how many steps a scale of a pyramid is trained for.
+
+    Args:
+      coarsest: train.steps_per_scale. shares: train.step_shares, the last one the finest scale's.
+    """
+    place = len(shares) - (num_scales - scale)
+    return max(1, round(coarsest * shares[place])) if place >= 0 else coarsest
 
 
 def make_spec(config: Config, pyramid: Pyramid, channels: int, conv_impl: str, scale: int = 0) -> ScaleSpec:

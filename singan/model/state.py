@@ -87,18 +87,19 @@ class ScaleState:
     average: PyTree = None  # of the generator's variables over the steps, where the training keeps one
 
 
-def hyperparameters(train: TrainConfig, generators: int) -> Hyperparameters:
+def hyperparameters(train: TrainConfig, generators: int, steps: int) -> Hyperparameters:
     """Returns the learning rates and loss weights of a scale's training.
 
     Args:
       generators: how many train together: the scale's own, and the older ones of the concurrent schedule.
+      steps: of the scale.
     """
     ages = np.arange(generators)[::-1]
     return Hyperparameters(
         np.float32(train.critic_learning_rate),
         np.float32(train.generator_learning_rate * np.float64(train.concurrent_learning_rate) ** ages),
         np.float32(train.learning_rate_decay),
-        np.int32(int(train.decay_at * train.steps_per_scale)),
+        np.int32(int(train.decay_at * steps)),
         np.float32(train.gradient_penalty_weight),
         np.float32(train.reconstruction_weight),
         np.float32(train.patch_weight or 0),

@@ -20,6 +20,7 @@ from singan.model.noise import Purpose, noise_map, scale_key
 from singan.model.patch_distance import grid_offset, patch_distance, random_directions
 from singan.model.spec import ScaleSpec
 from singan.model.state import CoTrainedGenerator, ScaleInputs, ScaleState, adam, alive
+from singan.model.window import crop, crop_inputs, random_window
 from singan.shapes import Array, Float, Int, PyTree
 
 METRICS = (
@@ -50,6 +51,7 @@ class StepNoise:
     older: tuple[Float[Array, "1 ..."], ...] = ()  # the older generators' noise, coarsest first
     # Where the loss compares patches: the directions they are projected on, and where their grid begins.
     patches: tuple[Float[Array, "p c v"], Int[Array, "2"]] | None = None
+    window: Int[Array, "2"] | None = None  # where the part begins that is trained on, where that is not all
 
 
 def draw(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> StepNoise:
@@ -66,9 +68,10 @@ def draw(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> StepNoise:
     passes, patches = spec.map(previous, updates), None
     if spec.train.compares_patches:
         directions, offset = jax.random.split(key(Purpose.PATCHES))
-        patches = random_directions(directions, spec.channels), grid_offset(offset, spec.size)
+        patches = random_directions(directions, spec.channels), grid_offset(offset, spec.window)
     noise = noise_map(spec, key(Purpose.STEP_NOISE))
-    return StepNoise(noise, passes, epsilon, co_trained_noise(spec, inputs, step), patches)
+    window = random_window(spec, key(Purpose.WINDOW)) if spec.window != spec.size else None
+    return StepNoise(noise, passes, epsilon, co_trained_noise(spec, inputs, step), patches, window)
 
 
 Draw = Callable[[ScaleSpec, ScaleInputs, Array], StepNoise]
@@ -112,15 +115,20 @@ def update_networks(
     critic_rate = decay * hyper.critic_learning_rate
     generator_rates = decay * hyper.generator_learning_rates
     noises = (*random.older, random.noise)
+    real = crop(inputs.real, random.window, spec.window)
+
+    def inputs_of(noises, previous):
+        return crop_inputs(spec, make_inputs(spec, inputs, noises, previous), random.window)
+
     generators = (*(one.generator for one in state.older), state.generator)
     generator_adams = (*(one.adam for one in state.older), state.generator_adam)
 
     def critic_update(carry, update):
         critic, adam_state, generators = carry
         previous, epsilon = update
-        fake, generators = generate(spec, generators, make_inputs(spec, inputs, noises, previous))
+        fake, generators = generate(spec, generators, inputs_of(noises, previous))
         (_, (critic, metrics)), gradient = jax.value_and_grad(losses.critic_loss, argnums=1, has_aux=True)(
-            spec, critic["params"], critic, inputs.real, lax.stop_gradient(fake), epsilon, hyper.gradient_penalty_weight
+            spec, critic["params"], critic, real, lax.stop_gradient(fake), epsilon, hyper.gradient_penalty_weight
         )
         critic, adam_state = _descend(spec, critic, adam_state, gradient, critic_rate)
         return (critic, adam_state, generators), {**metrics, "critic/gradient_norm": _norm(gradient)}
@@ -133,16 +141,16 @@ def update_networks(
     )
 
     # The generators see the noise and the previous image of the last critic update: nothing new is drawn.
-    fake_inputs = make_inputs(spec, inputs, noises, random.previous[-1])
+    fake_inputs = inputs_of(noises, random.previous[-1])
     rec_noises = tuple(jnp.zeros_like(noise) for noise in noises)
     if state.reconstruction_noise is not None:
         rec_noise = jnp.broadcast_to(state.reconstruction_noise, noises[0].shape)
         rec_noises = (rec_noise, *rec_noises[1:])
-    rec_inputs = make_inputs(spec, inputs, rec_noises, inputs.previous)
+    rec_inputs = inputs_of(rec_noises, inputs.previous)
 
     def patch_loss(image):
         assert random.patches is not None
-        return hyper.patch_weight * patch_distance(image, inputs.real, *random.patches)
+        return hyper.patch_weight * patch_distance(image, real, *random.patches)
 
     def generator_update(carry, _):
         generators, adam_states, critic = carry
@@ -156,7 +164,7 @@ def update_networks(
             critic,
             fake_inputs,
             rec_inputs,
-            inputs.real,
+            real,
             hyper.reconstruction_weight,
             patch_loss if random.patches is not None else None,
         )

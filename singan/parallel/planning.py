@@ -156,7 +156,7 @@ def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
         one,
         image_key_data(0, ""),
         tuple(TrainedScale(variables(spec.at(scale).generator), one) for scale in range(coarsest.scale)),
-        hyperparameters(TrainConfig(), len(spec.co_trained) + 1),
+        hyperparameters(TrainConfig(), len(spec.co_trained) + 1, spec.steps),
         co_trained_amplitudes=(one,) * len(spec.co_trained),
     )
     noise = np.zeros((1, *coarsest.size, 1), np.float32) if coarsest.scale == 0 else None
@@ -168,7 +168,7 @@ def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
 def scale_cost(spec: ScaleSpec, mesh: Mesh, images: int) -> ScaleCost:
     """Compiles a scale's chunk for a cohort of `images` images on the mesh's devices, and returns what it costs."""
     train, device, shapes = spec.train, mesh.devices.flat[0], example(spec)
-    steps, per_device = min(train.chunk, train.steps_per_scale), -(-images // mesh.size)
+    steps, per_device = min(train.chunk, spec.steps), -(-images // mesh.size)
     seconds = 0.0
 
     @functools.lru_cache

@@ -151,14 +151,16 @@ def _train(
 ) -> list[tuple[TrainedScale, ...]]:
     mesh = mesh or cohort.image_mesh()
     spec = run.spec.at(scale)
-    spec = dataclasses.replace(spec, train=dataclasses.replace(spec.train, steps_per_scale=steps))
+    spec = dataclasses.replace(
+        spec, train=dataclasses.replace(spec.train, steps_per_scale=steps, step_shares=(), crop_size=0)
+    )
     train = dataclasses.replace(
         run.config.train,
         steps_per_scale=steps,
         critic_learning_rate=rate * run.config.train.critic_learning_rate,
         generator_learning_rate=rate * run.config.train.generator_learning_rate,
     )
-    hyper = hyperparameters(train, 1)
+    hyper = hyperparameters(train, 1, steps)
     entered = _reconstructions(run, image_ids, scale, mesh)
     rows = [
         _of_image(run, spec, hyper, name, image, guide, seed, quantised)

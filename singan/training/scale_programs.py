@@ -105,7 +105,7 @@ class ScalePrograms:
         return planned
 
     def _plan(self, compile: Callable[[int, int], Any], wanted: int) -> planning.Planned:
-        steps = min(self.spec.train.chunk, self.spec.train.steps_per_scale)
+        steps = min(self.spec.train.chunk, self.spec.steps)
         images = -(-self._most // self._own_mesh.size)
         return planning.plan_group(images, self._device, lambda group: compile(group, steps), wanted)
 
@@ -168,8 +168,8 @@ class Compiler:
         """
         if not self._on:
             return
-        train = now.spec.train
-        if rest := train.steps_per_scale % train.chunk if train.steps_per_scale > train.chunk else 0:
+        steps, chunk = now.spec.steps, now.spec.train.chunk
+        if rest := steps % chunk if steps > chunk else 0:
             now.compile_ahead(self._thread, group, rest)
         now.compile_ahead(self._thread, group, 0)
         if above is not None:

@@ -71,7 +71,7 @@ class ScaleRun:
             restored = self._restore(checkpoints)
             step, states = restored if restored else (0, self.setup.states())
             fresh = self.spec.scale == 0 and step == 0
-            self.observer.restored(None if fresh else self.spec.scale * self.config.train.steps_per_scale + step)
+            self.observer.restored(None if fresh else self.spec.steps_before + step)
             inputs = self.setup.inputs()
 
             def waiting() -> None:
@@ -130,7 +130,7 @@ class ScaleRun:
         chunk: Any,
         should_stop: Callable[[], bool],
     ) -> ScaleState:
-        train = self.config.train
+        train, last = self.config.train, self.spec.steps
         every = -(-train.checkpoint_every // train.chunk) * train.chunk
         waiting: tuple[int, int, float, Future] | None = None
         ended = 0.0
@@ -148,10 +148,10 @@ class ScaleRun:
 
         # One thread waits for each chunk's metrics, so that its end is known to the moment whatever this one does.
         with ThreadPoolExecutor(1) as pool:
-            while step < train.steps_per_scale:
-                steps = min(train.chunk, train.steps_per_scale - step)
+            while step < last:
+                steps = min(train.chunk, last - step)
                 run = chunk
-                if steps != min(train.chunk, train.steps_per_scale):  # the rest at a scale's end
+                if steps != min(train.chunk, last):  # the rest at a scale's end
                     run = self.programs.chunk(group, steps)
                 asked = self.processes.count > 1 and should_stop()
                 sent = time.monotonic()
@@ -164,7 +164,7 @@ class ScaleRun:
                 waiting = step, steps, sent, future
                 # Several processes stop where all of them know of it: after the chunk that was sent meanwhile.
                 stop = stop if self.processes.count > 1 else should_stop()
-                if step < train.steps_per_scale and (stop or step % every == 0):
+                if step < last and (stop or step % every == 0):
                     stop = report() or stop
                     self.observer.checkpointing()
                     checkpoints.save(step, state, self.assignment.own, {"kind": "state", **self._from()})
@@ -205,7 +205,7 @@ class ScaleRun:
         _, diverged_at, _ = jax.tree.map(np.array, self._everywhere(({}, state.diverged_at), group, False))
         diverged = _diverged(self.ids, diverged_at[self.assignment.rows(self.programs.rows(group))])
         self.observer.checkpointing()
-        step = self.config.train.steps_per_scale
+        step = self.spec.steps
         extra = {"kind": "weights", "diverged": diverged, **self._from()}
         digests = checkpoints.save(step, weights, self.assignment.own, extra)
         checkpoints.wait()

@@ -93,7 +93,7 @@ class ScaleSetup:
                 amplitude[i],
                 image_key_data(self._config.seed, image.id),
                 jax.tree.map(lambda leaf, i=i: leaf[i], trained),
-                hyperparameters(self._config.train, len(spec.co_trained) + 1),
+                hyperparameters(self._config.train, len(spec.co_trained) + 1, spec.steps),
                 co_trained_amplitudes=tuple(self._trained[scale].amplitude[i] for scale in spec.co_trained),
             )
             for i, image in enumerate(images)

@@ -65,7 +65,7 @@ def train(
             if done is None:
                 done = training.train_scale(scale, finished, here, compiler, repairing)
             elif scale == training.last:
-                observer.restored((scale + 1) * config.train.steps_per_scale)
+                observer.restored(training.spec.at(scale + 1).steps_before)
             finished.append(done)
             training.mark_done(scale, finished, here, draw=not repairing)
             if not done.surviving:

@@ -64,7 +64,7 @@ def compare(steps: int, preset: str = "corrected", form: str = "direct", options
             amplitude,
             image_key_data(0, "x"),
             tuple(below),
-            hyperparameters(TrainConfig(), 1),
+            hyperparameters(TrainConfig(), 1, spec.steps),
         )
         state = _state(here, scale)
         rec_noise = state.reconstruction_noise if scale == 0 else rec_noise

@@ -87,7 +87,7 @@ def opened(random_trained):
             np.float32(0.2),
             key_data,
             tuple(below[:coarsest]),
-            hyperparameters(TrainConfig(steps_per_scale=STEPS, **rates), len(spec.co_trained) + 1),
+            hyperparameters(TrainConfig(steps_per_scale=STEPS, **rates), len(spec.co_trained) + 1, spec.steps),
             co_trained_amplitudes=tuple(one.amplitude for one in below[coarsest:]),
         )
         noise = np.asarray(starting_noise(spec.at(0), key_data)) if coarsest == 0 else None

@@ -45,7 +45,13 @@ class Case:
         real, below, noise = (nhwc(values[name]).astype(dtype) for name in ("real", "z_prev", "noise"))
         padding, amplitude = np.zeros(channels, dtype), values["noise_amp"].astype(dtype)
         self.inputs = ScaleInputs(
-            real, below, padding, amplitude, np.zeros(2, np.uint32), (), hyperparameters(config.train, 1)
+            real,
+            below,
+            padding,
+            amplitude,
+            np.zeros(2, np.uint32),
+            (),
+            hyperparameters(config.train, 1, config.train.steps_per_scale),
         )
         previous = np.stack([nhwc(image) for image in values["prevs"]]).astype(dtype)
         self.random = StepNoise(noise, previous, values["eps"].astype(dtype))
