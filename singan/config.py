@@ -142,7 +142,8 @@ class TrainConfig:
     gradient_penalty_weight: float = 0.1
     reconstruction_weight: float = 10.0
     noise_weight: float = 0.1  # noise amplitude = this times the RMSE of the upsampled reconstruction
-    min_noise_amplitude: float | None = None  # of scales above 0, in units of the [-1, 1] range
+    min_noise_amplitude: float | None = None  # of scale 1, in units of the [-1, 1] range
+    min_noise_decay: float | None = None  # factor of min_noise_amplitude from each scale to the next above
     # Weight, in the generator's loss, of the distance between the patches of its samples and of the training image
     # (singan/model/patch_distance.py); 0 leaves it out.
     patch_weight: float | None = None
@@ -239,6 +240,16 @@ def parse(mapping: Mapping[str, Any]) -> Config:
         pyramid = dataclasses.replace(config.pyramid, num_scales=CONCURRENT_NUM_SCALES)
         config = dataclasses.replace(config, pyramid=pyramid)
     return config
+
+
+def with_recipe(config: Config, recipe: str) -> Config:
+    """Returns a parsed configuration with another recipe's values of the keys that recipes set."""
+    values = {**PRESETS[config.preset], **RECIPES[recipe], "train.recipe": recipe}
+    keys = {"train.recipe", *(key for each in RECIPES.values() for key in each)}
+    nested = to_mapping(config)
+    for group, leaf in (key.split(".") for key in keys):
+        nested[group][leaf] = values[f"{group}.{leaf}"]
+    return parse(nested)
 
 
 def _filled_in(config: Config, values: Mapping[str, Any]) -> Config:

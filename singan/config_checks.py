@@ -29,6 +29,7 @@ NOT_NEGATIVE = (
     "train.reconstruction_weight",
     "train.noise_weight",
     "train.min_noise_amplitude",
+    "train.min_noise_decay",
     "train.patch_weight",
     "train.crop_size",
     "train.concurrent_learning_rate",

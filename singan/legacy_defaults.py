@@ -66,6 +66,7 @@ LEGACY_DEFAULTS: dict[str, Any] = {
     "train.reconstruction_weight": 10.0,
     "train.noise_weight": 0.1,
     "train.min_noise_amplitude": 0.0,
+    "train.min_noise_decay": 1.0,
     "train.patch_weight": 0.0,
     "train.average_decay": 0.0,
     "train.group_size": 0,

@@ -15,6 +15,7 @@ _AS_PUBLISHED = {  # what `corrected` and `reference` take from the paper and it
     "train.average_decay": 0.0,
     "train.patch_weight": 0.0,
     "train.min_noise_amplitude": 0.0,
+    "train.min_noise_decay": 1.0,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "corrected": {
@@ -41,9 +42,10 @@ PRESETS["tuned"] = {
     **PRESETS["corrected"],
     "method.reconstruction_noise": "redrawn",
     "train.generator_updates": 1,
-    "train.patch_weight": 1.0,
+    "train.patch_weight": 3.0,
     "train.average_decay": 0.99,
-    "train.min_noise_amplitude": 0.03,
+    "train.min_noise_amplitude": 0.1,
+    "train.min_noise_decay": 0.5,
 }
 
 RECIPES: dict[str, dict[str, Any]] = {

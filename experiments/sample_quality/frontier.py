@@ -88,14 +88,23 @@ class Ratio:
     high: float | None
 
 
-def compare(ours: Mapping[Key, Curve], theirs: Mapping[Key, Curve], metric: str) -> Ratio | None:
-    """Returns `ours` against `theirs` at temperature 1 of `theirs`; None where they share no image and seed."""
+def compare(
+    ours: Mapping[Key, Curve], theirs: Mapping[Key, Curve], metric: str, at_temperature: float | None = None
+) -> Ratio | None:
+    """Returns `ours` against `theirs` at temperature 1 of `theirs`; None where they share no image and seed.
+
+    Args:
+      at_temperature: of `ours`; None: where it has the diversity of `theirs`.
+    """
     each, missed = {}, []
     for key in (key for key in theirs if key in ours):
         diversity, other = (theirs[key].at_temperature(1.0, name) for name in ("diversity", metric))
         if diversity is None or other is None:
             continue
-        value = ours[key].at_diversity(diversity, metric)
+        if at_temperature is None:
+            value = ours[key].at_diversity(diversity, metric)
+        else:
+            value = ours[key].at_temperature(at_temperature, metric)
         if value is None:
             missed.append(key)
         else:

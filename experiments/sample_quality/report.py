@@ -1,8 +1,10 @@
 """What was measured as a table, as CSV and as a plot: every method a curve in the plane of diversity and SWD."""
 
+import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,10 +12,12 @@ from matplotlib.figure import Figure
 
 from experiments.reporting.tables import TITLES, markdown_table
 from experiments.sample_quality.curves import MEASURED
-from experiments.sample_quality.frontier import Curve, Key, Ratio, compare
+from experiments.sample_quality.frontier import Curve, Key, Ratio, compare, curves_of
 from experiments.sample_quality.variants import OFFICIAL
 from launch.results.numbers import MISSING, number
 from launch.spreadsheet import csv_lines
+from singan import files
+from singan.errors import UserError
 
 DPI = 130
 # Colours that can be told apart by eyes of every kind (Okabe and Ito).
@@ -21,6 +25,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 PEER_COLOUR = "#000000"
 COPIED = 0.05  # a share of copied patches from which a marker is hollow
 COMPARED = ("swd", "random_sifid", "nearest_patch_ratio")
+AS_DRAWN = ("diversity", "swd")  # also compared at temperature 1 of both
+CSV_COLUMNS = ("variant", "start_scale", "image", "seed", "temperature", *MEASURED)
 
 # variant -> start scale -> (image, seed) -> curve
 Curves = Mapping[str, Mapping[int, Mapping[Key, Curve]]]
@@ -41,7 +47,7 @@ def markdown(curves: Curves, start_scales: Sequence[int], facts: Sequence[str], 
             parts += [
                 "Against the official implementation at its own diversity, as ratios (below 1 is closer): median over"
                 " images; geometric mean [95 % interval, Student's t over images]; of how many images and"
-                " seeds the curve reaches that diversity.",
+                " seeds the curve reaches that diversity. The last two: both at temperature 1.",
                 "",
                 markdown_table(rows),
                 "",
@@ -55,12 +61,33 @@ def csv_text(curves: Curves) -> str:
     """Returns table.csv: a line for each variant, start scale, image, seed and temperature."""
     rows: list[list[Any]] = []
     for variant, by_start in curves.items():
-        for start, of in by_start.items():
-            for (image, seed), curve in of.items():
+        for start, of in sorted(by_start.items()):
+            for (image, seed), curve in sorted(of.items()):
                 for place, temperature in enumerate(curve.temperatures):
                     values = [curve.values[metric][place] for metric in MEASURED]
                     rows.append([variant, start, image, seed, temperature, *values])
-    return csv_lines(("variant", "start_scale", "image", "seed", "temperature", *MEASURED), rows)
+    return csv_lines(CSV_COLUMNS, rows)
+
+
+def read_csv(path: str | Path) -> dict[str, dict[int, dict[Key, Curve]]]:
+    """Returns what a table.csv holds, as `csv_text` wrote it.
+
+    Raises:
+      UserError: it cannot be read, or is another kind of table.
+    """
+    made: dict[str, dict[int, dict[Key, Curve]]] = {}
+    rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    try:
+        for row in csv.DictReader(io.StringIO(files.read_bytes(path).decode())):
+            values: dict[str, Any] = {name: float(row[name]) for name in CSV_COLUMNS[4:]}
+            values |= {"image": row["image"], "start_scale": int(row["start_scale"])}
+            rows.setdefault((row["variant"], int(row["seed"])), []).append(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no table.csv of this study: it has to have {', '.join(CSV_COLUMNS)}") from error
+    for (variant, seed), of in rows.items():
+        for (image, start), curve in curves_of(of, MEASURED).items():
+            made.setdefault(variant, {}).setdefault(start, {})[image, seed] = curve
+    return made
 
 
 def plot(curves: Curves, start_scale: int, images: Sequence[str]) -> bytes:
@@ -125,8 +152,10 @@ def _against_official(curves: Curves, start: int) -> list[list[str]]:
             continue
         swd = ratios["swd"]
         reached = f"{len(swd.each)} of {len(swd.each) + len(swd.missed)}"
-        rows.append([variant, *(_cell(ratio) for ratio in ratios.values()), reached])
-    return [["variant", "SWD", "SIFID, random features", "nearest-patch ratio", "reached"], *rows] if rows else []
+        at_1 = (compare(by_start.get(start, {}), theirs, metric, at_temperature=1.0) for metric in AS_DRAWN)
+        rows.append([variant, *map(_cell, ratios.values()), reached, *map(_cell, at_1)])
+    heads = ["variant", "SWD", "SIFID, random features", "nearest-patch ratio", "reached", "diversity", "SWD as drawn"]
+    return [heads, *rows] if rows else []
 
 
 def _each(curves: Curves, start_scales: Sequence[int]) -> list[list[str]]:

@@ -37,6 +37,7 @@ START_SCALES = flags.DEFINE_list("start_scales", ["0", "1", "2"], "Scales at whi
 flags.DEFINE_alias("start_scale", "start_scales")
 TEMPERATURES = flags.DEFINE_list("temperatures", ["0.4", "0.6", "0.8", "1", "1.5", "2", "3"], "Of the samples.")
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 32, "Samples of each image, start scale and seed.", lower_bound=2)
+EARLIER = flags.DEFINE_list("earlier", [], "Files table.csv of this study, from other workdirs, to be shown beside.")
 PEER = flags.DEFINE_string("peer", "", "A checkout of the official implementation, which trains and samples too.")
 PEER_PYTHON = flags.DEFINE_string("peer_python", sys.executable, "The Python that runs the checkout of --peer.")
 
@@ -50,6 +51,9 @@ def main(argv: list[str]) -> int:
     holder = flags.FLAGS["config"]
     file, shared = config_flags.get_config_filename(holder), config_flags.get_override_values(holder)
     variants = [*VARIANTS_FLAG.value, *([OFFICIAL] if PEER.value else [])]
+    earlier = [report.read_csv(path) for path in EARLIER.value]
+    if not variants and not earlier:
+        raise UserError(f"--variants names none: give some of {', '.join((*VARIANTS, *UNTRAINED))}")
     plan = make_plan(file, CONFIG.value.to_dict(), shared, WORKDIR.value, variants, SEEDS.value, IMAGES.value)
     asked = curves.Asked(_numbers("start_scales", int), _numbers("temperatures", float), NUM_SAMPLES.value)
     if PEER.value:
@@ -74,6 +78,14 @@ def main(argv: list[str]) -> int:
                 for (image, start), curve in curves_of(measured.rows, curves.MEASURED).items():
                     measured_curves.setdefault(variant, {}).setdefault(start, {})[image, seed] = curve
                 seconds.setdefault(variant, []).extend(_seconds(plan, variant, group, seed))
+    for variant, start, key, curve in (
+        (variant, start, key, curve)
+        for table in earlier
+        for variant, by_start in table.items()
+        for start, of in by_start.items()
+        for key, curve in of.items()
+    ):
+        measured_curves.setdefault(variant, {}).setdefault(start, {}).setdefault(key, curve)
     out = files.make_directory(OUT.value or plan.root / "tables")
     means = {variant: sum(each) / len(each) for variant, each in seconds.items() if each}
     command = shlex.join(["python", "-m", "experiments.sample_quality.run", *sys.argv[1:]])
@@ -83,7 +95,9 @@ def main(argv: list[str]) -> int:
     text = report.markdown(measured_curves, there, _facts(plan, command), means)
     files.write_text(out / "table.md", text)
     files.write_text(out / "table.csv", report.csv_text(measured_curves))
-    images = [image.id for group in plan.groups for image in group.images]
+    shown = {image for of in measured_curves.values() for each in of.values() for image, _ in each}
+    images = [image.id for group in plan.groups for image in group.images if image.id in shown]
+    images += sorted(shown - set(images))
     for start in there:
         files.write_bytes(out / f"frontier_start_{start:02d}.png", report.plot(measured_curves, start, images))
     sheets.write_sheets(out, plan, measured_curves, asked, mesh)

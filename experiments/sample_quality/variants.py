@@ -37,6 +37,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "by_sample_3": {**_BY_SAMPLE, "train.patch_weight": 3.0},
     "by_sample_3_last": {**_BY_SAMPLE, "train.patch_weight": 3.0, "train.average_decay": 0.0},
     "by_sample_3_floor": {**_BY_SAMPLE, "train.patch_weight": 3.0, "train.min_noise_amplitude": 0.03},
+    "tuned": {"preset": "tuned"},
+    # The preset, changed in one place.
+    "patches_10": {"preset": "tuned", "train.patch_weight": 10.0},
+    "even_floor": {"preset": "tuned", "train.min_noise_amplitude": 0.05, "train.min_noise_decay": 1.0},
+    "one_and_one": {"preset": "tuned", "train.critic_updates": 1},
     "concurrent": {"preset": "corrected", "train.schedule": "concurrent"},
 }
 UNTRAINED = {
@@ -106,8 +111,6 @@ def make_plan(
         if name not in known:
             raise UserError(f"--variants: {name!r} is none of {', '.join(known)}{nearest(name, known)}")
     names = tuple(dict.fromkeys(variants))
-    if not names:
-        raise UserError(f"--variants names none: give some of {', '.join(known)}")
     numbers = _numbers(seeds)
     groups = tuple(_group(base, file) for file in images or [""])
     words = [group.word for group in groups]

@@ -7,11 +7,12 @@ from jax.sharding import Mesh
 from launch import runtime
 from launch.train.cohorts import Cohort
 from launch.train.convolution_choice import choose
-from singan.config import Config
+from singan.config import Config, with_recipe
 from singan.model.pyramid import Pyramid
 from singan.model.spec import make_spec, steps_of_scale
 from singan.parallel.device_rates import matmul_rate
-from singan.parallel.planning import ScaleCost, scale_cost
+from singan.parallel.planning import ScaleCost, asked_flops, scale_cost
+from singan.presets import RECIPES
 
 HEAD = (
     "scale     size channels  images  at once       MiB   TFLOP an image   at least  compiled in",
@@ -58,6 +59,12 @@ def table(config: Config, pyramid: Pyramid, channels: int, images: int, mesh: Me
         hours += least
         yield _line(cost, flops / cost.images, least)
     yield f"at least {hours:.2g} hours for all images and scales"
+    for recipe in RECIPES:
+        if recipe != config.train.recipe and config.preset != "reference":
+            other = make_spec(with_recipe(config, recipe), pyramid, channels, first.conv_impl)
+            flops = sum(asked_flops(other.at(scale), mesh) for scale in range(len(pyramid)))
+            least = -(-images // mesh.size) * flops / rate / 3600
+            yield f"at least {least:.2g} hours with --config.train.recipe={recipe}"
 
 
 def _line(cost: ScaleCost, flops: float, hours: float) -> str:

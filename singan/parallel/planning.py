@@ -205,6 +205,14 @@ def scale_cost(spec: ScaleSpec, mesh: Mesh, images: int) -> ScaleCost:
     )
 
 
+def asked_flops(spec: ScaleSpec, mesh: Mesh) -> float:
+    """Returns the FLOPs of all of a scale's steps for one image, in matrix products; nothing is compiled for it."""
+    program = cohort.chunk_program(spec, mesh, 1, 1)
+    arguments = [cohort.abstract(one, mesh.size, mesh) for one in example(spec)]
+    traced = cohort.trace_program(program, *arguments, precision=spec.train.precision)
+    return float(matrix_operations(traced.jaxpr).every) * spec.steps
+
+
 def count_collectives(text: str) -> int:
     """Returns how many operations of a compiled program, given as HLO text, have devices talk to each other."""
     return len(re.findall(rf"[ )](?:{'|'.join(COLLECTIVES)})(?:-start)?\(", text))

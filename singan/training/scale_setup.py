@@ -75,7 +75,8 @@ class ScaleSetup:
         else:
             program = cohort.parallel(lambda *one: scale_start.open_scale(spec, *one), self._mesh)
             train = self._config.train
-            numbers = (train.noise_weight, train.min_noise_amplitude or 0)
+            least = (train.min_noise_amplitude or 0) * (train.min_noise_decay or 0) ** (spec.scale - 1)
+            numbers = (train.noise_weight, least)
             arrays = (
                 self._previous_weights["reconstruction"],
                 reals,

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.sample_quality import report
 from experiments.sample_quality.curves import MEASURED
 from experiments.sample_quality.frontier import Curve, compare, curves_of
 from experiments.sample_quality.variants import GPNN, VARIANTS, make_plan, run_name
@@ -70,6 +71,26 @@ def test_rows_become_curves_in_the_order_of_their_temperatures():
     assert found["a", 1].values["swd"] == (0.1, 0.15, 0.2)
 
 
+def test_at_one_temperature_the_diversities_themselves_are_compared():
+    ours = {("a", 0): Curve((0.5, 1.0), {"diversity": (0.2, 0.6), "swd": (0.1, 0.3)})}
+    theirs = {("a", 0): Curve((1.0,), {"diversity": (0.4,), "swd": (0.2,)})}
+    drawn = [compare(ours, theirs, metric, at_temperature=1.0) for metric in ("diversity", "swd")]
+    assert [ratio.mean for ratio in drawn if ratio] == pytest.approx([1.5, 1.5])
+    ratio = compare(ours, theirs, "swd")
+    assert ratio is not None
+    assert ratio.mean == pytest.approx(1.0)
+
+
+def test_a_table_is_read_back_as_it_was_written(tmp_path):
+    curve = Curve((0.5, 1.0), dict.fromkeys(MEASURED, (0.25, 0.5)))
+    curves = {"tuned": {0: {("a", 0): curve, ("b", 3): curve}, 2: {("a", 0): curve}}}
+    (tmp_path / "table.csv").write_text(report.csv_text(curves))
+    assert report.read_csv(tmp_path / "table.csv") == curves
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"other.csv is no table.csv of this study"):
+        report.read_csv(tmp_path / "other.csv")
+
+
 # What is compared
 
 SMALL = {"pyramid.min_size": 11}
@@ -106,7 +127,6 @@ def test_each_file_is_trained_by_itself_with_what_the_variant_sets(tmp_path):
     ("changes", "said"),
     [
         ({"variants": ["corected"]}, "--variants: 'corected' is none of .*mean 'corrected'"),
-        ({"variants": []}, "--variants names none"),
         ({"seeds": ("-1",)}, "--seeds=-1 must be whole numbers"),
         ({"data.group_by_shape": True}, "give the images one by one"),
         ({"images": ("missing.png",)}, "missing.png"),
@@ -174,5 +194,9 @@ def test_one_command_trains_measures_and_writes_and_does_nothing_twice(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in watched} == before
     assert {path.name: path.read_bytes() for path in tables.iterdir()} == pages
 
+    shown = run("--variants=", f"--earlier={tables / 'table.csv'}", "--start_scales=0", f"--out={tmp_path / 'shown'}")
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "shown" / "table.csv").read_text() == (tables / "table.csv").read_text()
+    assert_refused(run("--variants="), "--variants names none")
     assert_refused(run("--config.preset=reference"), "--config.preset is what the sweep varies")
     assert_refused(run("--temperatures=warm"), "--temperatures=warm must be numbers")
