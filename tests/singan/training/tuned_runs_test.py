@@ -20,7 +20,8 @@ KEYS = {
     "generator_updates": 1,
     "patch_weight": 1.0,
     "average_decay": 0.9,
-    "min_noise_amplitude": 0.25,
+    "min_noise_amplitude": 0.4,
+    "min_noise_decay": 0.5,
 }
 
 
@@ -49,17 +50,18 @@ def test_an_image_alone_is_the_image_in_a_cohort(whole, tmp_path):
 def test_no_scale_above_the_first_has_less_noise_than_asked_for(whole):
     amplitudes = [scale.weights["trained"].amplitude for scale in whole]
     np.testing.assert_array_equal(amplitudes[0], 1)
-    assert all((amplitude >= 0.25).all() for amplitude in amplitudes[1:])
-    assert any((amplitude == np.float32(0.25)).any() for amplitude in amplitudes[1:])
+    for scale in range(1, SCALES):
+        least = np.float32(0.4 * 0.5 ** (scale - 1))
+        assert (amplitudes[scale] >= least).all()
+        assert (amplitudes[scale] == least).any()
 
 
 def test_a_scale_leaves_the_average_of_its_generators_weights():
     spec = spec_at(0, **KEYS)
     inputs, state = example(spec)
     decay = np.float32(0.5)
-    inputs = dataclasses.replace(
-        inputs, hyperparameters=dataclasses.replace(inputs.hyperparameters, average_decay=decay)
-    )
+    numbers = dataclasses.replace(inputs.hyperparameters, average_decay=decay, learning_rate_decay=np.float32(1))
+    inputs = dataclasses.replace(inputs, hyperparameters=numbers)
     inputs = dataclasses.replace(inputs, real=np.random.default_rng(0).uniform(-1, 1, inputs.real.shape).astype("f4"))
     one_step = quickly(lambda state: chunk_of_one(spec, 1, False, inputs, state)[0])
     expected = np.asarray(state.generator["params"]["block_0"]["kernel"])
