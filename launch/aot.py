@@ -67,7 +67,13 @@ def main(argv: list[str]) -> int:
     for scale in scales:
         costs.append(scale_cost(first.at(scale), mesh, IMAGES.value))
         print(_lines([_cells(costs[-1])]), flush=True)
-    print(_totals(costs, [first.at(scale).steps for scale in scales]))
+    steps = [first.at(scale).steps for scale in scales]
+    print(_totals(costs, steps))
+    each = [cost.roofline_seconds(device.device_kind, config.train.precision) for cost in costs]
+    known = [(seconds, cost) for seconds, cost in zip(each, costs, strict=True) if seconds is not None]
+    chip_seconds = sum(s * n / cost.images for (s, cost), n in zip(known, steps, strict=True)) if known else None
+    if chip_seconds is not None:
+        print(f"one image takes at least {chip_seconds:.3g} chip-seconds at these scales (roofline of the chip)")
     if OUT.value:
         asked = {
             "topology": TOPOLOGY.value,
@@ -75,6 +81,7 @@ def main(argv: list[str]) -> int:
             "shape": shape,
             "form": conv_impl,
             "config": to_mapping(config),
+            "roofline_chip_seconds_per_image": chip_seconds,
         }
         rows = [dataclasses.asdict(cost) for cost in costs]
         files.write_json(OUT.value, {**run_record.start_entry(mesh, Processes()), **asked, "scales": rows})

@@ -22,8 +22,9 @@ from singan.model.spec import ScaleSpec
 from singan.model.state import ScaleInputs, ScaleState, TrainedScale, hyperparameters
 from singan.parallel import cohort
 from singan.parallel.flops import matrix_operations
-from singan.parallel.tpu_topologies import USABLE_MEMORY
+from singan.parallel.tpu_topologies import PEAK_RATES, USABLE_MEMORY
 
+PASSES = {"bf16": 1, "tf32": 3, "highest": 6}  # in bf16 on a TPU, of a product at a train.precision
 SHARE = 0.9  # of a device's memory that a program may take; the rest is the allocator's
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all", "collective-broadcast")
 
@@ -67,6 +68,16 @@ class ScaleCost:
     bytes: float  # read and written, likewise
     collectives: int
     compile_seconds: float
+
+    def roofline_seconds(self, device_kind: str, precision: str) -> float | None:
+        """Returns the seconds that a step of the device's images takes at least; None where no rates are known.
+
+        Either the products, at a TPU's peak rate (tf32 takes three passes in bf16, float32 six), or the memory.
+        """
+        if device_kind not in PEAK_RATES:
+            return None
+        products, memory = PEAK_RATES[device_kind]
+        return max(PASSES[precision] * max(self.flops, self.asked_flops) / products, self.bytes / memory)
 
 
 def compiled_memory(compiled: Any) -> Memory:

@@ -62,6 +62,15 @@ USABLE_MEMORY = {
     "TPU v6 lite": int(31.25 * 2**30),
 }
 
+# FLOP/s of matrix products in bf16 and bytes/s of memory of a chip at best, by JAX's device_kind, as Cloud TPU's pages
+# on system architecture have them.
+PEAK_RATES = {
+    "TPU v4": (275e12, 1.2e12),
+    "TPU v5 lite": (197e12, 0.82e12),
+    "TPU v5": (459e12, 2.765e12),
+    "TPU v6 lite": (918e12, 1.64e12),
+}
+
 
 def find_topology(name: str) -> Topology:
     """Returns the slice of a name such as v5e-8, v5litepod-8 or v4-32.

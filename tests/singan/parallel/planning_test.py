@@ -13,6 +13,8 @@ from singan.parallel.cohort import image_mesh
 from singan.parallel.planning import (
     SHARE,
     Memory,
+    ScaleCost,
+    asked_flops,
     compiled_memory,
     count_collectives,
     example,
@@ -196,3 +198,16 @@ def test_collectives_are_counted_where_devices_talk():
 
     assert count(talking) == 2
     assert count(jnp.sin) == 0
+
+
+def test_a_scales_flops_are_known_without_compiling_it(tiny_spec):
+    spec, mesh = tiny_spec(1, num_layers=2, critic_updates=2, generator_updates=3), image_mesh(jax.devices()[:1])
+    assert asked_flops(spec, mesh) == pytest.approx(scale_cost(spec, mesh, 1).asked_flops * spec.steps)
+
+
+def test_a_step_takes_as_long_as_its_products_or_its_memory():
+    cost = ScaleCost(0, (25, 25), 32, 4, 4, Memory(0, 0, 0), None, 197e9, 1.0, 0.82e9, 0, 1.0)
+    assert cost.roofline_seconds("TPU v5 lite", "bf16") == pytest.approx(1e-3)
+    assert cost.roofline_seconds("TPU v5 lite", "highest") == pytest.approx(6e-3)
+    assert dataclasses.replace(cost, bytes=8.2e9).roofline_seconds("TPU v5 lite", "highest") == pytest.approx(10e-3)
+    assert cost.roofline_seconds("cpu", "bf16") is None
