@@ -30,12 +30,14 @@ from singan.model.spec import ScaleSpec, make_spec
 from singan.parallel.cohort import PRECISIONS
 from singan.parallel.convolution_timing import time_conv_impls
 from singan.parallel.device_rates import copy_rate
+from singan.presets import RECIPES
 
 SIZE = flags.DEFINE_string("size", "128", "Pixels of the image: a side, or HEIGHTxWIDTH such as 166x248.")
 COHORTS = flags.DEFINE_list("cohorts", ["1", "8"], "Numbers of images trained at once.")
 SECONDS = flags.DEFINE_float("seconds", 1.0, "Least time spent on each figure.", lower_bound=0.01)
 MINUTES = flags.DEFINE_float("minutes", 0.0, "No figure is started that may end later; 0: all are measured.")
 PRECISION = flags.DEFINE_list("precision", ["highest"], "Of this project's side: any of highest, tf32, bf16.")
+RECIPE = flags.DEFINE_enum("recipe", "full", list(RECIPES), "Of this project's side; both PyTorch sides do full.")
 CHECKS = flags.DEFINE_boolean("checks", False, "First check that the device computes what a CPU does.")
 FORMS = flags.DEFINE_boolean("forms", False, "Time every form of the convolution, and use the fastest.")
 TORCH = flags.DEFINE_boolean("torch", True, "Time the PyTorch step too, where torch is installed.")
@@ -44,6 +46,7 @@ PEER = flags.DEFINE_string("peer", "", "A checkout of the PyTorch reference (tam
 PEER_PYTHON = flags.DEFINE_string("peer_python", sys.executable, "The Python that runs the checkout of --peer.")
 OUT = flags.DEFINE_string("out", "results/bench", "The files to write (.json, .md, .png), without their endings.")
 TINY = flags.DEFINE_boolean("tiny", False, "Two scales of small networks: proves on any machine that it works.")
+PRESET = "tuned"  # whose recipes are measured, where another than full is
 TIMED_TOGETHER = 16  # images of a cohort whose forms are timed: launch.train times as many
 
 
@@ -80,7 +83,12 @@ class Bench:
         settings = {"pyramid": {"max_size": max(height, width, 250)}}
         if TINY.value:
             settings = {"pyramid": {"num_scales": 2}, "network": {"width": 4, "max_width": 4, "num_layers": 3}}
-        self._configs = {name: parse({**settings, "train": {"precision": name}}) for name in PRECISION.value}
+        recipe = {"preset": PRESET, "train": {"recipe": RECIPE.value}} if RECIPE.value != "full" else {"train": {}}
+        self._configs = {
+            name: parse({**settings, **recipe, "train": {**recipe["train"], "precision": name}})
+            for name in PRECISION.value
+        }
+        self._full = parse({**settings, "train": {"precision": PRECISION.value[0]}})
         config = self._configs[PRECISION.value[0]]
         self._pyramid = plan(height, width, config.pyramid)
         if PEER.value:
@@ -98,6 +106,7 @@ class Bench:
             "torch": whole_steps.pytorch_version() if self._pytorch else None,
             "size": [height, width, 3],
             "precision": ",".join(PRECISION.value),
+            "recipe": RECIPE.value,
             "tiny": TINY.value,
             "steps_per_scale": config.train.steps_per_scale,
             "scales": [list(size) for size in self._pyramid.sizes],
@@ -127,7 +136,7 @@ class Bench:
                 continue
             try:
                 spec = self._spec(scale, precision, images)
-                plain = make_spec(self._configs[PRECISION.value[0]], self._pyramid, 3, "direct", scale)
+                plain = make_spec(self._full, self._pyramid, 3, "direct", scale)
                 if at != (precision, scale):
                     rate = self._rate(precision, TINY.value)
                     before = self._pytorch(plain) if self._pytorch else None
@@ -138,6 +147,7 @@ class Bench:
                 self.results["left_out"].append(f"{name}: {next(iter(str(error).splitlines()), '')[:200]}")
                 at = None
                 continue
+            row["steps"] = spec.steps
             row["pytorch_ms"] = (before + after) / 2 if before and after else None
             row["ratio"] = row["pytorch_ms"] / row["ms_per_step_and_image"] if row["pytorch_ms"] else None
             at, before, longest = (precision, scale), after, max(longest, time.monotonic() - began)
@@ -157,7 +167,7 @@ class Bench:
     def reference(self) -> None:
         """Times the checkout of --peer at every scale that was measured."""
         expected = {row["scale"]: row["pytorch_ms"] or row["ms_per_step_and_image"] for row in self.results["steps"]}
-        specs = [self._spec(scale, PRECISION.value[0], 1) for scale in range(len(self._pyramid))]
+        specs = [make_spec(self._full, self._pyramid, 3, "direct", scale) for scale in range(len(self._pyramid))]
         peer = PEER.value, PEER_PYTHON.value
         self.results["reference"] = reference_peer.measure(*peer, specs, expected, SECONDS.value)
 

@@ -78,20 +78,22 @@ def section(reference: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], st
     """
     fewest = min(row["images"] for row in steps)
     own = {row["scale"]: row for row in steps if row["images"] == fewest}
-    cells, ratios = [], []
+    cells, ratios, whole_theirs, whole_ours = [], [], 0.0, 0.0
     for row in reference["rows"]:
         mine = own[row["scale"]]
-        plain, ratio = mine["pytorch_ms"], row["ms"] / mine["ms_per_step_and_image"]
-        ratios.append(ratio)
+        plain, theirs = mine["pytorch_ms"], steps_per_scale * row["ms"] / 1e3
+        ours = mine["steps"] * mine["ms_per_step_and_image"] / 1e3
+        ratios.append(theirs / ours)
+        whole_theirs, whole_ours = whole_theirs + theirs, whole_ours + ours
         cells.append(
             (row["scale"], f"{row['ms']:.1f}", row["iterations"] - 2, f"{plain:.1f}" if plain else "-")
-            + (f"{mine['ms_per_step_and_image']:.1f}", f"{ratio:.2f}", f"{steps_per_scale * row['ms'] / 1e3:.0f}")
+            + (f"{mine['ms_per_step_and_image']:.1f}", f"{theirs:.0f}", f"{ours:.0f}", f"{theirs / ours:.2f}")
         )
     mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-    heads = (
-        f"scale,reference ms,iterations,PyTorch ms,this project ms (N = {fewest}),reference / this project,reference s"
-    )
+    heads = f"scale,reference ms,iterations,PyTorch ms,this project ms (N = {fewest}),reference s,this project s,ratio"
     return (
-        f"{reference['torch']}. Seconds are those of {steps_per_scale} iterations.\n\n"
+        f"{reference['torch']}. Milliseconds are of a step, seconds of all steps of a scale: {steps_per_scale}"
+        " iterations of the reference.\n\n"
         f"{markdown_table([heads.split(','), *cells])}\n\nGeometric mean {mean:.2f}, least {min(ratios):.2f}."
+        f" All scales: {whole_theirs:.0f} s against {whole_ours:.0f} s, {whole_theirs / whole_ours:.2f}."
     )

@@ -101,15 +101,15 @@ def whole_training(results: Results, images: int) -> list[dict[str, Any]]:
     for row in results["steps"]:
         if row["images"] != images:
             continue
-        steps = results["steps_per_scale"] * images / 1e3
-        training, warm = steps * row["ms_per_step_and_image"], row["warm_compile_seconds"]
+        training = row["steps"] * images / 1e3 * row["ms_per_step_and_image"]
+        warm, full = row["warm_compile_seconds"], results["steps_per_scale"] * images / 1e3
         rows.append(
             {
                 "scale": row["scale"],
                 "training": training,
                 "cold": training + row["compile_seconds"],
                 "warm": None if warm is None else training + warm,
-                "pytorch": steps * row["pytorch_ms"] if row["pytorch_ms"] else None,
+                "pytorch": full * row["pytorch_ms"] if row["pytorch_ms"] else None,
             }
         )
     total: dict[str, Any] = {"scale": None}
@@ -173,8 +173,8 @@ def markdown(results: Results) -> str:
     for part in several:
         parts += [
             f"## A whole training, N = {images}{part['label']}\n\n"
-            f"Seconds of {results['steps_per_scale']} steps a scale, of the whole cohort.\n\n"
-            + _whole(whole_training(part, images))
+            f"Seconds of a whole training of the cohort: recipe {results['recipe']} here, {results['steps_per_scale']}"
+            " steps a scale in PyTorch.\n\n" + _whole(whole_training(part, images))
             for images in results["cohorts"]
         ]
         parts += [
