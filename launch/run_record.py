@@ -92,9 +92,11 @@ def _check_same_run(workdir: Workdir, config: Config, rows: Sequence[ImageRecord
     """Raises UserError unless the workdir is empty or holds this run; writes images.json where it is not whole."""
     old, no_config = _kept(workdir.config, lambda: records.read_config(workdir))
     if old and (different := resume_differences(to_mapping(old), to_mapping(config))):
+        preset = old.preset if old.preset != config.preset else ""
+        advice = f"give --config.preset={preset} to go on with it" if preset else "give the old values to go on with it"
         raise UserError(
             f"{workdir.path} holds a run with another configuration ({'; '.join(different)}): choose another"
-            " --workdir, or give the old values to go on with it"
+            f" --workdir, or {advice}"
         )
     before, no_images = _kept(workdir.images, lambda: records.read_images(workdir))
     if before:

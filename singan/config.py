@@ -279,19 +279,20 @@ def with_legacy_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
 def resume_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns the keys, as 'key: old -> new', whose change would change the training of a run that exists.
 
-    A key that one side lacks has its legacy default there.
+    A key that one side lacks has its legacy default there. Where the preset changes, what presets decide on is left out.
 
     Args:
       old: the mapping of the run's config.json.
       new: the mapping now asked for.
     """
     old_flat, new_flat = flatten(old), flatten(new)
-    result = []
+    result = {}
     for key in sorted({*old_flat, *new_flat}):
         before, now = (flat.get(key, LEGACY_DEFAULTS.get(key)) for flat in (old_flat, new_flat))
         if before != now and not _resumable(key):
-            result.append(f"{key}: {before!r} -> {now!r}")
-    return result
+            result[key] = f"{key}: {before!r} -> {now!r}"
+    decided = PRESETS["corrected"] if "preset" in result else {}
+    return [text for key, text in result.items() if key not in decided]
 
 
 def training_values(config: Config) -> dict[str, Any]:

@@ -251,3 +251,9 @@ def test_a_key_that_one_side_lacks_has_its_legacy_default_and_lists_equal_tuples
     del old["train"]["chunk"]
     assert resume_differences(old, new) == ["train.chunk: 100 -> 7"]
     assert resume_differences({"data": {"channels": ["a"]}}, {"data": {"channels": ("a",)}}) == []
+
+
+def test_a_change_of_preset_is_told_alone_and_with_what_presets_do_not_decide():
+    old = to_mapping(parse({"preset": "corrected", "train": {"steps_per_scale": 10}}))
+    new = to_mapping(parse({"preset": "tuned"}))
+    assert resume_differences(old, new) == ["preset: 'corrected' -> 'tuned'", "train.steps_per_scale: 10 -> 2000"]
