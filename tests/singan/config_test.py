@@ -235,7 +235,7 @@ def test_only_the_listed_keys_may_change_on_resume(key):
     for group in groups:
         target = target[group]
     target[last] = changed(flat[key])
-    named = ("train.checkpoint_every", "train.group_size", "train.compile_ahead", "data.path")
+    named = ("train.checkpoint_every", "train.group_size", "train.compile_ahead", "data.path", "data.masks")
     may = key.startswith("tracking.") or key in named
     assert resume_differences(old, new) == ([] if may else [f"{key}: {flat[key]!r} -> {changed(flat[key])!r}"])
 
