@@ -18,13 +18,15 @@ from launch.images.source_image import SourceImage
 from launch.secrets import hidden_arguments
 from launch.tracking.wandb_run import print_warning
 from singan import files
-from singan.config import Config, resume_differences, to_mapping
+from singan.config import Config, to_mapping
 from singan.errors import UserError
 from singan.files import AnyPath
 from singan.parallel import processor
 from singan.parallel.processes import Processes
+from singan.resuming import resume_differences
 from singan.storage import workdir as records
 from singan.storage.checkpoint_files import abouts
+from singan.storage.layout_files import has_layout, write_layout
 from singan.storage.origin import Origin, check_origin, origin_of
 from singan.storage.workdir import DamagedRecord, ImageRecord, Workdir
 
@@ -126,6 +128,8 @@ def _write_pixels(workdir: Workdir, images: Sequence[SourceImage], rows: Sequenc
     for image in images:
         if not records.has_image(workdir, known[image.id]):
             records.write_image(workdir, image.id, image.pixels)
+        if image.layout is not None and not has_layout(workdir, known[image.id]):
+            write_layout(workdir, image.id, image.layout)
 
 
 def _write_records(workdir: Workdir, config: Config, start: dict[str, Any]) -> dict[str, Any]:

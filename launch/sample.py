@@ -11,7 +11,9 @@ from absl import flags
 from launch import cli, runtime, selection
 from launch.data_card import measure, write
 from launch.samples import texture, writers
+from launch.samples.given_layouts import given_layouts
 from singan import files
+from singan.model.layouts import Rule
 from singan.parallel.planning import Memory
 from singan.sampling import samples as sampling
 from singan.storage.run import load_run
@@ -33,6 +35,16 @@ TEMPERATURE = flags.DEFINE_float(
     1.0,
     "Faithful or various: 0 gives the reconstruction, 1 samples as trained, more goes beyond.",
 )
+MASKS = flags.DEFINE_string(
+    "masks",
+    "",
+    "Of a conditional run, what samples show: permute (new layouts of the image's objects), source (its own), or a"
+    " folder of label maps. Where not given: permute at start scale 0, source above.",
+)
+DENSITY = flags.DEFINE_float(
+    "density", 1.0, "Of new layouts: objects per area, in multiples of the image's.", lower_bound=0.01
+)
+OVERLAP = flags.DEFINE_boolean("overlap", False, "Of new layouts: objects may cover others.")
 CARD = flags.DEFINE_boolean("card", True, "Write DATA_CARD.md and data_card.json beside the samples.")
 LICENCE = flags.DEFINE_string("licence", "", "Licence of the training images, where the source tells none.")
 FORMAT = flags.DEFINE_enum(
@@ -50,6 +62,8 @@ def main(argv: list[str]) -> int:
     temperature = selection.chosen_temperature(TEMPERATURE.value, scales, size)
     records = [run.record(name) for name in ids]
     writers.check_format(FORMAT.value, records, size)  # before anything is drawn
+    rule = Rule(DENSITY.value, overlap=OVERLAP.value)
+    given = {scale: given_layouts(run, MASKS.value, rule, SEED.value, size, scale) for scale in scales}
     height, width = sampling.resized_spec(run.spec.at(len(run.scales) - 1), size).size
     out = files.make_directory(OUT.value)
     for scale in scales:
@@ -57,18 +71,20 @@ def main(argv: list[str]) -> int:
         measured = measure.Collector(ids if CARD.value else ())
         with writers.open_writer(FORMAT.value, folder, records, NUM_SAMPLES.value, scale) as writer:
             log_memory, count = _memory_logger(scale), NUM_SAMPLES.value
+            source = given[scale].source
             batches = sampling.draw(
-                run, ids, count, scale, size, SEED.value, BATCH.value, mesh, log_memory, temperature
+                run, ids, count, scale, size, SEED.value, BATCH.value, mesh, log_memory, temperature, source
             )
             for batch in batches:
                 pairs = zip(batch.ids, batch.pixels, strict=True)
                 pixels = [texture.styled(run, name, drawn, STYLE.value, SEED.value) for name, drawn in pairs]
-                writer.add(batch.ids, batch.first, np.stack(pixels))
+                writer.add(batch.ids, batch.first, np.stack(pixels), batch.layouts)
                 measured.add(batch.ids, batch.first, pixels)
         if CARD.value:
             drawn = {"training_seed": run.config.seed, "start_scale": scale, "size": size, "seed": SEED.value}
             drawn |= {"style": STYLE.value, "samples_of_each": NUM_SAMPLES.value}
             drawn |= {"temperature": temperature} if temperature != 1 else {}
+            drawn |= {"masks": given[scale].about} if given[scale].about else {}
             settings, total = write.settings_of(run, **drawn), NUM_SAMPLES.value * len(ids)
             write.write_card(folder, write.make_card(run, settings, measured.samples, total, LICENCE.value))
     what = f"{NUM_SAMPLES.value} samples, {height}x{width} pixels, of each of {len(ids)} image(s)"

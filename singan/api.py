@@ -5,13 +5,16 @@ The modules underneath (sampling, manipulation, super_resolution, animation) wor
 """
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from singan.errors import UserError
-from singan.sampling import animation, fine_tuning, manipulation, masks, samples, super_resolution
+from singan.model.layouts import Rule
+from singan.sampling import animation, fine_tuning, manipulation, masks, pairs, samples, super_resolution
 from singan.sampling.manipulation import Input
 from singan.sampling.masks import MaskRule
 from singan.storage import run
@@ -32,6 +35,9 @@ class TrainedRun(run.Run):
     ) -> dict[str, np.ndarray]:
         """Returns random samples by image id, each [num_samples, H, W, C].
 
+        Of a conditional run the last channels are those that the samples were given: at start scale 0 new layouts of
+        the image's objects, above it the image's own.
+
         Args:
           start_scale: at which fresh noise begins; what is coarser is the training image's.
           images: ids; () for all.
@@ -44,6 +50,33 @@ class TrainedRun(run.Run):
             for name, pixels in zip(some.ids, some.pixels, strict=True):
                 drawn[name].append(self._values(name, pixels))
         return {name: np.concatenate(parts) for name, parts in drawn.items()}
+
+    def pairs(
+        self,
+        batch: int = 16,
+        seed: int = 0,
+        worker: int = 0,
+        workers: int = 1,
+        images: Sequence[str] = (),
+        density: float = 1.0,
+    ) -> Iterator[dict[str, Any]]:
+        """Yields batches of new images and their exact masks without end, from many pyramids in one device call.
+
+        A batch depends on (seed, its number) alone; of several workers each yields every `workers`-th.
+
+        Args:
+          images: ids of the pyramids; () for all.
+          density: objects per area, in multiples of the training image's.
+
+        Yields:
+          image: float32 [batch, H, W, C] in the source's values. objects: int32 [batch, H, W], an id at each pixel of
+          an object. classes: uint8 [batch, H, W]. ids: of the pyramids that made them.
+
+        Raises:
+          UserError: the run is not conditional.
+        """
+        source = pairs.Pairs(self, batch, seed, images, Rule(density))
+        return source.numbered(itertools.count(worker, workers))
 
     def harmonize(
         self,
@@ -65,6 +98,7 @@ class TrainedRun(run.Run):
           fine_tune_steps: train the finest scale that much further on each composite (ConSinGAN).
           temperature: a factor of the noise that is added on the way.
         """
+        self.check_unconditional()
         inputs = [
             Input(image, f"composite {i}", self._unit(image, pixels), masks.binary_mask(mask, f"mask {i}"))
             for i, (pixels, mask) in enumerate(zip(composites, composite_masks, strict=True))
@@ -95,17 +129,20 @@ class TrainedRun(run.Run):
         self, image: str, paintings: Sequence[np.ndarray], start_scale: int = 1, num_samples: int = 1, seed: int = 0
     ) -> np.ndarray:
         """Returns paintings turned into images, [number of paintings, num_samples, H, W, C]."""
+        self.check_unconditional()
         inputs = [Input(image, f"painting {i}", self._unit(image, pixels)) for i, pixels in enumerate(paintings)]
         made = manipulation.paint(self, inputs, start_scale, num_samples, seed)
         return np.stack([self._values(image, result.raw) for result in made])
 
     def super_resolve(self, image: str, factor: float = 4.0, pixels: np.ndarray | None = None) -> np.ndarray:
         """Returns the training image, or another, `factor` times as large."""
+        self.check_unconditional()
         given = self.finest(image) if pixels is None else self._unit(image, pixels)
         return self._values(image, super_resolution.super_resolve(self, [image], [given], factor)[0])
 
     def animate(self, image: str, num_frames: int = 60, start_scale: int = 0, beta: float = 0.9) -> np.ndarray:
         """Returns an animation of the training image, [num_frames, H, W, C]."""
+        self.check_unconditional()
         return self._values(image, animation.animate(self, [image], num_frames, start_scale, beta)[0])
 
     def _values(self, image: str, pixels: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ AT_LEAST_ONE = (
     "data.num_crops",
     "data.crop_size",
     "data.every",
+    "data.layouts",
     "tracking.num_samples",
     "tracking.max_grid_images",
 )
@@ -40,6 +41,7 @@ NOT_NEGATIVE = (
 )
 POSITIVE = ("train.critic_learning_rate", "train.generator_learning_rate", "train.learning_rate_decay")
 MOST_STEPS = 100  # times the coarsest scale's
+CONDITIONS = ("binary", "boundary", "instance", "class", "seg", "region")  # singan/model/encodings.py draws them
 PATCH = 7  # pixels of a side of the patches that a loss compares
 LARGEST = 2**31 - 1  # steps and sizes are int32 on the device
 LARGEST_RATE = 3.4e38  # rates and weights are float32
@@ -76,6 +78,16 @@ def check_ranges(flat: Mapping[str, Any]) -> None:
         raise UserError(f"config.train.decay_at={flat['train.decay_at']} must be in (0, 1]")
     if not 0 <= flat["data.min_brain"] <= 1:
         raise UserError(f"config.data.min_brain={flat['data.min_brain']} must be in [0, 1]")
+    given = flat["data.condition"]
+    if unknown := [word for word in given if word not in CONDITIONS]:
+        raise UserError(f"config.data.condition: {unknown[0]!r} is not one of {', '.join(CONDITIONS)}")
+    if len(set(given)) < len(given) or {"class", "seg"} <= set(given):
+        raise UserError(f"config.data.condition={','.join(given)} names the same channels twice: give each once")
+    if flat["data.masks"] and not given:
+        raise UserError(
+            "config.data.masks is for conditional runs: say which channels of the masks are given, such as"
+            " --config.data.condition=binary,boundary"
+        )
     for key in ("data.last_slice", "data.shuffle_seed"):
         if flat[key] < -1:
             raise UserError(f"config.{key}={flat[key]} must be -1 or more")

@@ -42,6 +42,7 @@ FLOORS = {
         {"metrics"},
         {"pytorch"},
         {"links"},
+        {"resuming"},
         {"config", "value_map", "files"},
         {"config_checks", "legacy_defaults", "npy", "presets"},
         {"errors", "shapes"},

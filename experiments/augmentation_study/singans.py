@@ -11,7 +11,6 @@ import numpy as np
 from experiments.augmentation_study.pairs import Pair
 from experiments.augmentation_study.settings import Study
 from launch.configs import load_config
-from launch.images import mask_channels
 from launch.images.find import load_images
 from launch.sweep import state
 from launch.sweep.backends.local import Local
@@ -20,6 +19,7 @@ from launch.train import run_cohort
 from singan import files
 from singan.config import DataConfig
 from singan.errors import UserError
+from singan.model import encodings
 from singan.model.pyramid import Pyramid, plan
 from singan.storage import workdir as records
 from singan.storage.workdir import Workdir, pixel_digest
@@ -39,10 +39,10 @@ def write_patches(folder: Path, patches: Sequence[Pair], study: Study) -> None:
 
 
 def drawn_mask(pair: Pair, study: Study) -> np.ndarray:
-    """Returns uint8 [H, W, 1]: nuclei as their distance maps (launch/images/mask_channels.py), a tumour as 0 or 255."""
+    """Returns uint8 [H, W, 1]: nuclei as their distance maps (singan/model/encodings.py), a tumour as 0 or 255."""
     if study.task == "nuclei":
-        return mask_channels.encode_instances(pair.instances)
-    return mask_channels.encode_binary(pair.instances) * np.uint8(255)
+        return encodings.encode_instances(pair.instances)
+    return encodings.encode_binary(pair.instances) * np.uint8(255)
 
 
 def plan_singans(config_file: str, base: Mapping[str, Any], shared: Mapping[str, Any], root: Path) -> Sweep:

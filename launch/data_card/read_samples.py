@@ -96,7 +96,8 @@ def _owners(folder: Path, entries: Sequence[Entry], run: Run) -> list[str]:
 def _read(entry: Entry, record: ImageRecord) -> tuple[np.ndarray, list[int]]:
     """Returns a sample [H, W, c] in [-1, 1] with axes as stored, and which of the record's channels it has."""
     image = image_folders.read(entry, upright=False)
-    names = image.channels or (COLOURS if len(image.planes) == 3 < len(record.channels) else record.channels)
+    generated = record.channels[: record.generated]
+    names = image.channels or (COLOURS if len(image.planes) == 3 < len(generated) else generated)
     if len(names) != len(image.planes):
         raise UserError(f"{entry.source} has {len(image.planes)} channels, {record.id} has {len(record.channels)}")
     if len(record.channels) == 1 == len(image.planes):

@@ -36,6 +36,10 @@ LIMITS = (
     "no privacy guarantee: what may not be shared of a training image may not be shared of its samples",
 )
 MASKS = "masks are generated with the image, not drawn by an expert: check some before training on them"
+GIVEN = (
+    "masks were given, and images made to them: ids, classes and outlines are exact, whether an image shows what its"
+    " mask says is to be checked; objects are those of the training images"
+)
 
 
 def settings_of(run: Run, **drawn: Any) -> dict[str, Any]:
@@ -69,7 +73,10 @@ def make_card(
       total: samples that the set holds.
       licence: '' for what is known of the source.
     """
-    return card_of(run, settings, measure.measure(samples, measure.real_images(run, samples)), total, licence)
+    channels = run.spec.channels  # what a conditional run is given is not measured
+    real = {name: image[..., :channels] for name, image in measure.real_images(run, samples).items()}
+    made = {name: drawn[..., :channels] for name, drawn in samples.items()}
+    return card_of(run, settings, measure.measure(made, real), total, licence)
 
 
 def card_of(
@@ -112,7 +119,11 @@ def card_of(
         "settings": dict(settings),
         **measured,
         "intended_use": list(INTENDED),
-        "limits": [*warnings(measured), *LIMITS, *([MASKS] if has_masks else [])],
+        "limits": [
+            *warnings(measured),
+            *LIMITS,
+            *([GIVEN] if run.spec.condition else [MASKS] if has_masks else []),
+        ],
         "definitions": measure.DEFINITIONS,
     }
 

@@ -54,12 +54,14 @@ class Subject:
       backgrounds: in [-1, 1], None for a channel without one.
       masks: how channels show masks (launch/images/mask_channels.py), {} without.
       size: (height, width) of the grid that masks are decoded on; None for the samples' own.
+      given: how many channels, the last ones, a conditional run was given and did not make.
     """
 
     channels: tuple[str, ...]
     backgrounds: tuple[float | None, ...]
     masks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     size: tuple[int, int] | None = None
+    given: int = 0
 
     @property
     def measured(self) -> list[int]:
@@ -85,7 +87,7 @@ class Inception:
 def subject_of(record: ImageRecord) -> Subject:
     """Returns what images.json says of an image of a run."""
     backgrounds = record.value_map.background_levels
-    return Subject(record.channels, backgrounds, record.details.get("masks", {}), record.shape[:2])
+    return Subject(record.channels, backgrounds, record.details.get("masks", {}), record.shape[:2], record.given)
 
 
 def chosen_families(wanted: Sequence[str]) -> list[str]:
@@ -140,6 +142,9 @@ def measure(
     Raises:
       UserError: see singan.metrics.values.check_images.
     """
+    whole, whole_image = samples, image
+    if subject.given:  # of what was given there is nothing to measure but the nuclei
+        samples, image = samples[..., : -subject.given], image[..., : -subject.given]
     if not np.isfinite(samples).all():
         names = [name for name in ("swd", "random_sifid") if name in families]
         names += ["diversity", *memorisation.DEFINITIONS]
@@ -160,13 +165,13 @@ def measure(
         join(inception_distances.inception_distance(samples[..., kept], image[..., kept], inception.variables, names))
     join(memorisation.memorisation(samples, image))
     if "nuclei" in families and set(NUCLEI_MASKS) & set(subject.masks):
-        of_source = _nuclei(image, subject)
-        join(nuclei.compare_nuclei(_nuclei(sample, subject), of_source) for sample in samples)
+        of_source = _nuclei(whole_image, subject)
+        join(nuclei.compare_nuclei(_nuclei(sample, subject), of_source) for sample in whole)
     if "modalities" in families and (kept := subject.modalities):
         names = [subject.channels[channel] for channel in kept]
         backgrounds = [subject.backgrounds[channel] for channel in kept]
         join(modalities.compare_modalities(samples[..., kept], image[..., kept], backgrounds, names))
-    together = diversity.diversity(samples, image, subject.channels)
+    together = diversity.diversity(samples, image, subject.channels[: samples.shape[-1]])
     return {**evaluation_file.entries(rows), **evaluation_file.single_entries(together, len(samples))}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.images import geometry, readers
+from launch.images import conditions, geometry, readers
 from launch.images.image_files import ImageFiles, find_image_files
 from launch.images.image_ids import unique_ids
 from launch.images.source_image import TFDS, FoundImages, SourceImage, selection_keys
@@ -55,6 +55,11 @@ def find_images(data: DataConfig) -> FoundImages:
         )
     if data.path:
         return _find_files(data)
+    if data.condition:
+        raise UserError(
+            "config.data.condition needs annotated images: give them with --config.data.path=FOLDER and"
+            " --config.data.masks=FOLDER, or take --config.data.source=tfds:pannuke"
+        )
     if data.source == EXAMPLE:
         images = _load_example(data)
         return FoundImages(tuple(image.id for image in images), lambda some: [images[i] for i in some])
@@ -100,9 +105,16 @@ def _find_files(data: DataConfig) -> FoundImages:
         pictures = [(*named[i], _picture(named[i][1], data)) for i in some]
         images = [_image(image_id, one.name + picture.part, picture, data) for image_id, one, picture in pictures]
         _note_what_is_lost([picture for *_, picture in pictures], images, data)
-        return images
+        return [_conditioned(image, one, data) for image, (_, one, _) in zip(images, pictures, strict=True)]
 
     return FoundImages(tuple(image_id for image_id, _ in named), read)
+
+
+def _conditioned(image: SourceImage, of: ImageFiles, data: DataConfig) -> SourceImage:
+    try:
+        return conditions.from_files(image, of, data)
+    except UserError as error:
+        raise UserError(f"{of.name}: {error}") from error
 
 
 def _picture(files: ImageFiles, data: DataConfig) -> readers.Picture:

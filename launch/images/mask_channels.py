@@ -1,4 +1,6 @@
-"""Masks as image channels, and back: how labels, classes and single nuclei are drawn so that samples can be decoded.
+"""Masks as image channels, and back: how labels, classes and single nuclei that samples show are decoded.
+
+singan/model/encodings.py draws them.
 
 | kind | drawn as | decoded by |
 |---|---|---|
@@ -24,7 +26,6 @@ from skimage.measure import label
 from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
-EDGE, HEART = 128, 255  # of an instance channel's uint8
 INSTANCE_THRESHOLD = -0.5  # in [-1, 1]: half-way between background and edge
 MIN_AREA = 16  # pixels of the source's grid; smaller ones are noise, unless the source has nuclei as small
 # How deep the valley between two hearts must be for them to be two nuclei.
@@ -36,38 +37,6 @@ EIGHT = np.ones((3, 3), bool)  # pixels that meet at a corner are connected
 def kinds_of_channels(masks: Mapping[str, Any]) -> dict[int, str]:
     """Returns the kind of each channel that is a mask, by its number; `masks` is `details["masks"]`, or {}."""
     return {int(channel): str(mask.get("kind", "")) for mask in masks.values() for channel in mask["channels"]}
-
-
-def encode_binary(mask: np.ndarray) -> np.ndarray:
-    """Returns uint8 [H, W, 1], 1 where `mask` [H, W] is not 0."""
-    return (mask != 0)[..., None].astype(np.uint8)
-
-
-def encode_one_hot(labels: np.ndarray, count: int) -> np.ndarray:
-    """Returns uint8 [H, W, count], channel k being 1 where `labels` [H, W] is k + 1; 0 is the background."""
-    return (labels[..., None] == np.arange(1, count + 1)).astype(np.uint8)
-
-
-def encode_instances(instances: np.ndarray) -> np.ndarray:
-    """Returns uint8 [H, W, 1]: 0 for background, within each instance of `instances` [H, W] from EDGE to HEART.
-
-    The value grows linearly with the distance to the nearest pixel that is not of the instance. The image's border is
-    no edge: a nucleus that it cuts goes on beyond it.
-    """
-    drawn = np.zeros(instances.shape, np.uint8)
-    for number, box in enumerate(ndimage.find_objects(instances.astype(np.int32)), start=1):
-        if box is None:
-            continue
-        around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
-        inside = instances[around] == number
-        level = np.ones(inside.shape)
-        if not inside.all():
-            distance = ndimage.distance_transform_edt(inside)
-            assert isinstance(distance, np.ndarray)
-            if distance.max() > 1:  # pixels at the edge have distance 1
-                level = (distance - 1) / (distance.max() - 1)
-        drawn[around][inside] = np.rint(EDGE + (HEART - EDGE) * level[inside]).astype(np.uint8)
-    return drawn[..., None]
 
 
 def min_area(instances: np.ndarray) -> int:

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from launch.images import geometry, mask_channels
+from launch.images import conditions, geometry, mask_channels
 from launch.images.readers import COLOURS
 from launch.images.source_image import SourceImage
 from singan import files, value_map
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
+from singan.model import encodings
 from singan.value_map import ValueMap
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -64,7 +65,7 @@ def slice_image(example: Mapping[str, Any], dataset: str, data: DataConfig) -> S
         if channel == "seg":
             values = example["label_stored_values"]
             count = int(np.flatnonzero(values >= 0).max())
-            parts.append(mask_channels.encode_one_hot(example["seg"], count).astype(stored.dtype))
+            parts.append(encodings.encode_one_hot(example["seg"], count).astype(stored.dtype))
             maps.append(value_map.mask_map(count, 1.0, stored.dtype))
             names += [f"seg_{label}" for label in range(1, count + 1)]
             masks["seg"] = {
@@ -97,7 +98,8 @@ def slice_image(example: Mapping[str, Any], dataset: str, data: DataConfig) -> S
         "label_table": example["label_table"].decode(),
         "clipped_pixels": clipped,
     }
-    return _image(example, dataset, parts, names, maps, masks, kept, data)
+    image = _image(example, dataset, parts, names, maps, masks, kept, data)
+    return conditions.of_record(image, data, example)
 
 
 def _forms(example: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,15 +133,15 @@ def patch_image(example: Mapping[str, Any], dataset: str, data: DataConfig) -> S
             names += COLOURS
             continue
         if channel == "class":
-            parts.append(mask_channels.encode_one_hot(example["class_map"], len(class_names)))
+            parts.append(encodings.encode_one_hot(example["class_map"], len(class_names)))
             names += [f"class_{name}" for name in class_names]
             kind, high = "one_hot", 1.0
         elif channel == "instance":
-            parts.append(mask_channels.encode_instances(instances))
+            parts.append(encodings.encode_instances(instances))
             names.append(channel)
-            kind, high = "instance", float(mask_channels.HEART)
+            kind, high = "instance", float(encodings.HEART)
         else:
-            parts.append(mask_channels.encode_binary(instances))
+            parts.append(encodings.encode_binary(instances))
             names.append(channel)
             kind, high = "binary", 1.0
         maps.append(value_map.mask_map(len(names) - first, high, np.uint8))
@@ -151,7 +153,8 @@ def patch_image(example: Mapping[str, Any], dataset: str, data: DataConfig) -> S
         "num_nuclei": example["num_nuclei"],
         "class_counts": example["class_counts"],
     }
-    return _image(example, dataset, parts, names, maps, masks, kept, data)
+    image = _image(example, dataset, parts, names, maps, masks, kept, data)
+    return conditions.of_record(image, data, example)
 
 
 def _volume_map(example: Mapping[str, Any], number: int, data: DataConfig) -> ValueMap:

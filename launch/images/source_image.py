@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from singan.config import DataConfig
+from singan.model.layouts import Layout
 from singan.value_map import ValueMap
 
 TFDS = "tfds:"
@@ -38,6 +39,7 @@ class SourceImage:
       value_map: takes pixels back to the source's own values.
       source: the file, relative to the folder of config.data.path, with the slice taken of a volume; or which part of
         a built-in image. Never an absolute path.
+      layout: of a conditional run, what lies where in the image; the last channels are drawn from it.
       details: what else the source says of it and commands need to bring samples back, as JSON's own types.
     """
 
@@ -47,6 +49,7 @@ class SourceImage:
     value_map: ValueMap
     source: str
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    layout: Layout | None = None
 
 
 @dataclasses.dataclass(frozen=True)

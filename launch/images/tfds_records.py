@@ -144,7 +144,10 @@ def choose(prepared: Prepared, data: DataConfig) -> list[Record]:
                     f"config.data.{key}: {unknown[0]!r} is not in {prepared.full_name}{nearest(unknown[0], known)};"
                     f" it has {_some(sorted(known))}"
                 )
+    if data.masks:
+        raise UserError(f"config.data.masks is for images of config.data.path; {prepared.full_name} has its own")
     channels = record_images.channels_of(prepared.name, data.channels)
+    channels += ("seg",) if prepared.name == "brats" and data.condition else ()
     kept = [(record, row) for record, row in rows if _wanted(prepared.name, row, data)]
     complete = [record for record, row in kept if record_images.has_channels(row, channels)]
     if len(complete) < len(kept):

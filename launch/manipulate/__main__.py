@@ -72,6 +72,7 @@ def main(argv: list[str]) -> int:
     del argv
     mesh = runtime.start_jax(max(len(INPUT.value), len(IMAGES.value), 1))
     run = load_run(WORKDIR.value, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    run.check_unconditional()
     task = TASK.value.replace("harmonise", "harmonize")
     if task == "animate":
         return animate_enlarge.animate(

@@ -11,7 +11,9 @@ import numpy as np
 
 from launch.images import mask_channels
 from launch.samples.png import THREADS
+from launch.samples.shown_layout import layout_at, shown_layout
 from singan import files
+from singan.model.layouts import Layout
 from singan.model.pyramid import resize_to
 from singan.storage.workdir import ImageRecord
 
@@ -34,38 +36,41 @@ class NiftiWriter:
     def __exit__(self, *error: Any) -> None:
         self._pool.shutdown()
 
-    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray) -> None:
+    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray, layouts: Sequence[Sequence[Layout]] = ()) -> None:
         jobs = [
-            (self._records[name], first + index, sample)
-            for name, drawn in zip(ids, pixels, strict=True)
+            (self._records[name], first + index, sample, layout_at(layouts, place, index))
+            for place, (name, drawn) in enumerate(zip(ids, pixels, strict=True))
             for index, sample in enumerate(drawn)
         ]
         list(self._pool.map(lambda job: self._write(*job), jobs))
 
-    def _write(self, record: ImageRecord, number: int, sample: np.ndarray) -> None:
+    def _write(self, record: ImageRecord, number: int, sample: np.ndarray, layout: Layout | None) -> None:
         image = resize_to(sample, record.shape[:2])
         resized = "" if image.shape == sample.shape else f", resized from {sample.shape[0]}x{sample.shape[1]}"
         note = f"SinGAN sample {number} from scale {self._start}{resized}"
-        for name, data in nifti_files(record, image, note).items():
+        for name, data in nifti_files(record, image, note, layout).items():
             files.write_bytes(self._folder / f"{record.id}_{number:04d}_{name}.nii.gz", data)
 
 
-def nifti_files(record: ImageRecord, image: np.ndarray, note: str) -> dict[str, bytes]:
+def nifti_files(record: ImageRecord, image: np.ndarray, note: str, layout: Layout | None = None) -> dict[str, bytes]:
     """Returns the NIfTI files of an image on its source's grid: one for each measured channel and each label map.
 
     Args:
       image: [H, W, C] in [-1, 1].
       note: what the header's description says, up to 79 characters.
+      layout: what a conditional run was given, whose labels are exact.
     """
     masks = record.details.get("masks", {})
     drawn = {channel for mask in masks.values() for channel in mask["channels"]}
     values = record.value_map.invert(image, as_stored=True)
     planes = {record.channels[c]: values[..., c] for c in range(len(record.channels)) if c not in drawn}
-    for name, mask in masks.items():
+    labelled = {name: mask for name, mask in masks.items() if "stored_values" in mask}
+    for name, mask in labelled.items():
         labels = mask_channels.decode_one_hot(image[..., mask["channels"]])
+        labels = labels if layout is None else shown_layout(record, image, layout).classes
         planes[name] = np.array(mask["stored_values"], np.uint8)[labels]
     affine, forms = np.array(record.details["affine"]), record.details.get("forms")
-    tables = {name: label_comment(record.details, name) for name in masks}
+    tables = {name: label_comment(record.details, name) for name in labelled}
     return {
         name: nifti_bytes(plane, affine, note, forms, comment=tables.get(name, "")) for name, plane in planes.items()
     }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from singan import files
+from singan.model.layouts import Layout
 from singan.storage.workdir import ImageRecord
 
 
@@ -55,7 +56,11 @@ class NpyRows:
 
 
 class NpyWriter:
-    """FOLDER/<id>.npy, float32 [num_samples, H, W, C] in the source's values, filled row by row."""
+    """FOLDER/<id>.npy, float32 [num_samples, H, W, C] in the source's values, filled row by row.
+
+    Of a conditional run also <id>_objects.npy, int32 [num_samples, H, W], the ids of what it was given, and
+    <id>_classes.npy, uint8.
+    """
 
     def __init__(self, folder: Path, records: Sequence[ImageRecord], num_samples: int):
         self._folder, self._records, self._count = folder, {record.id: record for record in records}, num_samples
@@ -69,12 +74,20 @@ class NpyWriter:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray) -> None:
-        for name, drawn in zip(ids, pixels, strict=True):
-            if name not in self._open:
-                path = self._folder / f"{name}.npy"
-                rows = NpyRows(path, (self._count, *drawn.shape[1:]), np.float32)
-                self._open[name] = self._stack.enter_context(rows)
-            self._open[name].write(first, self._records[name].value_map.invert(drawn))
-            if first + len(drawn) == self._count:
-                self._open.pop(name).finish()
+    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray, layouts: Sequence[Sequence[Layout]] = ()) -> None:
+        for place, (name, drawn) in enumerate(zip(ids, pixels, strict=True)):
+            record = self._records[name]
+            values = record.value_map.invert(drawn)[..., : record.generated]
+            self._write(name, first, values)
+            if layouts:
+                given = [one.resized(drawn.shape[1:3]) for one in layouts[place]]
+                self._write(f"{name}_objects", first, np.stack([one.objects for one in given]))
+                self._write(f"{name}_classes", first, np.stack([one.classes for one in given]))
+
+    def _write(self, name: str, first: int, values: np.ndarray) -> None:
+        if name not in self._open:
+            rows = NpyRows(self._folder / f"{name}.npy", (self._count, *values.shape[1:]), values.dtype)
+            self._open[name] = self._stack.enter_context(rows)
+        self._open[name].write(first, values)
+        if first + len(values) == self._count:
+            self._open.pop(name).finish()

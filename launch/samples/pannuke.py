@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from launch.images import mask_channels
 from launch.images.readers import COLOURS
 from launch.samples.npy import NpyRows
+from launch.samples.shown_layout import layout_at, shown_layout
 from singan import files
+from singan.model.layouts import Layout
 from singan.model.pyramid import resize_to
 from singan.storage.workdir import ImageRecord
 
@@ -48,21 +49,22 @@ class PannukeWriter:
         )
         return self
 
-    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray) -> None:
+    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray, layouts: Sequence[Sequence[Layout]] = ()) -> None:
         by_id = {record.id: record for record in self._records}
-        for name, drawn in zip(ids, pixels, strict=True):
+        for row, (name, drawn) in enumerate(zip(ids, pixels, strict=True)):
             record = by_id[name]
             colours = [record.channels.index(colour) for colour in COLOURS]
             for number, sample in enumerate(drawn, first):
                 place = self._places[name] + number
                 image = resize_to(sample, record.shape[:2])
-                nuclei, classes = mask_channels.decode_nuclei(image, record.details["masks"])
+                layout = shown_layout(record, image, layout_at(layouts, row, number - first))
+                classes = list(layout.class_of_each().values())
                 self._images.write(place, record.value_map.invert(image, as_stored=True)[..., colours][None])
-                self._masks.write(place, pannuke_masks(nuclei, classes)[None])
+                self._masks.write(place, pannuke_masks(layout.objects, layout.classes)[None])
                 self._rows[place] = {
                     "image": record.id,
                     "sample": number,
-                    "tissue": record.details["tissue"],
+                    "tissue": record.details.get("tissue", "unknown"),
                     "num_nuclei": len(classes),
                     "class_counts": np.bincount(classes, minlength=PANNUKE_CLASSES + 1)[1:],
                 }
@@ -78,7 +80,7 @@ class PannukeWriter:
 
 
 def pannuke_masks(nuclei: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Returns float64 [h, w, 6] as in masks.npy, from instances [h, w] 0..n and the class 1..5 of each."""
-    kinds = np.concatenate([[PANNUKE_CLASSES + 1], classes]).astype(int)[nuclei]
+    """Returns float64 [h, w, 6] as in masks.npy, from ids [h, w], 0 where there is no nucleus, and classes 1..5."""
+    kinds = np.where(nuclei > 0, classes, PANNUKE_CLASSES + 1)
     shown = kinds[..., None] == np.arange(1, PANNUKE_CLASSES + 2)
     return np.where(shown, np.maximum(nuclei, 1)[..., None], 0).astype(np.float64)

@@ -1,8 +1,9 @@
 """Samples as files: pictures, arrays, NIfTI slices that lie where the source's slice lay, and folds of PanNuke.
 
 Samples arrive in batches and leave as files at once, so that thousands of them take no more memory than a batch.
-NIfTI and PanNuke are on the source's own grid: where the finest scale of a run is smaller than its images, samples are
-resized to the images' size, so that they can be laid over the source. Pictures and arrays keep the size the run makes.
+NIfTI, PanNuke, COCO and nnU-Net are on the source's own grid: where the finest scale of a run is smaller than its
+images, samples are resized to the images' size, so that they can be laid over the source. Pictures and arrays keep
+the size the run makes.
 No file holds a time or a path: equal samples give equal files.
 """
 
@@ -15,9 +16,12 @@ import numpy as np
 from launch.images.readers import COLOURS
 from launch.samples.nifti import NiftiWriter
 from launch.samples.npy import NpyWriter
-from launch.samples.pannuke import PannukeWriter
+from launch.samples.pannuke import PANNUKE_CLASSES, PannukeWriter
 from launch.samples.png import PictureWriter
+from launch.samples.segmentation_sets import CocoWriter, NnunetWriter
+from launch.samples.shown_layout import class_names, has_objects
 from singan.errors import UserError
+from singan.model.layouts import Layout
 from singan.storage.workdir import ImageRecord
 
 FORMATS: Mapping[str, str] = {
@@ -25,8 +29,10 @@ FORMATS: Mapping[str, str] = {
     "npy": "the source's values, axes as stored",
     "nifti": "slices where the source lay, as .nii.gz",
     "pannuke": "a fold in PanNuke's layout",
+    "coco": "pictures and annotations.json",
+    "nnunet": "a raw data set of nnU-Net",
 }
-SOURCE_GRID = ("nifti", "pannuke")  # formats that lie on the source's own grid
+SOURCE_GRID = ("nifti", "pannuke", "coco", "nnunet")  # formats that lie on the source's own grid
 
 
 class SampleWriter(Protocol):
@@ -36,8 +42,12 @@ class SampleWriter(Protocol):
 
     def __exit__(self, *error: Any) -> None: ...
 
-    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray) -> None:
-        """Writes samples first, first + 1, ... of some images: [n, k, H, W, C] in [-1, 1]."""
+    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray, layouts: Sequence[Sequence[Layout]] = ()) -> None:
+        """Writes samples first, first + 1, ... of some images: [n, k, H, W, C] in [-1, 1].
+
+        Args:
+          layouts: of a conditional run, what each sample was given, on the source's grid.
+        """
 
 
 def open_writer(
@@ -55,6 +65,10 @@ def open_writer(
     """
     if form == "pannuke":
         return PannukeWriter(folder, records, num_samples)
+    if form == "coco":
+        return CocoWriter(folder, records)
+    if form == "nnunet":
+        return NnunetWriter(folder, records)
     if form == "npy":
         return NpyWriter(folder, records, num_samples)
     if form == "nifti":
@@ -69,6 +83,13 @@ def check_format(form: str, records: Sequence[ImageRecord], size: tuple[float, f
     if form == "pannuke" and len(sizes := sorted({record.shape[:2] for record in records})) > 1:
         raise UserError(f"--format=pannuke: a fold has one size, these images have {sizes}: choose some with --images")
     for record in records:
+        if form in ("coco", "nnunet") and not has_objects(record):
+            raise UserError(
+                f"--format={form} needs masks, {record.id} has {', '.join(record.channels)}: train with masks as"
+                " channels, or with config.data.condition"
+            )
+        if form == "pannuke" and len(class_names(record)) > PANNUKE_CLASSES:
+            raise UserError(f"--format=pannuke holds {PANNUKE_CLASSES} classes, {record.id} has more: use coco")
         if form == "nifti" and "affine" not in record.details:
             raise UserError(f"--format=nifti needs images from NIfTI or BraTS, {record.id} is none: use png or npy")
         if form == "nifti" and record.details.get("forms", True) == {}:

@@ -10,9 +10,10 @@ from typing import Any
 
 from launch.configs import load_config
 from singan import files
-from singan.config import Config, default_mapping, flatten, nearest, resume_differences
+from singan.config import Config, default_mapping, flatten, nearest
 from singan.errors import UserError
 from singan.files import is_bucket
+from singan.resuming import resume_differences
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONGEST_NAME = 100

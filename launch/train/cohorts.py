@@ -42,6 +42,16 @@ class Cohort:
     def channels(self) -> tuple[str, ...]:
         return self.rows[0].channels
 
+    @property
+    def generated(self) -> int:
+        """How many channels, the first ones, are generated."""
+        return self.rows[0].generated
+
+    @property
+    def given(self) -> int:
+        """How many channels, the last ones, are given; 0 unless the run is conditional."""
+        return self.rows[0].given
+
     def widest(self, config: Config) -> int:
         """Returns the features of its widest network, which is the finest scale's."""
         return make_spec(config, self.pyramid, len(self.channels), "direct", len(self.pyramid) - 1).width

@@ -31,7 +31,7 @@ def conv_impl_of_run(record: RunRecord, config: Config, cohort: Cohort, mesh: Me
     recorded = record.content.get("convolution", {})
     if recorded.get("device") == device.device_kind and recorded.get("form") in CONV_IMPLS:
         return recorded["form"]
-    choice = choose(config, cohort.pyramid, len(cohort.channels), len(cohort.rows), mesh)
+    choice = choose(config, cohort.pyramid, cohort.generated, len(cohort.rows), mesh)
     record.update(cohort.workdir, convolution={"device": device.device_kind, **choice})
     return choice["form"]
 

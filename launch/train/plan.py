@@ -35,18 +35,20 @@ def print_plan(config: Config, cohort: Cohort) -> None:
     print(outline(config, cohort), flush=True)
     images = len(cohort.rows)
     mesh = runtime.start_jax(images, cohort.widest(config))
-    for line in table(config, cohort.pyramid, len(cohort.channels), images, mesh):
+    for line in table(config, cohort.pyramid, cohort.generated, images, mesh, cohort.given):
         print(line, flush=True)
 
 
-def table(config: Config, pyramid: Pyramid, channels: int, images: int, mesh: Mesh) -> Iterator[str]:
+def table(config: Config, pyramid: Pyramid, channels: int, images: int, mesh: Mesh, given: int = 0) -> Iterator[str]:
     """Yields the lines of what each scale takes: its programs are compiled, and kept for the training itself.
 
     The hours are those of matrix products alone, at the rate that one of this device reaches when nothing else is to
     be done: training takes a few times as long at coarse scales and comes near it at fine ones.
     """
     device = mesh.devices.flat[0]
-    first = make_spec(config, pyramid, channels, choose(config, pyramid, channels, images, mesh)["form"])
+    first = make_spec(
+        config, pyramid, channels, choose(config, pyramid, channels, images, mesh)["form"], condition=given
+    )
     precision = config.train.precision
     rate = matmul_rate(precision, 1024 if device.platform == "cpu" else 4096)
     yield f"{mesh.size} x {device.device_kind}, precision {precision}: matrix products at {rate / 1e12:.2f} TFLOP/s"

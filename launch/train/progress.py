@@ -33,14 +33,16 @@ class Progress:
         process_group: ProcessGroup,
         channels: Sequence[str],
         padding: Mapping[str, np.ndarray],
+        layouts: Mapping[str, np.ndarray],
         open_writer: Callable[[int | None], Writer],
     ):
         """Args:
-        padding: of the images that this process trains.
+        padding, layouts: of the images that this process trains (the latter of a conditional run alone).
         open_writer: given the restored global step, or None for a run that starts.
         """
         self._config, self._workdir, self._process_group = config, workdir, process_group
-        self._channels, self._padding, self._open_writer = channels, padding, open_writer
+        self._channels, self._padding, self._layouts = channels, padding, layouts
+        self._open_writer = open_writer
         self._writer: Writer | None = None
         self._last_step_written = -1  # the last global step with a row
         self._bar: tqdm | None = None
@@ -114,7 +116,9 @@ class Progress:
             self._bar.close()
             self._bar = None
         finished = scales[-1]
-        end = scale_samples.measure_scale(self._config, spec, scales, images, self._padding, self._process_group)
+        end = scale_samples.measure_scale(
+            self._config, spec, scales, images, self._padding, self._process_group, self._layouts
+        )
         rows, quality = end.rows, end.quality
         for name, step in finished.diverged.items():
             self.warn(f"image {name} diverged at step {step} of scale {spec.scale}: it is left out from here on")
@@ -188,13 +192,22 @@ class Progress:
 class Follower(Silent):
     """The observer in all processes but the first: it has its part in what the Report tells, and tells nothing."""
 
-    def __init__(self, config: Config, process_group: ProcessGroup, padding: Mapping[str, np.ndarray]):
+    def __init__(
+        self,
+        config: Config,
+        process_group: ProcessGroup,
+        padding: Mapping[str, np.ndarray],
+        layouts: Mapping[str, np.ndarray],
+    ):
         self._config, self._process_group, self._padding = config, process_group, padding
+        self._layouts = layouts
 
     def scale_finished(
         self, spec: ScaleSpec, scales: Sequence[FinishedScale], images: Mapping[str, np.ndarray]
     ) -> None:
-        scale_samples.measure_scale(self._config, spec, scales, images, self._padding, self._process_group)
+        scale_samples.measure_scale(
+            self._config, spec, scales, images, self._padding, self._process_group, self._layouts
+        )
 
     def close(self, exit_code: int) -> None: ...
 

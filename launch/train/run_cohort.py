@@ -4,9 +4,11 @@ import contextlib
 import sys
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from launch.cli import DONE, FAILED, INTERRUPTED, RESUMABLE
+from launch.images.source_image import SourceImage
 from launch.multihost.peers import Peers, is_of_another
 from launch.report.page import try_write_report
 from launch.run_record import RunRecord, claim_workdir
@@ -21,6 +23,7 @@ from launch.workdir_lock.lock import WorkdirLock
 from singan import links
 from singan.config import Config, to_mapping
 from singan.errors import UserError
+from singan.model.condition import make_pool
 from singan.model.convolution import conv_impl_for
 from singan.model.spec import make_spec
 from singan.parallel.processes import Processes, ProcessGroup, make_process_group
@@ -67,15 +70,16 @@ def train_cohort(
 def _is_whole(config: Config, cohort: Cohort, process_group: ProcessGroup, record: RunRecord) -> bool:
     """Returns whether a finished run's weights are whole; all processes read them together."""
     conv_impl = conv_impl_for(process_group.mesh.devices.flat[0].platform)
-    first = make_spec(config, cohort.pyramid, len(cohort.channels), conv_impl)
+    first = make_spec(config, cohort.pyramid, cohort.generated, conv_impl, condition=cohort.given)
     warn = print_warning if process_group.processes.first else lambda _: None
     return all_whole(first, cohort.workdir, record.origin, warn, process_group)
 
 
 def _train(config: Config, cohort: Cohort, process_group: ProcessGroup, record: RunRecord, stop: StopRequest) -> int:
     workdir, images = cohort.workdir, cohort.images
-    padding = {image.id: image_padding(config, image.value_map) for image in images}
-    observer: Progress | Follower | ProfilingObserver = Follower(config, process_group, padding)
+    padding = {image.id: image_padding(config, image.value_map)[: cohort.generated] for image in images}
+    layouts = {image.id: pool for image in images if (pool := _layouts(config, cohort, image)) is not None}
+    observer: Progress | Follower | ProfilingObserver = Follower(config, process_group, padding, layouts)
     if process_group.processes.first:
         observer = Progress(
             config,
@@ -83,9 +87,13 @@ def _train(config: Config, cohort: Cohort, process_group: ProcessGroup, record: 
             process_group,
             cohort.channels,
             padding,
+            layouts,
             lambda step: open_writer(config.tracking, workdir.path, record.id, to_mapping(config), step),
         )
-    own = [TrainingImage(image.id, image.pixels, padding[image.id]) for image in images]
+    own = [
+        TrainingImage(image.id, image.pixels[..., : cohort.generated], padding[image.id], layouts.get(image.id))
+        for image in images
+    ]
     code, status = FAILED, "failed"
     try:
         observer = profiled(observer, workdir.path, process_group.processes.first)
@@ -128,6 +136,14 @@ def _train(config: Config, cohort: Cohort, process_group: ProcessGroup, record: 
         if process_group.processes.first:
             try_write_report(workdir.path, observer.warn)
     return code
+
+
+def _layouts(config: Config, cohort: Cohort, image: SourceImage) -> np.ndarray | None:
+    """Returns the layouts that the training of an image draws from, where it is conditional."""
+    if image.layout is None:
+        return None
+    words, classes = config.data.condition, cohort.rows[0].condition_classes
+    return make_pool(image.layout, words, classes, cohort.pyramid, config.seed, image.id, config.data.layouts)
 
 
 def _who_stopped(processes: Processes, stop: StopRequest) -> str:

@@ -72,34 +72,39 @@ def measure_scale(
     images: Mapping[str, np.ndarray],
     padding: Mapping[str, np.ndarray],
     process_group: ProcessGroup,
+    layouts: Mapping[str, np.ndarray] | None = None,
 ) -> ScaleEnd:
     """Measures the finest of `scales`. Every process of the group calls it, with the images that it trains.
 
     Args:
       images: training images at the scale's size, float32 [h, w, C] in [-1, 1], by id.
       padding: float32 [C] by id.
+      layouts: by id, of a conditional run: what its training draws from. `images` then have the given channels too.
     """
     finished, own = scales[-1], process_group.assignment.of(scales[-1].ids).own
     shown = [name for name in finished.surviving[: config.tracking.max_grid_images] if name in own]
     quality = None
     if any(name in own for name in finished.surviving):
         mine = dataclasses.replace(finished, ids=own, diverged={n: s for n, s in finished.diverged.items() if n in own})
-        quality = sample_and_measure(config, spec, [*scales[:-1], mine], images, padding, process_group.own_mesh, shown)
+        quality = sample_and_measure(
+            config, spec, [*scales[:-1], mine], images, padding, process_group.own_mesh, shown, layouts
+        )
     rows, pictures = [], {}
     for name in own:
         weights = finished.rows([name])
-        reconstruction = weights["reconstruction"][0, 0]
+        reconstruction, image = weights["reconstruction"][0, 0], images[name]
         rows.append(
             {
                 "image": name,
-                "reconstruction_rmse": float(np.sqrt(np.mean(np.square(reconstruction - images[name])))),
+                "reconstruction_rmse": float(np.sqrt(np.mean(np.square(reconstruction - image[..., : spec.channels])))),
                 "noise_amplitude": float(weights["trained"].amplitude[0]),
                 "diverged_at_step": finished.diverged.get(name),
                 **columns(quality, name),
             }
         )
         if name in shown and quality is not None:
-            pictures[name] = np.stack([images[name], reconstruction, *quality.samples[name]])
+            whole = np.concatenate([reconstruction, image[..., spec.channels :]], axis=-1)
+            pictures[name] = np.stack([image, whole, *quality.samples[name]])
     parts = process_group.processes.all_gather({"rows": rows, "quality": _plain(quality)})
     together = process_group.processes.gather_arrays(pictures)
     ordered = {name: together[name] for name in finished.surviving if name in together}
@@ -114,6 +119,7 @@ def sample_and_measure(
     padding: Mapping[str, np.ndarray],
     mesh: Mesh,
     shown: Sequence[str],
+    layouts: Mapping[str, np.ndarray] | None = None,
 ) -> ScaleQuality:
     """Draws config.tracking.num_samples samples of every surviving image and measures them, batch by batch.
 
@@ -122,6 +128,7 @@ def sample_and_measure(
       images: training images at the scale's size, float32 [h, w, C] in [-1, 1], by id.
       padding: float32 [C] by id.
       shown: ids whose samples are kept.
+      layouts: as in `measure_scale`; the samples have the first of them behind the image's own.
     """
     started = time.monotonic()
     ids, count = scales[-1].surviving, config.tracking.num_samples
@@ -130,6 +137,7 @@ def sample_and_measure(
         cohort.padded_size(len(ids), mesh, 1),
     )
     drawing = sampler(spec, mesh, 0, 1, (1.0, 1.0), config.train.precision)
+    images = {name: image[..., : spec.channels] for name, image in images.items()}
     functions, missing = _defined(next(iter(images.values())))
     measuring = Program(cohort.parallel(lambda *arguments: _measure(functions, *arguments), mesh), "highest")
     rows: dict[str, dict[str, Value]] = {}
@@ -146,12 +154,14 @@ def sample_and_measure(
                     np.stack([image_key_data(config.seed, name) for name in names]),
                     np.tile(np.arange(count, dtype=np.int32), (together, 1)),
                     np.ones(together, np.float32),  # the temperature
+                    *([_given(layouts, names, count)] if layouts else []),
                 ),
                 mesh,
             )
         )
         real = np.stack([images[name] for name in names])
-        measured = jax.tree.map(np.asarray, measuring(drawn, cohort.shard(real, mesh))) if count else {}
+        generated = drawn[..., : spec.channels] if spec.condition else drawn
+        measured = jax.tree.map(np.asarray, measuring(generated, cohort.shard(real, mesh))) if count else {}
         for index, name in enumerate(some):
             values = {metric: measured[metric][index] for metric in measured}
             rows[name] = {**missing, **_row(values, images[name], count)} if count else {}
@@ -159,6 +169,11 @@ def sample_and_measure(
             pixels = np.array(drawn)
             samples |= {some[index]: pixels[index] for index in wanted}
     return ScaleQuality(rows, samples, time.monotonic() - started)
+
+
+def _given(layouts: Mapping[str, np.ndarray], names: Sequence[str], count: int) -> np.ndarray:
+    """Returns what is given to the samples of each image, uint8 [n, count, h, w, K]."""
+    return np.stack([layouts[name][np.arange(1, count + 1) % len(layouts[name])] for name in names])
 
 
 def columns(quality: ScaleQuality | None, image_id: str) -> dict[str, Any]:

@@ -15,12 +15,19 @@ In the sequential schedule all this is of one generator, and costs nothing.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from singan.model.generation import apply_generator, generator_inputs, pad_border, upsample_to_next_scale
+from singan.model.generation import (
+    apply_generator,
+    generator_inputs,
+    pad_border,
+    upsample_to_next_scale,
+    with_condition,
+)
 from singan.model.noise import Purpose, noise_map, scale_key
 from singan.model.spec import ScaleSpec
 from singan.model.state import ScaleInputs
@@ -30,10 +37,11 @@ from singan.shapes import Array, Float, PyTree
 class GeneratorInputs(NamedTuple):
     """What enters the generators of a pass, all of it known before the pass; b is 1, or the passes side by side."""
 
-    x: Float[Array, "b H W c"]  # the coarsest generator's inputs
+    x: Float[Array, "b H W i"]  # the coarsest generator's inputs
     y: Float[Array, "b H W c"]
     noises: tuple[Float[Array, "b ..."], ...] = ()  # the later generators' noise, times its amplitude and surrounded
     padding: Float[Array, "c"] | float = 0.0  # what surrounds the later generators' previous images
+    conditions: tuple[Float[Array, "b ..."], ...] = ()  # what the later generators are given; () without
 
 
 def co_trained_noise(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> tuple[Array, ...]:
@@ -51,26 +59,33 @@ def co_trained_noise(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> tuple
 
 
 def make_inputs(
-    spec: ScaleSpec, inputs: ScaleInputs, noises: tuple[Array, ...], previous: Float[Array, "1 h w c"]
+    spec: ScaleSpec,
+    inputs: ScaleInputs,
+    noises: tuple[Array, ...],
+    previous: Float[Array, "1 h w c"],
+    conditions: Sequence[Float[Array, "1 ..."]] = (),
 ) -> GeneratorInputs:
     """Returns what enters the generators that train at `spec.scale`.
 
     Args:
       noises: one for each generator, coarsest first.
       previous: the image that enters the coarsest of them.
+      conditions: what is given at each scale from 0 to spec.scale; () without.
     """
     amplitudes = (*inputs.co_trained_amplitudes, inputs.amplitude)
     coarsest = spec.at(spec.scale - len(inputs.co_trained_amplitudes))
-    x, y = generator_inputs(coarsest, noises[0], previous, amplitudes[0], inputs.padding)
+    own = tuple(conditions[coarsest.scale :])
+    x, y = generator_inputs(coarsest, noises[0], previous, amplitudes[0], inputs.padding, own[0] if own else None)
     later = zip(amplitudes[1:], noises[1:], strict=True)
-    return GeneratorInputs(x, y, tuple(pad_border(a * noise, spec.border, 0.0) for a, noise in later), inputs.padding)
+    wide = tuple(pad_border(a * noise, spec.border, 0.0) for a, noise in later)
+    return GeneratorInputs(x, y, wide, inputs.padding, own[1:])
 
 
 def side_by_side(*passes: GeneratorInputs) -> GeneratorInputs:
     """Returns the inputs of several passes made at once, with the padding of the first."""
-    rows = [(one.x, one.y, one.noises) for one in passes]
-    x, y, noises = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
-    return GeneratorInputs(x, y, noises, passes[0].padding)
+    rows = [(one.x, one.y, one.noises, one.conditions) for one in passes]
+    x, y, noises, conditions = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
+    return GeneratorInputs(x, y, noises, passes[0].padding, conditions)
 
 
 def generate(
@@ -86,10 +101,12 @@ def generate(
     first = spec.scale - len(generators) + 1
     image, variables = apply_generator(spec.at(first), generators[0], inputs.x, inputs.y, frozen=False)
     updated = [variables]
-    for scale, noise, generator in zip(range(first + 1, spec.scale + 1), inputs.noises, generators[1:], strict=True):
-        here = spec.at(scale)
+    later = enumerate(zip(inputs.noises, generators[1:], strict=True))
+    for index, (noise, generator) in later:
+        here = spec.at(first + 1 + index)
         y = pad_border(differentiable_upsample(here, image), spec.border, inputs.padding)
-        image, variables = apply_generator(here, generator, noise + y, y, frozen=False)
+        x = with_condition(noise + y, inputs.conditions[index] if inputs.conditions else None, spec.border)
+        image, variables = apply_generator(here, generator, x, y, frozen=False)
         updated.append(variables)
     return image, tuple(updated)
 

@@ -1,5 +1,7 @@
 """Running trained scales forward: one scale, the hop between scales, and a random pass through many."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -24,17 +26,33 @@ def generator_inputs(
     previous: Float[Array, "b h w c"],
     amplitude: Float[Array, ""],
     padding: Float[Array, "c"],
-) -> tuple[Float[Array, "b H W c"], Float[Array, "b H W c"]]:
+    condition: Float[Array, "1 h w k"] | None = None,
+) -> tuple[Float[Array, "b H W i"], Float[Array, "b H W c"]]:
     """Returns (x, y) for the generator: x = amplitude * noise + previous, y = previous, both surrounded.
 
     The noise is surrounded by 0 and the previous image by `padding`. At scale 0 the previous image is all 0, its
-    surroundings included, and the amplitude is 1.
+    surroundings included, and the amplitude is 1. A condition follows as more channels of x (`with_condition`).
     """
     if spec.scale == 0:
         x = pad_border(noise, spec.border, 0.0)
-        return x, jnp.zeros_like(x)
+        return with_condition(x, condition, spec.border), jnp.zeros_like(x)
     y = pad_border(previous, spec.border, padding)
-    return pad_border(amplitude * noise, spec.border, 0.0) + y, y
+    return with_condition(pad_border(amplitude * noise, spec.border, 0.0) + y, condition, spec.border), y
+
+
+def with_condition(
+    image: Float[Array, "b H W c"], condition: Float[Array, "n h w k"] | None, border: int = 0
+) -> Float[Array, "b H W i"]:
+    """Returns an image with the given channels behind its own, or the image where none are given.
+
+    Args:
+      border: pixels that the image is surrounded with. The condition goes on there as it ends: an object that the
+        border cuts is cut, and does not end.
+    """
+    if condition is None:
+        return image
+    wide = jnp.pad(condition, [(0, 0), (border, border), (border, border), (0, 0)], mode="edge")
+    return jnp.concatenate([image, jnp.broadcast_to(wide, (len(image), *wide.shape[1:]))], axis=-1)
 
 
 def upsample_to_next_scale(spec: ScaleSpec, image: Float[Array, "b h w c"]) -> Float[Array, "b hh ww c"]:
@@ -66,14 +84,15 @@ def run_trained(
     noise: Float[Array, "b h w c"],
     previous: Float[Array, "b h w c"],
     padding: Float[Array, "c"],
+    condition: Float[Array, "1 h w k"] | None = None,
 ) -> Float[Array, "b h w c"]:
     """Returns the output of the frozen generator of `spec.scale`; not clipped."""
-    x, y = generator_inputs(spec, noise, previous, trained.amplitude, padding)
+    x, y = generator_inputs(spec, noise, previous, trained.amplitude, padding, condition)
     return apply_generator(spec, trained.generator, x, y, frozen=True)[0]
 
 
 def apply_generator(
-    spec: ScaleSpec, variables: PyTree, x: Float[Array, "b H W c"], y: Float[Array, "b H W c"], frozen: bool
+    spec: ScaleSpec, variables: PyTree, x: Float[Array, "b H W i"], y: Float[Array, "b H W c"], frozen: bool
 ) -> tuple[Float[Array, "b h w c"], PyTree]:
     """Returns (image, variables with updated running statistics, if the method keeps them)."""
     return _apply(spec.generator, variables, frozen, x, y)
@@ -94,12 +113,21 @@ def _apply(network, variables, frozen, *inputs):
 
 
 def random_previous(
-    spec: ScaleSpec, trained: tuple[TrainedScale, ...], padding: Float[Array, "c"], key: Key[Array, ""]
+    spec: ScaleSpec,
+    trained: tuple[TrainedScale, ...],
+    padding: Float[Array, "c"],
+    key: Key[Array, ""],
+    conditions: Sequence[Float[Array, "1 ..."] | None] = (),
 ) -> Float[Array, "1 h w c"]:
-    """Returns a fresh random pass through all scales below `spec.scale`, brought to its size; zeros at scale 0."""
+    """Returns a fresh random pass through all scales below `spec.scale`, brought to its size; zeros at scale 0.
+
+    Args:
+      conditions: what is given at each of these scales, coarsest first; () without.
+    """
     image = jnp.zeros((1, *spec.pyramid.sizes[0], spec.channels), jnp.float32)
     for scale in range(spec.scale):
         here = spec.at(scale)
         noise = noise_map(here, jax.random.fold_in(key, scale))
-        image = upsample_to_next_scale(spec.at(scale + 1), run_trained(here, trained[scale], noise, image, padding))
+        made = run_trained(here, trained[scale], noise, image, padding, conditions[scale] if conditions else None)
+        image = upsample_to_next_scale(spec.at(scale + 1), made)
     return image

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from singan.model.concurrent import GeneratorInputs, generate, side_by_side
-from singan.model.generation import apply_critic
+from singan.model.generation import apply_critic, with_condition
 from singan.model.spec import ScaleSpec
 from singan.shapes import Array, Float, PyTree
 
@@ -57,7 +57,9 @@ def critic_loss(
 ) -> tuple[Float[Array, ""], tuple[PyTree, dict[str, Array]]]:
     """Returns -mean D(real) + mean D(fake) + weight * penalty, and (the critic's variables, the three terms).
 
-    Running statistics, where the critic keeps any, see real, fake and the mixed image in this order.
+    Running statistics, where the critic keeps any, see real, fake and the mixed image in this order. In a conditional
+    pyramid both images come with their given channels, by which the penalty is taken too: it is the pair that is
+    judged.
 
     Args:
       params: the critic's parameters, by which the loss is differentiated; its other `variables` follow along.
@@ -91,6 +93,7 @@ def generator_loss(
     real: Float[Array, "1 h w c"],
     weight: Float[Array, ""] | float,
     patch_loss: Callable[[Array], Array] | None = None,
+    condition: Float[Array, "1 h w k"] | None = None,
 ) -> tuple[Float[Array, ""], tuple[tuple[PyTree, ...], PyTree, dict[str, Array]]]:
     """Returns -mean D(fake) + weight * MSE(reconstruction, real), and (generators, critic, the terms).
 
@@ -101,15 +104,16 @@ def generator_loss(
       fake_inputs: with the step's noise. rec_inputs: with z* (no noise above scale 0), for the reconstruction.
       weight: of the reconstruction (train.reconstruction_weight).
       patch_loss: a third term, of the fake image (train.patch_weight).
+      condition: what the fake image was made of, which the critic sees behind it.
     """
     with_params = lambda: tuple({**g, "params": p} for g, p in zip(generators, params, strict=True))  # noqa: E731
     if spec.batches_passes:
         images, _ = generate(spec, with_params(), side_by_side(fake_inputs, rec_inputs))
         fake, image = images[:1], images[1:]
-        scores, _ = apply_critic(spec, critic, fake)
+        scores, _ = apply_critic(spec, critic, with_condition(fake, condition))
     else:
         fake, generators = generate(spec, with_params(), fake_inputs)
-        scores, critic = apply_critic(spec, critic, fake)
+        scores, critic = apply_critic(spec, critic, with_condition(fake, condition))
         image, generators = generate(spec, with_params(), rec_inputs)
     adversarial = -jnp.mean(scores)
     reconstruction = weight * reconstruction_mse(image, real)

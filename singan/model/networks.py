@@ -79,6 +79,7 @@ class Critic(nn.Module):
     conv_bias: bool
     running: bool
     conv_impl: str
+    condition: int = 0  # channels of x that are given, behind the image's
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], frozen: bool = False) -> Float[Array, "b hh ww 1"]:
@@ -98,10 +99,11 @@ class Generator(nn.Module):
     conv_bias: bool
     running: bool
     conv_impl: str
+    condition: int = 0  # channels of x that are given, behind the image's
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], y: Float[Array, "b h w c"], frozen: bool = False
+        self, x: Float[Array, "b h w i"], y: Float[Array, "b h w c"], frozen: bool = False
     ) -> Float[Array, "b hh ww c"]:
         border = self.num_layers
         skip = y[:, border:-border, border:-border]
@@ -113,8 +115,8 @@ class Generator(nn.Module):
         return jnp.tanh(x) + skip
 
 
-def initial_variables(network: nn.Module, channels: int, rng: np.random.Generator) -> PyTree:
-    """Returns fresh NumPy variables of a Generator or Critic for images of `channels` channels.
+def initial_variables(network: "Generator | Critic", channels: int, rng: np.random.Generator) -> PyTree:
+    """Returns fresh NumPy variables of a Generator or Critic for images of `channels` channels, given ones left out.
 
     Convolution weights are N(0, 0.02), convolution biases uniform within 1 / sqrt(fan in), normalisation scales
     N(1, 0.02) and shifts 0 (the reference's weights_init and torch's default bias). Drawn with NumPy, which gives the
@@ -122,7 +124,8 @@ def initial_variables(network: nn.Module, channels: int, rng: np.random.Generato
     """
     side = 2 * network.num_layers + 1
     image = jax.ShapeDtypeStruct((1, side, side, channels), np.float32)
-    inputs = (image, image) if isinstance(network, Generator) else (image,)
+    x = jax.ShapeDtypeStruct((1, side, side, channels + network.condition), np.float32)
+    inputs = (x, image) if isinstance(network, Generator) else (x,)
     shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)
 
     def fill(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct, siblings: dict[str, Any]) -> np.ndarray:

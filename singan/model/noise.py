@@ -26,7 +26,10 @@ class Purpose(enum.IntEnum):
     WEIGHTS = 5
     ANIMATION = 6
     PATCHES = 7
-    WINDOW = 8
+    LAYOUT = 8  # which layout of the pool a step has
+    LAYOUT_POOL = 9
+    SAMPLED_LAYOUT = 10
+    WINDOW = 11
 
 
 def image_words(image_id: str) -> tuple[int, int]:
@@ -59,4 +62,10 @@ def noise_map(spec: ScaleSpec, key: Key[Array, ""]) -> Float[Array, "1 h w c"]:
 def weights_generator(seed: int, image_id: str, scale: int) -> np.random.Generator:
     """Returns the NumPy generator that fresh weights of an image at a scale are drawn from."""
     words = (seed, *image_words(image_id), scale, int(Purpose.WEIGHTS))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+
+
+def layout_generator(seed: int, image_id: str, number: int, purpose: Purpose) -> np.random.Generator:
+    """Returns the NumPy generator that layout `number` of an image is made with."""
+    words = (seed, *image_words(image_id), number, int(purpose))
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))

@@ -1,5 +1,7 @@
 """From one scale to the next, for ONE image: its reconstruction, and what the next scale starts with."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,12 +20,13 @@ def reconstruct(
     reconstruction_noise: Float[Array, "1 h w 1"] | None,
     previous: Float[Array, "1 h w c"],
     padding: Float[Array, "c"],
+    condition: Float[Array, "1 h w k"] | None = None,
 ) -> Float[Array, "1 h w c"]:
     """Returns the image that a trained scale makes of z* (scale 0) or of no noise (above); not clipped."""
     noise = jnp.zeros_like(previous)
     if reconstruction_noise is not None:
         noise = jnp.broadcast_to(reconstruction_noise, previous.shape)
-    return run_trained(spec, trained, noise, previous, padding)
+    return run_trained(spec, trained, noise, previous, padding, condition)
 
 
 def reconstruct_through(
@@ -32,6 +35,7 @@ def reconstruct_through(
     reconstruction_noise: Float[Array, "1 h w 1"] | None,
     previous: Float[Array, "1 hh ww c"],
     padding: Float[Array, "c"],
+    conditions: Sequence[Float[Array, "1 ..."]] = (),
 ) -> Float[Array, "1 H W c"]:
     """Returns the image that several trained scales make without noise (of z* at scale 0); not clipped.
 
@@ -39,11 +43,13 @@ def reconstruct_through(
       trained: the scales up to `spec.scale`, coarsest first.
       reconstruction_noise: z*, where scale 0 is one of them.
       previous: what enters the coarsest of them.
+      conditions: what is given at each scale from 0 to spec.scale; () without.
     """
     first, image = spec.scale - len(trained) + 1, previous
     for scale, one in enumerate(trained, first):
         here = spec.at(scale)
-        image = reconstruct(here, one, reconstruction_noise if scale == 0 else None, image, padding)
+        condition = conditions[scale] if conditions else None
+        image = reconstruct(here, one, reconstruction_noise if scale == 0 else None, image, padding, condition)
         image = upsample_to_next_scale(spec.at(scale + 1), image) if scale < spec.scale else image
     return image
 

@@ -39,7 +39,11 @@ class TrainSpec:
 
 @dataclasses.dataclass(frozen=True)
 class ScaleSpec:
-    """Scale `scale` of a pyramid for images of `channels` channels; `conv_impl` is one of convolution.CONV_IMPLS."""
+    """Scale `scale` of a pyramid for images of `channels` channels; `conv_impl` is one of convolution.CONV_IMPLS.
+
+    A conditional pyramid is given `condition` more channels, which it does not generate (singan/model/condition.py),
+    and trains on a pool of `layouts` of them.
+    """
 
     scale: int
     channels: int
@@ -48,6 +52,8 @@ class ScaleSpec:
     method: MethodConfig
     train: TrainSpec
     conv_impl: str
+    condition: int = 0
+    layouts: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -131,6 +137,7 @@ class ScaleSpec:
             bool(self.method.normalized_conv_bias),
             self.method.norm_statistics == "running",
             self.conv_impl,
+            self.condition,
         )
 
     @property
@@ -141,6 +148,7 @@ class ScaleSpec:
             bool(self.method.normalized_conv_bias),
             self.method.norm_statistics == "running",
             self.conv_impl,
+            self.condition,
         )
 
 
@@ -154,9 +162,16 @@ def steps_of_scale(coarsest: int, shares: Sequence[float], scale: int, num_scale
     return max(1, round(coarsest * shares[place])) if place >= 0 else coarsest
 
 
-def make_spec(config: Config, pyramid: Pyramid, channels: int, conv_impl: str, scale: int = 0) -> ScaleSpec:
-    """Returns the spec of a scale for a parsed configuration."""
+def make_spec(
+    config: Config, pyramid: Pyramid, channels: int, conv_impl: str, scale: int = 0, condition: int = 0
+) -> ScaleSpec:
+    """Returns the spec of a scale for a parsed configuration.
+
+    Args:
+      channels: those that are generated. condition: those that are given.
+    """
     given = dataclasses.asdict(config.train)
     given |= {"averages": bool(config.train.average_decay), "compares_patches": bool(config.train.patch_weight)}
     train = TrainSpec(**{field.name: given[field.name] for field in dataclasses.fields(TrainSpec)})
-    return ScaleSpec(scale, channels, pyramid, config.network, config.method, train, conv_impl)
+    layouts = config.data.layouts if condition else 0
+    return ScaleSpec(scale, channels, pyramid, config.network, config.method, train, conv_impl, condition, layouts)

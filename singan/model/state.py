@@ -58,6 +58,8 @@ class ScaleInputs:
     hyperparameters: Hyperparameters
     guide: PyTree = None  # what fine-tuning draws its previous images from, instead of noise alone
     co_trained_amplitudes: tuple[Float[Array, ""], ...] = ()  # of the older scales that train, coarsest first
+    # Of a conditional pyramid: the layouts of the pool at scales 0 .. scale, the image's own first (condition.py).
+    conditions: tuple[UInt[Array, "p ..."], ...] = ()
 
 
 @no_type_check

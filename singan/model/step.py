@@ -15,7 +15,8 @@ from jax import lax
 
 from singan.model import losses
 from singan.model.concurrent import co_trained_noise, generate, make_inputs
-from singan.model.generation import random_previous
+from singan.model.condition import in_unit_range
+from singan.model.generation import random_previous, with_condition
 from singan.model.noise import Purpose, noise_map, scale_key
 from singan.model.patch_distance import grid_offset, patch_distance, random_directions
 from singan.model.spec import ScaleSpec
@@ -51,6 +52,7 @@ class StepNoise:
     older: tuple[Float[Array, "1 ..."], ...] = ()  # the older generators' noise, coarsest first
     # Where the loss compares patches: the directions they are projected on, and where their grid begins.
     patches: tuple[Float[Array, "p c v"], Int[Array, "2"]] | None = None
+    layout: Int[Array, ""] | None = None  # of a conditional pyramid: which of the pool is given
     window: Int[Array, "2"] | None = None  # where the part begins that is trained on, where that is not all
 
 
@@ -59,11 +61,13 @@ def draw(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> StepNoise:
     key = lambda purpose: scale_key(inputs.key_data, spec.scale, step, purpose)  # noqa: E731
     updates = jnp.arange(spec.train.critic_updates)
     coarsest = spec.at(spec.scale - len(inputs.co_trained_amplitudes))
+    layout = jax.random.randint(key(Purpose.LAYOUT), (), 0, spec.layouts) if spec.condition else None
+    conditions = given(inputs, layout)
     epsilon = jax.vmap(lambda u: jax.random.uniform(jax.random.fold_in(key(Purpose.INTERPOLATION), u)))(updates)
 
     def previous(update):
         own_key = jax.random.fold_in(key(Purpose.PREVIOUS), update)
-        return random_previous(coarsest, inputs.trained, inputs.padding, own_key)
+        return random_previous(coarsest, inputs.trained, inputs.padding, own_key, conditions)
 
     passes, patches = spec.map(previous, updates), None
     if spec.train.compares_patches:
@@ -71,7 +75,12 @@ def draw(spec: ScaleSpec, inputs: ScaleInputs, step: Array) -> StepNoise:
         patches = random_directions(directions, spec.channels), grid_offset(offset, spec.window)
     noise = noise_map(spec, key(Purpose.STEP_NOISE))
     window = random_window(spec, key(Purpose.WINDOW)) if spec.window != spec.size else None
-    return StepNoise(noise, passes, epsilon, co_trained_noise(spec, inputs, step), patches, window)
+    return StepNoise(noise, passes, epsilon, co_trained_noise(spec, inputs, step), patches, layout, window)
+
+
+def given(inputs: ScaleInputs, layout: Array | int | None) -> tuple[Float[Array, "1 ..."], ...]:
+    """Returns what a layout of the pool (0 is the image's own) gives at each scale; () without a condition."""
+    return tuple(in_unit_range(pool[layout])[None] for pool in inputs.conditions)
 
 
 Draw = Callable[[ScaleSpec, ScaleInputs, Array], StepNoise]
@@ -115,20 +124,24 @@ def update_networks(
     critic_rate = decay * hyper.critic_learning_rate
     generator_rates = decay * hyper.generator_learning_rates
     noises = (*random.older, random.noise)
-    real = crop(inputs.real, random.window, spec.window)
-
-    def inputs_of(noises, previous):
-        return crop_inputs(spec, make_inputs(spec, inputs, noises, previous), random.window)
-
     generators = (*(one.generator for one in state.older), state.generator)
     generator_adams = (*(one.adam for one in state.older), state.generator_adam)
+    conditions, own_conditions = given(inputs, random.layout), given(inputs, 0)
+    cut = functools.partial(crop, begin=random.window, size=spec.window)
+    real = cut(inputs.real)
+    condition, own_condition = (cut(some[-1]) if some else None for some in (conditions, own_conditions))
+    judged = with_condition(real, own_condition)
+
+    def inputs_of(noises, previous, conditions):
+        return crop_inputs(spec, make_inputs(spec, inputs, noises, previous, conditions), random.window)
 
     def critic_update(carry, update):
         critic, adam_state, generators = carry
         previous, epsilon = update
-        fake, generators = generate(spec, generators, inputs_of(noises, previous))
+        fake, generators = generate(spec, generators, inputs_of(noises, previous, conditions))
+        fake = with_condition(lax.stop_gradient(fake), condition)
         (_, (critic, metrics)), gradient = jax.value_and_grad(losses.critic_loss, argnums=1, has_aux=True)(
-            spec, critic["params"], critic, real, lax.stop_gradient(fake), epsilon, hyper.gradient_penalty_weight
+            spec, critic["params"], critic, judged, fake, epsilon, hyper.gradient_penalty_weight
         )
         critic, adam_state = _descend(spec, critic, adam_state, gradient, critic_rate)
         return (critic, adam_state, generators), {**metrics, "critic/gradient_norm": _norm(gradient)}
@@ -141,12 +154,12 @@ def update_networks(
     )
 
     # The generators see the noise and the previous image of the last critic update: nothing new is drawn.
-    fake_inputs = inputs_of(noises, random.previous[-1])
+    fake_inputs = inputs_of(noises, random.previous[-1], conditions)
     rec_noises = tuple(jnp.zeros_like(noise) for noise in noises)
     if state.reconstruction_noise is not None:
         rec_noise = jnp.broadcast_to(state.reconstruction_noise, noises[0].shape)
         rec_noises = (rec_noise, *rec_noises[1:])
-    rec_inputs = inputs_of(rec_noises, inputs.previous)
+    rec_inputs = inputs_of(rec_noises, inputs.previous, own_conditions)
 
     def patch_loss(image):
         assert random.patches is not None
@@ -167,6 +180,7 @@ def update_networks(
             real,
             hyper.reconstruction_weight,
             patch_loss if random.patches is not None else None,
+            condition,
         )
         moved = map(functools.partial(_descend, spec), generators, adam_states, gradient, generator_rates)
         generators, adam_states = zip(*moved, strict=True)

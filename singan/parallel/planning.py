@@ -160,6 +160,7 @@ def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
     variables = lambda network: initial_variables(network, spec.channels, rng)  # noqa: E731
     coarsest = spec.at(spec.scale - len(spec.co_trained))
     one = np.ones((), np.float32)
+    given = spec.pyramid.sizes[: spec.scale + 1] if spec.condition else ()
     inputs = ScaleInputs(
         np.zeros((1, *spec.size, spec.channels), np.float32),
         np.zeros((1, *coarsest.size, spec.channels), np.float32),
@@ -169,6 +170,7 @@ def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
         tuple(TrainedScale(variables(spec.at(scale).generator), one) for scale in range(coarsest.scale)),
         hyperparameters(TrainConfig(), len(spec.co_trained) + 1, spec.steps),
         co_trained_amplitudes=(one,) * len(spec.co_trained),
+        conditions=tuple(np.zeros((spec.layouts, *size, spec.condition), np.uint8) for size in given),
     )
     noise = np.zeros((1, *coarsest.size, 1), np.float32) if coarsest.scale == 0 else None
     inherited = (variables(spec.generator), variables(spec.critic)) if spec.continues_previous_scale else None

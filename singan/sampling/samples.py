@@ -17,8 +17,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from singan.errors import UserError
-from singan.model.generation import run_trained, upsample_to_next_scale
-from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
+from singan.model.condition import at_finest, condition_levels, in_unit_range
+from singan.model.generation import run_trained, upsample_to_next_scale, with_condition
+from singan.model.layouts import Layout, Rule, permute
+from singan.model.noise import Purpose, image_key_data, layout_generator, noise_map, scale_key
 from singan.model.pyramid import resize_matrix
 from singan.model.scale_start import reconstruct
 from singan.model.spec import ScaleSpec
@@ -33,11 +35,20 @@ from singan.storage.run import Run
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Samples first .. first + k - 1 of some images of a run."""
+    """Samples first .. first + k - 1 of some images of a run.
+
+    Attributes:
+      pixels: float32 [n, k, H, W, C] in [-1, 1]. Of a conditional run the last channels are those that were given.
+      layouts: of a conditional run, by image the layouts that were given, on the grid of the training images; else ().
+    """
 
     ids: tuple[str, ...]
     first: int
-    pixels: np.ndarray  # float32 [n, k, H, W, C] in [-1, 1]
+    pixels: np.ndarray
+    layouts: tuple[tuple[Layout, ...], ...] = ()
+
+
+LayoutSource = Callable[[str, int], Layout]  # (image id, number of the sample) -> what the sample is to show
 
 
 def resized_spec(spec: ScaleSpec, size: tuple[float, float]) -> ScaleSpec:
@@ -52,6 +63,7 @@ def start_image(
     padding: Float[Array, "c"],
     start_scale: int,
     size: tuple[float, float] = (1.0, 1.0),
+    conditions: Sequence[Float[Array, "1 ..."]] = (),
 ) -> Float[Array, "1 hh ww c"]:
     """Returns what enters `start_scale` as the previous image: the reconstruction of the scales below, or zeros.
 
@@ -63,7 +75,8 @@ def start_image(
     image = jnp.zeros((1, *spec.pyramid.sizes[0], spec.channels), jnp.float32)
     for scale in range(start_scale):
         noise = reconstruction_noise if scale == 0 else None
-        image = reconstruct(spec.at(scale), trained[scale], noise, image, padding)
+        given = conditions[scale] if conditions else None
+        image = reconstruct(spec.at(scale), trained[scale], noise, image, padding, given)
         image = upsample_to_next_scale(spec.at(scale + 1), image)
     if size == (1.0, 1.0):
         return image
@@ -84,7 +97,8 @@ def sample_from(
     number: Int[Array, ""],
     temperature: Float[Array, ""] | float = 1.0,
     reconstruction_noise: Float[Array, "1 h_0 w_0 1"] | None = None,
-) -> Float[Array, "hh ww c"]:
+    conditions: Sequence[Float[Array, "1 ..."]] = (),
+) -> Float[Array, "hh ww i"]:
     """Returns sample `number` of `spec.scale`'s size, clipped to [-1, 1]: fresh noise at every scale from the start.
 
     A sample depends on (key, start scale, number, temperature) alone, whatever batch it is drawn in.
@@ -94,6 +108,7 @@ def sample_from(
       temperature: at_temperature's at scale 0; above it, a factor of the noise amplitudes. 1 samples as in training, 0
         gives the reconstruction.
       reconstruction_noise: z*, which a start scale of 0 mixes the noise with; None leaves scale 0 at temperature 1.
+      conditions: what is given at scales 0 .. spec.scale; it follows the sample's own channels. () without.
     """
     key = jax.random.fold_in(scale_key(key_data, start_scale, 0, Purpose.SAMPLE), number)
     for scale in range(start_scale, spec.scale + 1):
@@ -103,9 +118,9 @@ def sample_from(
             one = dataclasses.replace(one, amplitude=one.amplitude * temperature)
         elif reconstruction_noise is not None:
             noise = at_temperature(noise, reconstruction_noise, temperature)
-        image = run_trained(here, one, noise, image, padding)
+        image = run_trained(here, one, noise, image, padding, conditions[scale] if conditions else None)
         image = upsample_to_next_scale(spec.at(scale + 1), image) if scale < spec.scale else jnp.clip(image, -1, 1)
-    return image[0]
+    return with_condition(image, conditions[-1] if conditions else None)[0]
 
 
 def at_temperature(
@@ -128,17 +143,29 @@ def sample_program(
     Its arguments are (trained, reconstruction_noise, padding, key_data, numbers, temperatures), all with a leading axis
     of images; numbers is int32 [n, k], the samples wanted of each image, temperatures float32 [n]. It returns float32
     [n, k, H, W, C] in [-1, 1].
+
+    A conditional pyramid takes a seventh, what is given to each sample, uint8 [n, k, H, W, K] at the finest scale,
+    and has it, at the samples' own, as K more channels behind C. Above start scale 0 it is the same for all samples of
+    an image.
     """
     large = resized_spec(spec, size)
 
-    def of_one(trained, reconstruction_noise, padding, key_data, numbers, temperature):
-        image = start_image(spec, trained, reconstruction_noise, padding, start_scale, size)
+    def of_one(trained, reconstruction_noise, padding, key_data, numbers, temperature, condition=None):
+        def levels(finest):
+            return tuple(in_unit_range(one)[None] for one in condition_levels(large.pyramid, finest, spec.scale))
+
+        shared = () if condition is None or start_scale == 0 else levels(condition[0])
+        image = start_image(spec, trained, reconstruction_noise, padding, start_scale, size, shared)
         known = reconstruction_noise if size == (1.0, 1.0) else None
 
-        def one(number):
-            return sample_from(large, trained, image, padding, start_scale, key_data, number, temperature, known)
+        def one(given):
+            number, finest = given
+            conditions = () if finest is None else levels(finest)
+            return sample_from(
+                large, trained, image, padding, start_scale, key_data, number, temperature, known, conditions
+            )
 
-        return spec.map(one, numbers)
+        return spec.map(one, (numbers, condition))
 
     return cohort.parallel(of_one, mesh, group)
 
@@ -186,12 +213,13 @@ def draw(
     mesh: Mesh | None = None,
     planned: Callable[[int, Memory], None] = lambda images, memory: None,
     temperature: float = 1.0,
+    layouts: LayoutSource | None = None,
 ) -> Iterator[Batch]:
     """Yields `num_samples` samples of each named image, at most about `batch` at a time, whatever their number.
 
     All batches of an image follow one another. An accelerator works on the next batch while the caller has the last
     one, and no more than two are held. A CPU is given one program at a time (launch/runtime.py says why).
-    A sample depends on (seed, image id, start scale, size, temperature, its number) alone.
+    A sample depends on (seed, image id, start scale, size, temperature, its number, its layout) alone.
 
     Args:
       size: height and width, in multiples of the training image's.
@@ -199,11 +227,21 @@ def draw(
       planned: told once how many samples a call makes, and what memory that takes.
       temperature: 0 gives the reconstruction, 1 samples as in training, more exaggerates what finer scales change. Of
         the same number, samples of all temperatures have the same noise.
+      layouts: of a conditional run, what samples are to show, on the training images' grid times `size`; None: new
+        layouts (`permuted`), but above start scale 0 that of the training image, of which everything coarser is.
 
     Raises:
-      UserError: the temperature is not of `check_temperature`'s.
+      UserError: the temperature is not of `check_temperature`'s; a conditional run is asked for another size, or for
+        given layouts, above start scale 0.
     """
     check_temperature(temperature, start_scale, size)
+    if run.spec.condition:
+        if start_scale and (layouts or size != (1.0, 1.0)):
+            raise UserError(
+                "above start scale 0 what is coarser is the training image's, and so are size and layout: start at"
+                " scale 0, or leave them out"
+            )
+        layouts = layouts or ((lambda name, number: run.layout(name)) if start_scale else permuted(run, seed, size))
     mesh = mesh or cohort.image_mesh()
     last = run.spec.at(len(run.scales) - 1)
     each = min(batch, num_samples)
@@ -211,7 +249,7 @@ def draw(
     group = 1 if last.one_by_one else together // mesh.size
     program = sampler(last, mesh, start_scale, group, size, run.config.train.precision)
     ahead = 0 if last.one_by_one else 1
-    sent: deque[tuple[tuple[str, ...], int, Array]] = deque()
+    sent: deque[tuple[tuple[str, ...], int, Array, tuple[tuple[Layout, ...], ...]]] = deque()
     for begin in range(0, len(ids), together):
         some = tuple(ids[begin : begin + together])
         names = [some[min(i, len(some) - 1)] for i in range(together)]
@@ -220,9 +258,13 @@ def draw(
         for first in range(0, num_samples, each):
             numbers = cohort.shard(np.tile(np.arange(first, first + each, dtype=np.int32), (together, 1)), mesh)
             arguments = (*placed, numbers, cohort.shard(np.full(together, temperature, np.float32), mesh))
+            given: tuple[tuple[Layout, ...], ...] = ()
+            if layouts is not None:
+                given = tuple(tuple(layouts(name, first + i) for i in range(each)) for name in some)
+                arguments += (cohort.shard(drawn_conditions(run, given, size, together), mesh),)
             if begin == first == 0:
                 planned(together * each, program.memory(*arguments))
-            sent.append((some, first, program(*arguments)))
+            sent.append((some, first, program(*arguments), given))
             while len(sent) > ahead:
                 yield _fetch(*sent.popleft(), num_samples)
     while sent:
@@ -252,5 +294,36 @@ def check_temperature(temperature: float, start_scale: int, size: tuple[float, f
         )
 
 
-def _fetch(ids: tuple[str, ...], first: int, sent: Array, num_samples: int) -> Batch:
-    return Batch(ids, first, np.array(sent)[: len(ids), : num_samples - first])
+def permuted(run: Run, seed: int, size: tuple[float, float] = (1.0, 1.0), rule: Rule | None = None) -> LayoutSource:
+    """Returns the source of new layouts of a conditional run: each image's objects, moved and turned by (seed, id,
+    number) alone.
+
+    Args:
+      size: in multiples of the training image's. rule: how dense, how large, ...
+    """
+    sources = {name: run.layout(name) for name in run.ids}
+    grid = run.spec.pyramid.scaled(*size).source
+
+    def layout(name: str, number: int) -> Layout:
+        rng = layout_generator(seed, name, number, Purpose.SAMPLED_LAYOUT)
+        return permute([sources[name]], rng, rule, grid)
+
+    return layout
+
+
+def drawn_conditions(
+    run: Run, given: Sequence[Sequence[Layout]], size: tuple[float, float] = (1.0, 1.0), rows: int = 0
+) -> np.ndarray:
+    """Returns what the layouts of each image give at the finest scale, uint8 [rows, k, H, W, K]; the last image's fill
+    up what `rows` has more of."""
+    words, classes = run.config.data.condition, run.images[0].condition_classes
+    pyramid = run.spec.pyramid.scaled(*size)
+    drawn = [np.stack([at_finest(one, words, classes, pyramid) for one in some]) for some in given]
+    return np.stack([*drawn, *[drawn[-1]] * (rows - len(drawn))])
+
+
+def _fetch(
+    ids: tuple[str, ...], first: int, sent: Array, given: tuple[tuple[Layout, ...], ...], num_samples: int
+) -> Batch:
+    kept = num_samples - first
+    return Batch(ids, first, np.array(sent)[: len(ids), :kept], tuple(some[:kept] for some in given))

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from singan import files
-from singan.config import Config, training_values
+from singan.config import Config
 from singan.errors import UserError
+from singan.resuming import training_values
 from singan.storage import checkpoint_files
 from singan.storage import workdir as records
 from singan.storage.workdir import ImageRecord, Workdir

@@ -10,12 +10,15 @@ import numpy as np
 from singan import files, links
 from singan.config import Config
 from singan.errors import UserError
+from singan.model.condition import at_finest, condition_level, in_unit_range
 from singan.model.convolution import conv_impl_for
+from singan.model.layouts import Layout
 from singan.model.pyramid import plan
 from singan.model.spec import ScaleSpec, make_spec
 from singan.model.state import TrainedScale
 from singan.storage import workdir as records
 from singan.storage.finished_scale import FinishedScale, image_padding, read_finished, trained_scales
+from singan.storage.layout_files import read_layout
 from singan.storage.origin import origin_of
 from singan.storage.workdir import ImageRecord, Workdir
 
@@ -44,7 +47,27 @@ class Run:
 
     def finest(self, image_id: str) -> np.ndarray:
         """Returns a training image at the finest scale that is finished, float32 [h, w, C] in [-1, 1]."""
-        return self.spec.pyramid.level(self.pixels(image_id), len(self.scales) - 1)
+        pixels, channels, scale = self.pixels(image_id), self.spec.channels, len(self.scales) - 1
+        level = self.spec.pyramid.level(pixels[..., :channels], scale)
+        if not self.spec.condition:
+            return level
+        words, classes = self.config.data.condition, self.record(image_id).condition_classes
+        drawn = at_finest(self.layout(image_id), words, classes, self.spec.pyramid)
+        given = in_unit_range(condition_level(self.spec.pyramid, scale, drawn))
+        return np.concatenate([level, np.asarray(given)], axis=-1)
+
+    def layout(self, image_id: str) -> Layout:
+        """Returns the layout of a training image of a conditional run. Raises UserError where it is damaged."""
+        return read_layout(self.workdir, self.record(image_id))
+
+    def check_unconditional(self) -> None:
+        """Raises a UserError where the run is conditional: an image to be manipulated has no layout to give it."""
+        if self.spec.condition:
+            given = ", ".join(self.config.data.condition)
+            raise UserError(
+                f"{self.workdir.path} is conditional: beside every image its networks are given {given}, which an image"
+                " to be manipulated has not; sample from it, or train a run without config.data.condition"
+            )
 
     def trained(self, ids: Sequence[str]) -> tuple[TrainedScale, ...]:
         """Returns the trained scales of the named images, leading axis in their order."""
@@ -56,7 +79,8 @@ class Run:
 
     def padding(self, ids: Sequence[str]) -> np.ndarray:
         """Returns what surrounds the previous image, float32 [n, C]."""
-        return np.stack([image_padding(self.config, self.record(name).value_map) for name in ids])
+        paddings = [image_padding(self.config, self.record(name).value_map) for name in ids]
+        return np.stack(paddings)[:, : self.spec.channels]
 
 
 def load_run(path: str | os.PathLike, conv_impl: str = "", warn: Callable[[str], None] = lambda text: None) -> Run:
@@ -74,9 +98,10 @@ def load_run(path: str | os.PathLike, conv_impl: str = "", warn: Callable[[str],
     links.check_workdir(workdir.path)
     config = records.read_config(workdir)
     images = tuple(records.read_images(workdir))
-    height, width, channels = images[0].shape
+    height, width, _ = images[0].shape
     pyramid = plan(height, width, config.pyramid, str(config.method.resize_border))
-    spec = make_spec(config, pyramid, channels, conv_impl or conv_impl_for(jax.default_backend()))
+    conv_impl = conv_impl or conv_impl_for(jax.default_backend())
+    spec = make_spec(config, pyramid, images[0].generated, conv_impl, condition=images[0].given)
     if _imported_wrongly(config, images[0]):
         warn(
             f"{workdir.path} was imported by an older version, which mistook what passes from scale to scale: its"

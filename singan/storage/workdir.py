@@ -1,6 +1,6 @@
 """Where things lie in a run's working directory, and the records that are read back: one place for names and formats.
 
-config.json  run.json  images.json  images/<id>.npy  metrics.jsonl  samples/
+config.json  run.json  images.json  images/<id>.npy  layouts/<id>.npy  metrics.jsonl  samples/
 scales/03/{checkpoints,samples,DONE,trained_from.json}
 """
 
@@ -37,6 +37,21 @@ class ImageRecord:
     # What else the source says of it, in JSON's own types: patient, slice, affine, tissue, how masks became channels.
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def given(self) -> int:
+        """How many channels, the last ones, a conditional pyramid is given (config.data.condition); else 0."""
+        return int(self.details.get("condition", {}).get("channels", 0))
+
+    @property
+    def condition_classes(self) -> int:
+        """How many classes the objects of a layout may have."""
+        return int(self.details["condition"]["classes"])
+
+    @property
+    def generated(self) -> int:
+        """How many channels, the first ones, are generated."""
+        return self.shape[2] - self.given
+
 
 class DamagedRecord(UserError):
     """A record can be read, and is not what was written."""
@@ -67,6 +82,9 @@ class Workdir:
     def image(self, image_id: str) -> AnyPath:
         return self.path / "images" / f"{image_id}.npy"
 
+    def layout(self, image_id: str) -> AnyPath:
+        return self.path / "layouts" / f"{image_id}.npy"
+
     def scale(self, scale: int) -> AnyPath:
         return self.path / "scales" / f"{scale:02d}"
 
@@ -86,6 +104,7 @@ class Workdir:
         """Returns the folders that there are and that files are written to, the checkpoints' own left out."""
         inner = [
             self.path / "images",
+            self.path / "layouts",
             self.path / "tables",
             *self.path.glob("scales/*"),
             *self.path.glob("scales/*/samples"),
@@ -177,6 +196,8 @@ def _wrong(rows: Sequence[ImageRecord]) -> str:
             return f"the shape of {row.id}"
         if not len(row.channels) == len(row.value_map.low) == row.shape[2]:
             return f"the channels of {row.id}"
+        if not 0 <= row.given < row.shape[2]:
+            return f"the condition of {row.id}"
         if not all(isinstance(text, str) for text in (row.source, row.digest, *row.channels)):
             return f"the text of {row.id}"
         if not isinstance(row.details, Mapping):

@@ -12,6 +12,7 @@ from singan.config import Config
 from singan.model import scale_start
 from singan.model.spec import ScaleSpec
 from singan.model.state import ScaleInputs, ScaleState, TrainedScale, final_generator
+from singan.model.step import given
 from singan.parallel import cohort, planning
 from singan.parallel.processes import ProcessGroup
 from singan.shapes import PyTree
@@ -197,6 +198,7 @@ def finish_program(spec: ScaleSpec, mesh: Any, group: int) -> Callable[..., Any]
             state.reconstruction_noise,
             inputs.previous,
             inputs.padding,
+            given(inputs, 0),
         )
         return {
             "trained": trained,

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from singan.config import Config
 from singan.model import scale_start
+from singan.model.condition import condition_levels, in_unit_range
 from singan.model.generation import upsample_to_next_scale
 from singan.model.noise import image_key_data
 from singan.model.spec import ScaleSpec
@@ -27,6 +28,9 @@ class TrainingImage:
     id: str
     pixels: np.ndarray  # float32 [H, W, C] in [-1, 1]
     padding: np.ndarray  # float32 [C] in [-1, 1]
+    # What a conditional pyramid is given: the layouts that its training draws from, uint8 [P, h, w, K] at the finest
+    # scale, the image's own first (condition.make_pool).
+    layouts: np.ndarray | None = None
 
 
 class ScaleSetup:
@@ -85,7 +89,7 @@ class ScaleSetup:
             previous, amplitude = self._call(("open", spec), program, *arrays)
         if self._coarsest < spec.scale:
             previous = self._frozen_reconstruction()
-        trained = self._trained[: self._coarsest]
+        trained, conditions = self._trained[: self._coarsest], self._conditions()
         return [
             ScaleInputs(
                 reals[i],
@@ -96,6 +100,7 @@ class ScaleSetup:
                 jax.tree.map(lambda leaf, i=i: leaf[i], trained),
                 hyperparameters(self._config.train, len(spec.co_trained) + 1, spec.steps),
                 co_trained_amplitudes=tuple(self._trained[scale].amplitude[i] for scale in spec.co_trained),
+                conditions=tuple(pools[i] for pools in conditions),
             )
             for i, image in enumerate(images)
         ]
@@ -113,6 +118,14 @@ class ScaleSetup:
     def _reconstruction_noise(self) -> np.ndarray:
         return self._finished[0].rows(self._ids)["reconstruction_noise"]
 
+    def _conditions(self) -> tuple[np.ndarray, ...]:
+        """Returns the pools of layouts at scales 0 .. scale, uint8 [n, P, h, w, K]; () without a condition."""
+        spec = self._spec
+        if not spec.condition:
+            return ()
+        program = cohort.parallel(lambda pool: condition_levels(spec.pyramid, pool, spec.scale), self._mesh)
+        return self._call(("conditions", spec), program, np.stack([np.asarray(one.layouts) for one in self._images]))
+
     def _frozen_reconstruction(self) -> np.ndarray:
         """Returns what the frozen scales make of the images at the coarsest scale that trains, [n, 1, h, w, C].
 
@@ -123,15 +136,18 @@ class ScaleSetup:
         if coarsest.scale == 0:
             return np.stack([start] * len(self._images))
 
-        def through(trained, reconstruction_noise, padding):
+        def through(trained, reconstruction_noise, padding, own):
             frozen_spec = coarsest.at(coarsest.scale - 1)
+            conditions = tuple(in_unit_range(one)[None] for one in own)
             return upsample_to_next_scale(
-                coarsest, scale_start.reconstruct_through(frozen_spec, trained, reconstruction_noise, start, padding)
+                coarsest,
+                scale_start.reconstruct_through(frozen_spec, trained, reconstruction_noise, start, padding, conditions),
             )
 
         program = cohort.parallel(through, self._mesh)
         paddings = np.stack([image.padding for image in self._images])
-        arrays = self._trained[: coarsest.scale], self._reconstruction_noise, paddings
+        own = tuple(pools[:, 0] for pools in self._conditions()[: coarsest.scale])
+        arrays = self._trained[: coarsest.scale], self._reconstruction_noise, paddings, own
         return self._call(("reconstruct below", self._spec), program, *arrays)
 
     def _call(self, name: tuple[Any, ...], program: Callable[..., Any], *arrays: PyTree) -> PyTree:

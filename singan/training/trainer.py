@@ -11,9 +11,11 @@ Several processes do all of this in step: what is read from disk to decide on is
 import functools
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from jax.sharding import Mesh
 
 from singan.config import Config
+from singan.model.condition import condition_level, in_unit_range
 from singan.model.pyramid import Pyramid
 from singan.model.spec import make_spec
 from singan.parallel.processes import Processes, ProcessGroup, make_process_group
@@ -94,7 +96,9 @@ class _Training:
         self.should_stop, self.processes = should_stop, process_group.processes
         self.images = {image.id: image for image in images}
         channels = max(self.processes.all_gather(images[0].pixels.shape[-1] if images else 0))
-        self.spec = make_spec(config, pyramid, channels, conv_impl)
+        pools = [image.layouts for image in images if image.layouts is not None]
+        condition = max(self.processes.all_gather(pools[0].shape[-1] if pools else 0))
+        self.spec = make_spec(config, pyramid, channels, conv_impl, condition=condition)
         # The last scale that was begun: one below it that is trained again is repaired.
         begun = (scale for scale in range(len(pyramid)) if workdir.checkpoints(scale).is_dir())
         self.last = self.processes.broadcast(max(begun, default=0))
@@ -129,12 +133,21 @@ class _Training:
             self.last = scale  # what follows was trained on other weights, or is in progress: it is told of again
         return done
 
+    def level(self, name: str, scale: int) -> np.ndarray:
+        """Returns a training image at a scale, float32 [h, w, C], with what a conditional pyramid is given behind."""
+        image = self.images[name]
+        level = self.pyramid.level(image.pixels, scale)
+        if image.layouts is None:
+            return level
+        given = in_unit_range(condition_level(self.pyramid, scale, image.layouts[0]))
+        return np.concatenate([level, np.asarray(given)], axis=-1)
+
     def mark_done(self, scale: int, finished: Sequence[FinishedScale], here: ProcessGroup, draw: bool) -> None:
         """Writes DONE of a finished scale where it is not there yet, once the observer has drawn its pictures."""
         done, workdir = finished[-1], self.workdir
         is_marked = self.processes.broadcast(records.read_done(workdir, scale) == done.digests)
         if draw and not is_marked:
-            levels = {name: self.pyramid.level(self.images[name].pixels, scale) for name in here.assignment.own}
+            levels = {name: self.level(name, scale) for name in here.assignment.own}
             self.observer.scale_finished(self.spec.at(scale), finished, levels)
         if is_marked and self.processes.broadcast(records.read_trained_from(workdir, scale) == self.origin.digest):
             return

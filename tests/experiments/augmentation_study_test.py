@@ -22,9 +22,9 @@ from experiments.augmentation_study.segmenters import Job, digest_of, finished, 
 from experiments.augmentation_study.settings import Study, placeholders, refuse_unknown, study_of
 from experiments.augmentation_study.splits import draw_splits
 from experiments.augmentation_study.synthetic import Bank, draw, patches_of
-from launch.images.mask_channels import encode_instances
 from singan.config import DataConfig
 from singan.errors import UserError
+from singan.model.encodings import encode_instances
 from singan.parallel.cohort import image_mesh
 from singan.storage.run import load_run
 from tests.launch.train.train_test import ROOT, assert_refused

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.reporting import figure_command, figures
-from launch.images import mask_channels
+from singan.model import encodings
 from singan.storage.workdir import ImageRecord
 from singan.value_map import ValueMap, fit, join, mask_map
 
@@ -23,7 +23,7 @@ def nuclei():
     """A record with colours, nuclei, and two classes, and its image."""
     colour = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
     classes = np.array([0, 1, 2, 1])[DISKS]
-    parts = [colour, mask_channels.encode_instances(DISKS), mask_channels.encode_one_hot(classes, 2)]
+    parts = [colour, encodings.encode_instances(DISKS), encodings.encode_one_hot(classes, 2)]
     value_map = join([fit(colour, (0, 255)), mask_map(1, 255.0, np.uint8), mask_map(2, 1.0, np.uint8)])
     about = {"min_area": 16, "default_class": 1, "class_names": ["neoplastic", "inflammatory"]}
     masks = {
@@ -56,7 +56,7 @@ def test_colours_masks_classes_and_nuclei_have_views_of_their_own():
     found = {view.name: view for view in figures.views(record, image)}
     assert list(found) == ["rgb", "instance", "class", "nuclei"]
     np.testing.assert_array_equal(found["rgb"].panel(image), record.value_map.invert(image, as_stored=True)[..., :3])
-    np.testing.assert_array_equal(found["instance"].panel(image)[..., 0], mask_channels.encode_instances(DISKS)[..., 0])
+    np.testing.assert_array_equal(found["instance"].panel(image)[..., 0], encodings.encode_instances(DISKS)[..., 0])
     table = np.array([(0, 0, 0), *figures.CLASS_COLOURS[:2]])
     np.testing.assert_array_equal(found["class"].panel(image), table[np.array([0, 1, 2, 1])[DISKS]])
     assert [word for _, word in found["class"].key] == ["neoplastic", "inflammatory"]

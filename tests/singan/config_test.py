@@ -4,21 +4,10 @@ import re
 
 import pytest
 
-from singan.config import (
-    CHOICES,
-    PRESETS,
-    RESUMABLE_KEYS,
-    Config,
-    MethodConfig,
-    default_mapping,
-    flatten,
-    nearest,
-    parse,
-    resume_differences,
-    to_mapping,
-)
+from singan.config import CHOICES, PRESETS, Config, MethodConfig, default_mapping, flatten, nearest, parse, to_mapping
 from singan.config_checks import AT_LEAST_ONE
 from singan.errors import UserError
+from singan.resuming import RESUMABLE_KEYS, resume_differences
 
 
 def nested(key, value):
@@ -235,7 +224,7 @@ def test_only_the_listed_keys_may_change_on_resume(key):
     for group in groups:
         target = target[group]
     target[last] = changed(flat[key])
-    named = ("train.checkpoint_every", "train.group_size", "train.compile_ahead", "data.path")
+    named = ("train.checkpoint_every", "train.group_size", "train.compile_ahead", "data.path", "data.masks")
     may = key.startswith("tracking.") or key in named
     assert resume_differences(old, new) == ([] if may else [f"{key}: {flat[key]!r} -> {changed(flat[key])!r}"])
 

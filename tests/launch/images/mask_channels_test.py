@@ -12,11 +12,9 @@ from launch.images.mask_channels import (
     decode_instances,
     decode_nuclei,
     decode_one_hot,
-    encode_binary,
-    encode_instances,
-    encode_one_hot,
     split_mask,
 )
+from singan.model.encodings import encode_binary, encode_instances, encode_one_hot
 from singan.value_map import mask_map
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
