@@ -72,12 +72,14 @@ class Pairs:
 
     def _send(self, number: int) -> Sent:
         names = tuple(self._ids[(number * self._shown + i) % len(self._ids)] for i in range(self._shown))
-        if self._placed[0] != names:
+        known, placed = self._placed  # read once: threads may ask at the same time
+        if known != names:
             filled = [names[min(i, len(names) - 1)] for i in range(self._rows)]
             keys = np.stack([image_key_data(self._seed, name) for name in filled])
             run = self._run
             trees = run.trained(filled), run.reconstruction_noise(filled), run.padding(filled), keys
-            self._placed = names, cohort.shard(trees, self._mesh)
+            placed = cohort.shard(trees, self._mesh)
+            self._placed = names, placed
         numbers = np.arange(number * self._each, (number + 1) * self._each, dtype=np.int32)
         given = tuple(tuple(self._layouts(name, int(one)) for one in numbers) for name in names)
         arrays = (
@@ -85,7 +87,7 @@ class Pairs:
             np.ones(self._rows, np.float32),  # the temperature
             drawn_conditions(self._run, given, rows=self._rows),
         )
-        return names, given, self._program(*self._placed[1], *cohort.shard(arrays, self._mesh))
+        return names, given, self._program(*placed, *cohort.shard(arrays, self._mesh))
 
     def _fetch(self, sent: Sent) -> dict[str, Any]:
         names, given, drawn = sent

@@ -12,7 +12,7 @@ from singan.errors import UserError
 from singan.model.condition import condition_level, make_pool
 from singan.model.encodings import encode
 from singan.model.layouts import layout_of
-from singan.model.pyramid import plan
+from singan.model.pyramid import Pyramid, plan
 from singan.parallel.cohort import image_mesh
 from singan.sampling.samples import draw
 from singan.storage import workdir as records
@@ -182,8 +182,7 @@ def test_a_damaged_layout_is_told(trained):
 
 
 def test_a_coarse_level_is_the_mean_over_areas():
-    pyramid = plan(16, 16, parse({**CONFIG, "pyramid": {**CONFIG["pyramid"], "min_size": 8, "ratio": 0.5}}).pyramid)
-    assert pyramid.sizes[0] == (8, 8)
+    pyramid = Pyramid((16, 16), (16, 16), ((8, 8), (16, 16)), 0.5, "mirror")
     finest = np.zeros((16, 16, 1), np.uint8)
     finest[4, 6] = 200
     coarse = np.asarray(condition_level(pyramid, 0, finest))
