@@ -25,7 +25,7 @@ CONFIG = cli.config_flag()
 SWEEP = flags.DEFINE_string(
     "sweep",
     None,
-    "give --sweep=FILE, whose get_sweep() returns the runs; FILE:ARGUMENT hands it an argument.",
+    "give --sweep=FILE, whose get_sweep() returns the runs, or a study's name; FILE:ARGUMENT hands it an argument.",
     required=True,
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=ROOT: each run is kept in ROOT/NAME.", required=True)

@@ -27,9 +27,9 @@ class SkyPilot:
         self._sweep, self._settings, self._folder, self._runner = sweep, settings, Path(folder), runner
 
     def require(self) -> None:
-        """Raises UserError where sky is not installed, or the bucket is a placeholder."""
+        """Raises UserError where sky is not installed, this is no clone, or the bucket is a placeholder."""
         self._runner.require("sky")
-        machines.check_bucket(self._sweep.root)
+        machines.check_start(self._sweep.root)
 
     def describe(self, runs: Sequence[PlannedRun]) -> str:
         """Returns every file and command that `start` would write and run."""
