@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from launch import streams, studies
 from launch.text import described, one_line
 from singan import config as singan_config
+from singan.errors import RESUMABLE as RESUMABLE
 from singan.errors import UserError
 from singan.training.ahead import at_work
 
@@ -24,7 +25,7 @@ from singan.training.ahead import at_work
 flags.disclaim_key_flags()
 
 FLAGS = flags.FLAGS
-DONE, FAILED, USER_ERROR, RESUMABLE, INTERRUPTED = 0, 1, 2, 75, 130  # exit codes
+DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # exit codes, beside RESUMABLE
 
 
 def config_flag(default: str | None = None) -> flags.FlagHolder:
@@ -37,6 +38,7 @@ def config_flag(default: str | None = None) -> flags.FlagHolder:
         studies.find_file(default, "config.py") if default else default,
         "A Python file whose get_config() returns the configuration, or a study's name (quickstart, own_images ...).",
         lock_config=True,
+        allow_override=True,
     )
 
 

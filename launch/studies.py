@@ -1,4 +1,4 @@
-"""The files of the studies by name: quickstart is experiments/quickstart/config.py, from whatever folder it is asked."""
+"""The files of the studies by name, from any folder: quickstart is experiments/quickstart/config.py."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""MediSinGAN under one name, in a clone as in an installed wheel: its Python API, and `python -m medisingan COMMAND`."""
+"""MediSinGAN under one name, in a clone as in an installed wheel: the Python API, `python -m medisingan COMMAND`."""
 
 import importlib
 from typing import Any

@@ -14,7 +14,8 @@ from tests import pythons
 
 ROOT = Path(__file__).parents[1]
 spec = importlib.util.spec_from_file_location("setup_file", ROOT / "setup.py")
-assert spec and spec.loader
+assert spec
+assert spec.loader
 setup_file = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(setup_file)
 FOLDERS = setup_file.FOLDERS

@@ -6,10 +6,10 @@ python -m launch.sweep --config=experiments/quickstart/config.py --sweep=experim
 
 import sys
 
-from absl import flags
 from ml_collections import config_flags
 
 from launch import cli
+from launch import command_flags as flags
 from launch.sweep import state
 from launch.sweep.backends import choice
 from launch.sweep.backends.runner import Runner

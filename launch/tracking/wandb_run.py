@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 
 from launch.runtime import cache_directory
-from launch.secrets import hidden, hidden_arguments
-from launch.tracking.metrics_file import Row, place
 from singan import files
 from singan.config import TrackingConfig
+from singan.secrets import hidden, hidden_arguments
+from singan.storage.metrics_file import Row, place
 
 
 class Wandb:
@@ -275,7 +275,3 @@ def _forget_attempt(folders: Iterable[Path]) -> None:
 def one_line(error: Exception) -> str:
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return hidden(text)[:200]
-
-
-def print_warning(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -6,9 +6,8 @@ On several hosts, on each of them (a TPU pod and Slurm need no flags):
 python -m launch.train --config=... --workdir=SHARED --coordinator=HOST0:8476 --num_processes=2 --process_id=0
 """
 
-from absl import flags
-
 from launch import cli, runtime
+from launch import command_flags as flags
 from launch.configs import load_config
 from launch.multihost import join, peers
 from launch.train import plan, trace

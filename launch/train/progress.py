@@ -18,6 +18,7 @@ from singan.model.spec import ScaleSpec
 from singan.parallel.processes import ProcessGroup
 from singan.storage.finished_scale import FinishedScale
 from singan.storage.workdir import Workdir, read_images
+from singan.training.chunk_rows import chunk_row, step_row
 from singan.training.observer import ChunkResult, ScaleStart, Silent
 
 PLAIN_LINE_EVERY = 10.0  # seconds, when the output is not a terminal
@@ -80,26 +81,20 @@ class Progress:
         self._line_at = time.monotonic()
 
     def chunk_done(self, result: ChunkResult) -> None:
-        alive = len(result.ids) - len(result.diverged)
-        rate = result.steps / max(result.seconds, 1e-9)
         self._chunk_clock.append((result.steps, result.seconds))
-        weight = self._config.train.reconstruction_weight
-        rmse = np.sqrt(result.metrics["generator/reconstruction"] / weight) if weight else None
-        row = self._row(result.spec.scale, result.step)
-        row |= {name: _mean(values) for name, values in result.metrics.items()}
-        row |= {"generator/reconstruction_rmse": _mean(rmse)} if rmse is not None else {}
-        row |= {"images_alive": alive, "steps_per_second": rate, "image_steps_per_second": rate * alive}
+        row = chunk_row(self._config, result)
         self._write(row)
+        speed, rmse = row["image_steps_per_second"], row.get("generator/reconstruction_rmse")
         if self._bar is not None:
             self._bar.update(result.steps)
-            self._bar.set_postfix_str(f"{rate * alive:.1f} image-steps/s")
+            self._bar.set_postfix_str(f"{speed:.1f} image-steps/s")
         elif time.monotonic() - self._line_at >= PLAIN_LINE_EVERY:
             self._line_at = time.monotonic()
             total = self._config.train.steps_per_scale
-            left = (total - result.step) / rate
-            text = f", reconstruction RMSE {_mean(rmse):.3f}" if rmse is not None else ""
+            left = (total - result.step) / row["steps_per_second"]
+            text = f", reconstruction RMSE {rmse:.3f}" if rmse is not None else ""
             self._print(
-                f"scale {result.spec.scale}, step {result.step}/{total}: {rate * alive:.1f} image-steps/s{text},"
+                f"scale {result.spec.scale}, step {result.step}/{total}: {speed:.1f} image-steps/s{text},"
                 f" {left:.0f} s left for this scale"
             )
 
@@ -118,7 +113,7 @@ class Progress:
         rows, quality = end.rows, end.quality
         for name, step in finished.diverged.items():
             self.warn(f"image {name} diverged at step {step} of scale {spec.scale}: it is left out from here on")
-        row = self._row(spec.scale, self._config.train.steps_per_scale)
+        row = step_row(self._config, spec.scale, self._config.train.steps_per_scale)
         row |= {
             "end/reconstruction_rmse": [r["reconstruction_rmse"] for r in rows],
             "end/noise_amplitude": [r["noise_amplitude"] for r in rows],
@@ -152,13 +147,6 @@ class Progress:
             self._bar.close()
         if self._writer is not None:
             self._writer.close(exit_code)
-
-    def _row(self, scale: int, step: int) -> dict:
-        return {
-            "global_step": scale * self._config.train.steps_per_scale + step,
-            "scale": scale,
-            "scale_step": step,
-        }
 
     def _write(self, row: dict) -> None:
         assert self._writer is not None
@@ -201,8 +189,3 @@ class Follower(Silent):
         scale_samples.measure_scale(self._config, spec, scales, images, self._padding, self._process_group)
 
     def close(self, exit_code: int) -> None: ...
-
-
-def _mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float("nan")

@@ -9,15 +9,12 @@ from jax.sharding import Mesh
 from launch.cli import DONE, FAILED, INTERRUPTED, RESUMABLE
 from launch.multihost.peers import Peers, is_of_another
 from launch.report.page import try_write_report
-from launch.run_record import RunRecord, claim_workdir
 from launch.runtime import StopRequest
-from launch.tracking.wandb_run import print_warning
 from launch.tracking.writer import open_writer
 from launch.train.cohorts import Cohort
 from launch.train.convolution_choice import conv_impl_of_run
 from launch.train.progress import Follower, Progress
 from launch.train.trace import ProfilingObserver, profiled
-from launch.workdir_lock.lock import WorkdirLock
 from singan import links
 from singan.config import Config, to_mapping
 from singan.errors import UserError
@@ -25,7 +22,10 @@ from singan.model.convolution import conv_impl_for
 from singan.model.spec import make_spec
 from singan.parallel.processes import Processes, ProcessGroup, make_process_group
 from singan.storage.finished_scale import all_whole, image_padding
+from singan.storage.run_record import RunRecord, claim_workdir
 from singan.storage.workdir import Workdir
+from singan.storage.workdir_lock.lock import WorkdirLock
+from singan.text import print_warning
 from singan.training import trainer
 from singan.training.scale_run import Diverged, Stopped, TrainingImage
 

@@ -68,7 +68,9 @@ def bucket_root(workdir: str, settings: CloudSettings) -> str:
 def check_start(root: str) -> None:
     """Raises UserError where this is no clone, which machines get, or `root` is not the URL of a bucket."""
     if not (REPOSITORY / "constraints.txt").is_file():
-        raise UserError("the cloud's machines get a clone of the repository, and this is an installed wheel: start there")
+        raise UserError(
+            "the cloud's machines get a clone of the repository, and this is an installed wheel: start there"
+        )
     if not re.match(r"\w+://[a-z0-9][a-z0-9._-]+(/|$)", root):
         raise UserError(f"{root} is no bucket: give --bucket=gs://YOUR-BUCKET, or set it in the sweep file's CLOUD")
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from launch.tracking import wandb_run
 from launch.tracking.wandb_run import Wandb
-from launch.tracking.writer import JsonLines, open_writer, open_writer_to_append
+from launch.tracking.writer import open_writer, open_writer_to_append
 from singan.config import TrackingConfig
 from singan.errors import UserError
 
