@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 # Imported when asked for: a command does not pay for the rest.
-_API = {"train": "singan", "load_run": "singan", "default_config": "launch.configs"}
+_API = {"train": "singan.array_training", "load_run": "singan.api", "default_config": "launch.configs"}
 __all__ = sorted(_API)
 
 

@@ -16,6 +16,7 @@ from launch.sweep.backends.runner import Runner
 from launch.sweep.files import load_sweep
 from launch.sweep.plan import PlannedRun, Sweep, plan_sweep
 from launch.sweep.wandb_file import wandb_sweep
+from launch.tracking.wandb_mode import check_key, wandb_mode
 from singan import files
 from singan.config import nearest
 from singan.errors import UserError
@@ -77,6 +78,8 @@ def main(argv: list[str]) -> int:
     if DRY_RUN.value:
         print(_overview(sweep, chosen), where.describe(left), sep="\n\n")
         return DONE
+    if backend == "local" and left:
+        check_key(left[0].config.tracking)
     print(f"{len(chosen)} runs of {sweep.group}, {len(left)} of them to do", flush=True)
     code = where.start(left) if left else DONE
     if backend == "local":
@@ -95,7 +98,7 @@ def _chosen(sweep: Sweep) -> list[PlannedRun]:
 
 def _report_flag(sweep: Sweep) -> str:
     tracking = sweep.runs[0].config.tracking
-    return f" --wandb_report={tracking.project}" if tracking.wandb == "online" else ""
+    return f" --wandb_report={tracking.project}" if wandb_mode(tracking) == "online" else ""
 
 
 def _overview(sweep: Sweep, runs: list[PlannedRun]) -> str:

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from launch.tracking.wandb_run import Wandb, one_line, open_wandb
+from launch.tracking.wandb_mode import wandb_mode
+from launch.tracking.wandb_run import Wandb, one_line
+from launch.tracking.wandb_start import open_wandb
 from singan import files
 from singan.config import TrackingConfig
 from singan.storage.json_lines import JsonLines
@@ -23,7 +25,7 @@ class Writer(Protocol):
     """Takes what a run has to say. A row has global_step, scale and scale_step (time is filled in) and the values.
 
     A value may be a list, one entry per image. Pictures are paths of PNG files that are written already; of their row
-    only the step counts, as its values have been told by `scalars`.
+    only the step counts, as its values have been told by `scalars`. `weights` are of a scale that has them on disk.
     """
 
     def scalars(self, row: Row) -> None: ...
@@ -33,6 +35,8 @@ class Writer(Protocol):
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
 
     def summary(self, values: Mapping[str, Any]) -> None: ...
+
+    def weights(self, scale: int) -> None: ...
 
     def sync(self) -> None: ...
 
@@ -65,6 +69,10 @@ class _Both:
     def summary(self, values: Mapping[str, Any]) -> None:
         for writer in self._writers:
             writer.summary(values)
+
+    def weights(self, scale: int) -> None:
+        for writer in self._writers:
+            writer.weights(scale)
 
     def sync(self) -> None:
         self._lines.sync()
@@ -129,8 +137,7 @@ def open_writer_to_append(
     kept = lines.rows()
     wandb = _wandb(tracking, workdir, run_id, config_mapping, kept, online_timeout)
     if wandb is not None:
-        tables = {path.stem: files.read_json(path) for path in sorted((workdir / "tables").glob("*.json"))}
-        wandb.append_to(tables)
+        wandb.append()
     return _Both(lines, wandb, [])
 
 
@@ -142,7 +149,7 @@ def _wandb(
     kept: list[dict[str, Any]],
     online_timeout: float,
 ) -> Wandb | None:
-    if tracking.wandb == "off":
+    if wandb_mode(tracking) == "off":
         return None
     try:
         return open_wandb(tracking, workdir, run_id, config_mapping, kept, online_timeout)

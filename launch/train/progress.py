@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from launch.images import geometry
 from launch.report.page import try_write_report
 from launch.samples import pictures
+from launch.tracking.sent import Sent
 from launch.tracking.writer import Writer
 from launch.train import scale_samples
 from singan import files
@@ -127,6 +129,9 @@ class Progress:
         if quality is not None:
             path = self._draw_grid(spec, end.pictures)
             self._writer.pictures(row, {"samples": path})
+        self._writer.weights(spec.scale)
+        if spec.scale == len(spec.pyramid) - 1:
+            self._writer.summary(_final(row))
         speed = ""
         if self._chunk_clock:
             # The first chunk of a process may still warm up; it counts only where there is no other.
@@ -156,9 +161,10 @@ class Progress:
     def _draw_grid(self, spec: ScaleSpec, shown: Mapping[str, np.ndarray]):
         details = {record.id: record.details for record in read_images(self._workdir)}
         rows = []
+        sent = Sent.of(self._config.tracking, list(details))
         for name, images in shown.items():
             turned = [geometry.upright(image, details[name]) for image in images]
-            rows += pictures.image_rows(name, turned, self._channels)
+            rows += pictures.image_rows(sent.image(name), turned, self._channels)
         columns = [
             "training image",
             "reconstruction",
@@ -189,3 +195,14 @@ class Follower(Silent):
         scale_samples.measure_scale(self._config, spec, scales, images, self._padding, self._process_group)
 
     def close(self, exit_code: int) -> None: ...
+
+
+def _final(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the means over images of what the finest scale ends with, under names that no pyramid changes.
+
+    Its samples are from noise at every scale, as those of start scale 0 in launch.evaluate.
+    """
+    names = {f"end/{metric}": f"final/start_0/{metric}" for metric in scale_samples.METRICS}
+    names["end/reconstruction_rmse"] = "final/reconstruction_rmse"
+    known = {name: [v for v in row.get(key, ()) if v is not None] for key, name in names.items()}
+    return {name: float(np.mean(values)) for name, values in known.items() if values}

@@ -21,7 +21,6 @@ class JsonLines:
 
     def __init__(self, path: str | os.PathLike):
         self.path = files.as_path(path)
-        self._summary: dict[str, Any] = {}
         self._file = metrics_file.open_row_file(self.path)
 
     def scalars(self, row: Row) -> None:
@@ -36,8 +35,13 @@ class JsonLines:
         files.write_json(files.make_directory(self.path.parent / "tables") / f"{name}.json", rows)
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        self._summary.update(values)
-        files.write_json(self.path.parent / "summary.json", self._summary)
+        """Adds to summary.json, or replaces what it has under these names."""
+        path = self.path.parent / "summary.json"
+        before = files.read_json(path) if files.exists(path) else {}
+        files.write_json(path, {**before, **values})
+
+    def weights(self, scale: int) -> None:
+        """Does nothing: the workdir has them."""
 
     def sync(self) -> None:
         """Makes the rows written so far survive a power cut: call it before the checkpoint that they belong to."""

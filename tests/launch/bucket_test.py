@@ -26,6 +26,7 @@ from singan import files
 from singan.config import TrackingConfig
 from singan.errors import UserError
 from singan.storage import metrics_file
+from singan.storage.json_lines import JsonLines
 from singan.storage.workdir_lock.bucket_lock import Lease
 from singan.storage.workdir_lock.lock import WorkdirLock
 from singan.storage.workdir_lock.owner import LEASE_SECONDS, may_be_alive, this_process

@@ -9,6 +9,7 @@ from typing import Any
 
 from launch.sweep.backends.accelerators import Accelerator, find_accelerator
 from launch.sweep.plan import REPOSITORY, PlannedRun, Sweep, train_flags
+from launch.tracking.wandb_mode import wandb_mode
 from singan.config import nearest
 from singan.errors import UserError
 from singan.files import is_bucket
@@ -168,7 +169,10 @@ def train_script(sweep: Sweep, machine: Machine, on_stop: str) -> str:
     lines = []
     for run in machine.runs:
         path = run.config.data.path
-        flags = train_flags(inside, run, **({"data.path": data[path].path} if path else {}))
+        # WANDB_MODE of this machine is not that of the others, where offline is the default.
+        mode = wandb_mode(run.config.tracking)
+        changed = {"tracking.wandb": mode} if mode != "offline" else {}
+        flags = train_flags(inside, run, **changed, **({"data.path": data[path].path} if path else {}))
         lines.append(f"train {shlex.join(flags)}")
     runs = "\n".join(lines)
     return f"""\

@@ -14,6 +14,7 @@ from launch.sweep.backends.accelerators import find_accelerator
 from launch.sweep.backends.machines import CloudSettings, Machine
 from launch.sweep.backends.runner import Runner
 from launch.sweep.plan import PlannedRun, Sweep
+from launch.tracking.wandb_mode import wandb_mode
 from singan import files
 from singan.errors import UserError
 from singan.files import is_bucket
@@ -122,7 +123,7 @@ _Dumper.add_representer(str, _text)
 
 
 def _is_online(runs: Sequence[PlannedRun]) -> bool:
-    return any(run.config.tracking.wandb == "online" for run in runs)
+    return any(wandb_mode(run.config.tracking) == "online" for run in runs)
 
 
 def _check_data(runs: Sequence[PlannedRun]) -> None:
