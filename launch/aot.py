@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 import jax
-from absl import flags
 from jax.sharding import Mesh
 
-from launch import cli, run_record, runtime
+from launch import cli, runtime
+from launch import command_flags as flags
 from launch.configs import load_config
 from launch.results.text_table import text_table
 from singan import files
@@ -26,6 +26,7 @@ from singan.parallel.cohort import image_mesh
 from singan.parallel.planning import ScaleCost, scale_cost
 from singan.parallel.processes import Processes
 from singan.parallel.tpu_topologies import devices_of, find_topology
+from singan.storage import run_record
 
 CONFIG = cli.config_flag()
 TOPOLOGY = flags.DEFINE_string("topology", "v5e-8", "Such as v5e-8, v6e-16 or v4-32; here: this machine's devices.")

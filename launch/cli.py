@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from launch import streams
+from launch import streams, studies
 from launch.text import described, one_line
 from singan import config as singan_config
+from singan.errors import RESUMABLE as RESUMABLE
 from singan.errors import UserError
 from singan.training.ahead import at_work
 
@@ -24,7 +25,7 @@ from singan.training.ahead import at_work
 flags.disclaim_key_flags()
 
 FLAGS = flags.FLAGS
-DONE, FAILED, USER_ERROR, RESUMABLE, INTERRUPTED = 0, 1, 2, 75, 130  # exit codes
+DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # exit codes, beside RESUMABLE
 
 
 def config_flag(default: str | None = None) -> flags.FlagHolder:
@@ -33,7 +34,11 @@ def config_flag(default: str | None = None) -> flags.FlagHolder:
     The value is what FILE's get_config() returns, locked; launch.configs.load_config makes a Config of it.
     """
     return config_flags.DEFINE_config_file(
-        "config", default, "A Python file whose get_config() returns the configuration.", lock_config=True
+        "config",
+        studies.find_file(default, "config.py") if default else default,
+        "A Python file whose get_config() returns the configuration, or a study's name (quickstart, own_images ...).",
+        lock_config=True,
+        allow_override=True,
     )
 
 
@@ -54,7 +59,7 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
 
     def parse_flags(argv: Sequence[str]) -> list[str]:
         try:
-            left = FLAGS(argv)
+            left = FLAGS(_with_config_file(argv))
         except SystemExit as error:
             if any(re.fullmatch(r"--?(help\w*|\?)", argument) for argument in argv):
                 sys.exit(0)  # it was given: absl would exit with 1
@@ -152,7 +157,7 @@ def _flag_error(error: Exception, argv: Sequence[str]) -> str:
     if missing := re.search(r"Flag --(\S+) must have a value other than None", text):
         name = missing[1]
         if name == "config":
-            return "--config is needed: give --config=FILE, for instance experiments/quickstart/config.py"
+            return "--config is needed: give --config=FILE, for instance --config=quickstart"
         return f"--{name} is needed: {FLAGS[name].help}"
     if "Error whilst parsing config file" in text:  # ml_collections puts the whole traceback into the text
         file, lines = _config_file(argv), re.findall(r'File "(.*?)", line (\d+)', text)
@@ -199,7 +204,7 @@ def _unreadable_config(error: OSError) -> str:
         return ""
     file = _config_file(sys.argv)
     if not os.path.exists(file):
-        return f"--config={file}: there is no such file"
+        return studies.no_such_file("config", file, "config.py")
     return f"--config={file} could not be loaded: {error.__cause__ or error}"
 
 
@@ -220,13 +225,28 @@ def _same_file(a: str, b: str) -> bool:
     return os.path.abspath(a) == os.path.abspath(b)
 
 
+def _with_config_file(argv: Sequence[str]) -> list[str]:
+    """Returns the command line with the file of the study that --config names, where it names one."""
+    if not (place := _config_place(argv)):
+        return list(argv)
+    before, given = re.fullmatch(r"(--?config=)?(.*)", argv[place], re.DOTALL).groups("")
+    return [*argv[:place], before + studies.find_file(given, "config.py"), *argv[place + 1 :]]
+
+
+def _config_place(argv: Sequence[str]) -> int:
+    """Returns which argument holds the value of --config; 0 where none does."""
+    for place, argument in enumerate(argv[1:], start=1):
+        if re.match(r"--?config=", argument):
+            return place
+        if re.fullmatch(r"--?config", argument) and place + 1 < len(argv):
+            return place + 1
+    return 0
+
+
 def _config_file(argv: Sequence[str]) -> str:
     """The path given by --config, without the argument that may follow its colon; '' where there is none."""
-    for place, argument in enumerate(argv[1:], start=1):
-        if match := re.fullmatch(r"--?config=(.*)", argument, re.DOTALL):
-            return match[1].split(":", 1)[0]
-        if re.fullmatch(r"--?config", argument) and place + 1 < len(argv):
-            return argv[place + 1].split(":", 1)[0]
+    if place := _config_place(argv):
+        return re.sub("^--?config=", "", _with_config_file(argv)[place]).split(":", 1)[0]
     if "config" in FLAGS:
         return str(FLAGS["config"].default or "").split(":", 1)[0]
     return ""

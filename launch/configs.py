@@ -12,8 +12,8 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from launch import secrets
 from singan import config as singan_config
+from singan import secrets
 from singan.errors import UserError
 
 

@@ -1,6 +1,6 @@
 """The console command `medisingan COMMAND ...`: each does what `python -m launch.COMMAND ...` does.
 
-medisingan train --config=experiments/quickstart/config.py --workdir=runs/quickstart
+medisingan train --config=quickstart --workdir=runs/quickstart
 """
 
 import ast
@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 
+from launch import studies
 from singan import config
 
 # Name: the module that is run, and what it does.
@@ -59,6 +60,9 @@ def usage() -> str:
             "medisingan COMMAND [--flag=value ...]     each command lists its flags with --help",
             "",
             *commands,
+            "",
+            "Configurations that --config takes by name, beside files of your own:",
+            *textwrap.wrap(", ".join(studies.names()), _WIDTH, initial_indent="  ", subsequent_indent="  "),
             "",
             "Keys of the configuration, given to train, sweep and aot as --config.KEY=VALUE:",
             "",

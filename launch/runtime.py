@@ -10,39 +10,16 @@ import jax
 from jax.sharding import Mesh
 
 from singan.files import is_bucket
-from singan.parallel.cohort import image_mesh
-
-TRUSTED_CHANNELS = 32  # up to which several CPU devices of a process have been seen to train as one does
+from singan.parallel.cohort import training_mesh
 
 
 def start_jax(images: int, channels: int | None = None) -> Mesh:
-    """Returns the mesh that a cohort of `images` images is trained on: all devices, at most one for each image.
-
-    Of several processes (launch/multihost/join.py) `images` counts those of the process that has the most; every
-    process has as many devices in the mesh, next to each other.
-
-    A CPU is one device, whose cores share each image's operations. Making every core a device of its own would be up
-    to 1.4 times as fast at the coarsest scales, but programs that run at the same time in one process, as many as there
-    are threads, compute wrongly in jaxlib 0.10.2 and 0.12.0: with 48 channels from about the 1,024th convolution on,
-    with 32 they did not (tests/singan/parallel/two_programs_test.py). Devices of a CPU (XLA_FLAGS, jax_num_cpu_devices)
-    are for tests of small networks, and for others all but one are left alone here.
-
-    Args:
-      channels: the most features that a network has; None where that is not known.
+    """Returns the mesh that a cohort of `images` images is trained on; see singan.parallel.cohort.training_mesh.
 
     Must be called before any other use of JAX.
     """
     use_compilation_cache()
-    by_process: dict[int, list] = {}
-    for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
-        by_process.setdefault(device.process_index, []).append(device)
-    each = max(1, min(images, *map(len, by_process.values())))
-    narrow = channels is not None and channels <= TRUSTED_CHANNELS
-    if each > 1 and not narrow and jax.default_backend() == "cpu":
-        if jax.process_index() == 0:
-            print(f"one CPU device of {each} is used: several may train wide networks wrongly", file=sys.stderr)
-        each = 1
-    return image_mesh([device for devices in by_process.values() for device in devices[:each]])
+    return training_mesh(images, channels, lambda text: print(text, file=sys.stderr))
 
 
 def cache_directory() -> Path:

@@ -6,9 +6,9 @@ python -m launch.sample --workdir=runs/quickstart --num_samples=16 --start_scale
 import sys
 
 import numpy as np
-from absl import flags
 
 from launch import cli, runtime, selection
+from launch import command_flags as flags
 from launch.data_card import measure, write
 from launch.samples import texture, writers
 from launch.samples.given_layouts import given_layouts

@@ -2,6 +2,8 @@
 
 import sys
 
+from singan.text import printable
+
 LONGEST_LINE = 1000  # characters of an error: what a file or a flag holds may be of any length
 
 # What moves a terminal's cursor, changes colours or turns the direction of writing.
@@ -12,12 +14,6 @@ _ESCAPED = {code: chr(code).encode("unicode_escape").decode("ascii") for code in
 def without_controls(text: str) -> str:
     """Returns text of any number of lines whose control characters, but for new lines and tabs, are escapes."""
     return text.translate(_ESCAPED)
-
-
-def printable(name: str) -> str:
-    """Returns a file name as text of one line: control characters and bytes that are no text are written as escapes."""
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def one_line(text: str) -> str:

@@ -109,7 +109,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train.schedule": ("sequential", "concurrent"),
     "train.precision": ("highest", "tf32", "bf16"),
     "train.compile_ahead": ("auto", "on", "off"),
-    "tracking.wandb": ("offline", "online", "off"),
+    "tracking.wandb": ("auto", "offline", "online", "off"),
+    "tracking.images": ("on", "off"),
+    "tracking.ids": ("names", "numbers"),
 }
 
 OR_NUMBERS = ("data.background", "data.value_range")  # the keys of CHOICES that may be numbers instead
@@ -166,10 +168,18 @@ class TrainConfig:
 class TrackingConfig:
     """Where a run's numbers and pictures go, besides metrics.jsonl and the workdir."""
 
-    wandb: str = "offline"  # offline | online | off
+    wandb: str = "auto"  # offline | online | off | auto: as WANDB_MODE says, else offline
     project: str = "medisingan"
     group: str = ""
     name: str = ""  # "" takes the workdir's name
+    tags: tuple[str, ...] = ()  # of the run in wandb, as notes and job_type are
+    notes: str = ""
+    job_type: str = "train"
+    # What wandb is sent: images=off keeps pictures of training images and samples here; ids=numbers replaces ids of
+    # images, which are made of file names, and leaves out what names files and patients.
+    images: str = "on"  # on | off
+    ids: str = "names"  # names | numbers
+    artifacts: bool = False  # the weights of finished scales too; they can give the training image back
     num_samples: int = 4  # samples per image in the grid of a scale
     max_grid_images: int = 8  # images in that grid
 

@@ -71,6 +71,11 @@ def check_ranges(flat: Mapping[str, Any]) -> None:
             raise UserError(f"config.{key}={flat[key]} must be positive")
     if flat["seed"] >= 2**32:
         raise UserError(f"config.seed={flat['seed']} must be below 2**32")
+    if flat["tracking.artifacts"] and (flat["tracking.images"], flat["tracking.ids"]) != ("on", "names"):
+        raise UserError(
+            "config.tracking.artifacts=true sends weights, which can give the training images back and name them: leave"
+            " it out, or tracking.images=off and tracking.ids=numbers"
+        )
     for key in ("train.adam_b1", "train.adam_b2", "train.average_decay"):
         if not 0 <= flat[key] < 1:
             raise UserError(f"config.{key}={flat[key]} must be in [0, 1)")

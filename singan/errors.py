@@ -1,4 +1,6 @@
-"""The one exception that means: the user can put this right."""
+"""The one exception that means: the user can put this right. And the exit code that means: start it again."""
+
+RESUMABLE = 75  # of a command that was stopped early and goes on when it is started again (EX_TEMPFAIL of sysexits.h)
 
 
 class UserError(ValueError):

@@ -140,7 +140,7 @@ def create(path: str | os.PathLike, data: bytes) -> bool:
     Raises:
       UserError: it cannot be written.
     """
-    assert is_bucket(path)  # in a directory, launch.workdir_lock.lock has what is surer
+    assert is_bucket(path)  # in a directory, singan.storage.workdir_lock.lock has what is surer
     import fsspec
 
     with named_os_errors(path):

@@ -78,6 +78,12 @@ LEGACY_DEFAULTS: dict[str, Any] = {
     "tracking.project": "medisingan",
     "tracking.group": "",
     "tracking.name": "",
+    "tracking.tags": (),
+    "tracking.notes": "",
+    "tracking.job_type": "",
+    "tracking.images": "on",
+    "tracking.ids": "names",
+    "tracking.artifacts": False,
     "tracking.num_samples": 4,
     "tracking.max_grid_images": 8,
 }

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import jax
-from absl import flags
 from ml_collections import config_flags
 
 from experiments.augmentation_study import material, report, segmenters, settings, singans
@@ -20,12 +19,13 @@ from experiments.augmentation_study.conditions import conditions, train_sizes
 from experiments.augmentation_study.scores import has_stain
 from experiments.augmentation_study.segmenters import Job
 from launch import cli, runtime
+from launch import command_flags as flags
 from launch.configs import load_config
 from launch.evaluate.of_run import note
 from launch.train.run_cohort import DONE, RESUMABLE
-from launch.workdir_lock.lock import WorkdirLock
 from singan import files
 from singan.errors import UserError
+from singan.storage.workdir_lock.lock import WorkdirLock
 
 CONFIG = cli.config_flag("experiments/augmentation_study/config.py:small")
 try:

@@ -7,18 +7,18 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from absl import flags
 
 from experiments.baselines.generator import Settings, check_start, generate
 from launch import cli, configs, runtime
+from launch import command_flags as flags
 from launch.images.find import group_by_shape, load_images
-from launch.images.source_image import SourceImage
-from launch.run_record import record_of
 from launch.samples import writers
 from singan import files
 from singan.config import Config, nearest
 from singan.errors import UserError
 from singan.model.pyramid import Pyramid, plan
+from singan.source_image import SourceImage
+from singan.storage.run_record import record_of
 
 BATCH = 16  # samples of an image that are made in one call
 

@@ -13,12 +13,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from launch import cli, configs, runtime
+from launch import command_flags as flags
 from launch.images.find import load_images
-from launch.images.source_image import SourceImage
-from launch.run_record import record_of
 from launch.samples import writers
 from launch.samples.texture import texture_channels
 from singan import files
@@ -30,6 +28,8 @@ from singan.metrics.values import Undefined, Value, summarise
 from singan.model.noise import image_key_data
 from singan.model.pyramid import plan
 from singan.sampling.style import match_style
+from singan.source_image import SourceImage
+from singan.storage.run_record import record_of
 
 CONFIG = cli.config_flag()
 SAMPLES = flags.DEFINE_string("samples", None, "give --samples=DIR, <id>.npy of --format=npy.", required=True)

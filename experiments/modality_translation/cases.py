@@ -11,16 +11,17 @@ from experiments.modality_translation.translation import subject
 from experiments.reporting.modalities import modality
 from launch.images import readers, tfds_records
 from launch.images.channels import channel_groups
+from launch.images.found_images import TFDS
 from launch.images.image_ids import unique_ids
 from launch.images.mask_channels import kinds_of_channels
-from launch.images.source_image import TFDS, SourceImage
 from launch.manipulate import inputs
-from launch.run_record import record_of
 from launch.text import printable
 from singan import value_map
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
+from singan.source_image import SourceImage
 from singan.storage.run import Run
+from singan.storage.run_record import record_of
 from singan.storage.workdir import ImageRecord
 from singan.value_map import ValueMap
 

@@ -9,11 +9,10 @@ a comparison picture for each image and what was made.
 
 import sys
 
-from absl import flags
-
 from experiments.modality_translation import cases, scores, translated, translation
 from experiments.modality_translation.cases import Case
 from launch import cli, runtime, selection
+from launch import command_flags as flags
 from launch.images.channels import file_word
 from launch.samples import pictures, writers
 from singan import files

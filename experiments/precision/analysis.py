@@ -10,8 +10,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from experiments.precision import plot
 from experiments.precision.comparison import compare, facts_of, in_short, others, read_runs, table_of
 from experiments.precision.shifts import RULE, Shift
@@ -19,6 +17,7 @@ from experiments.reporting.measuring import measure_run
 from experiments.reporting.results import METRICS
 from experiments.reporting.tables import TITLES, markdown_table
 from launch import cli, runtime, selection
+from launch import command_flags as flags
 from launch.evaluate import image_metrics as metrics
 from launch.evaluate.of_run import note
 from singan import files

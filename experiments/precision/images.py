@@ -3,10 +3,9 @@
 python -m experiments.precision.images --out=runs/precision_images
 """
 
-from absl import flags
-
 from experiments.precision.pieces import SIDE, pieces
 from launch import cli
+from launch import command_flags as flags
 from launch.samples import pictures
 from singan import files
 

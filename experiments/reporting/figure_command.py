@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from absl import flags
 
 from experiments.reporting import figures
+from launch import command_flags as flags
 from launch import runtime, selection
 from launch.images.channels import file_word
 from launch.samples import pictures

@@ -8,8 +8,8 @@ from jax.sharding import Mesh
 from launch.evaluate import of_run
 from launch.evaluate.evaluation_file import Evaluation
 from launch.report.page import try_write_report
-from launch.workdir_lock.lock import WorkdirLock
 from singan.storage.run import load_run
+from singan.storage.workdir_lock.lock import WorkdirLock
 
 FAMILIES = ("swd", "random_sifid")  # and diversity and memorisation, which always are
 

@@ -15,12 +15,12 @@ from jax.sharding import Mesh
 from experiments.baselines.generator import Settings, generate
 from experiments.sample_quality.variants import Group
 from launch.evaluate import image_metrics as metrics
-from launch.images.source_image import SourceImage
-from launch.run_record import record_of
 from singan import files
 from singan.errors import UserError
 from singan.sampling import samples as sampling
+from singan.source_image import SourceImage
 from singan.storage.run import load_run
+from singan.storage.run_record import record_of
 from singan.storage.workdir import pixel_digest
 
 MEASURED = ("swd", "random_sifid", "diversity", "rmse", "nearest_patch_ratio", "copied")

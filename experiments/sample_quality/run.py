@@ -11,7 +11,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from absl import flags
 from ml_collections import config_flags
 
 from experiments.reporting import official_checkout
@@ -19,6 +18,7 @@ from experiments.sample_quality import curves, official, report, sheets
 from experiments.sample_quality.frontier import curves_of
 from experiments.sample_quality.variants import GPNN, OFFICIAL, UNTRAINED, VARIANTS, Group, Plan, make_plan, run_name
 from launch import cli, runtime
+from launch import command_flags as flags
 from launch.evaluate.of_run import note
 from launch.results.numbers import counted
 from launch.results.run_facts import read_facts

@@ -9,9 +9,9 @@ from experiments.sample_quality.curves import SHOWN, Asked, shown_of_gpnn, shown
 from experiments.sample_quality.variants import GPNN, OFFICIAL, Plan, run_name
 from launch.images.channels import file_word
 from launch.results.numbers import number
-from launch.run_record import record_of
 from launch.samples import pictures
 from singan import files
+from singan.storage.run_record import record_of
 
 
 def write_sheets(out: Path, plan: Plan, measured_curves: dict, asked: Asked, mesh) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 from launch.configs import load_config
 from launch.images.find import load_images
-from launch.images.source_image import SourceImage
 from launch.sweep.plan import PlannedRun, Sweep, plan_sweep
 from singan.config import nearest
 from singan.errors import UserError
 from singan.model.pyramid import Pyramid, plan
+from singan.source_image import SourceImage
 from singan.storage import workdir as records
 from singan.storage.workdir import Workdir, pixel_digest
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
 
 from experiments.training_time import device_checks, device_scaling, reference_peer, report, whole_steps
 from experiments.training_time.machine import machine
+from launch import command_flags as flags
 from launch import runtime
 from singan import files
 from singan.config import parse

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import flags
 
 from experiments.training_time.machine import machine
 from launch import cli, runtime
+from launch import command_flags as flags
 from launch.images.find import load_images
 from launch.samples import writers
 from singan.config import parse

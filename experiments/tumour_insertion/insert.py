@@ -8,11 +8,10 @@ segmentation, insertions.json, and prints how strong the seams are before and af
 
 import sys
 
-from absl import flags
-
 from experiments.tumour_insertion import compositing, donors, inserted, matching, outputs, scores
 from experiments.tumour_insertion.compositing import Choice, Insertion, Skipped
 from launch import cli, runtime, selection
+from launch import command_flags as flags
 from launch.samples import writers
 from singan import files
 from singan.errors import UserError

@@ -8,9 +8,8 @@ Takes workdirs, roots of sweeps (all their runs), folders with an evaluation.jso
 --generated wrote, and wandb run paths.
 """
 
-from absl import flags
-
 from launch import cli
+from launch import command_flags as flags
 from launch.compare import load, page, text, wandb_report
 from launch.compare import tables as compare_tables
 from singan import files

@@ -6,9 +6,8 @@ python -m launch.data_card --workdir=runs/quickstart --samples=samples --licence
 import sys
 from pathlib import Path
 
-from absl import flags
-
 from launch import cli, runtime
+from launch import command_flags as flags
 from launch.data_card import measure, read_samples, write
 from singan import files
 from singan.errors import UserError

@@ -7,9 +7,8 @@ Fidelity, diversity and distance to the training image, always together, for eac
 definitions, in WORKDIR/evaluation.json, metrics.jsonl and wandb. What is there of the same settings is kept.
 """
 
-from absl import flags
-
 from launch import cli, runtime, selection
+from launch import command_flags as flags
 from launch.evaluate import image_metrics as metrics
 from launch.evaluate import of_folders as evaluation_folders
 from launch.evaluate import of_run as evaluation_runs
@@ -17,10 +16,10 @@ from launch.evaluate import table
 from launch.evaluate.evaluation_file import Evaluation
 from launch.evaluate.of_run import note
 from launch.report.page import try_write_report
-from launch.workdir_lock.lock import WorkdirLock
 from singan import files
 from singan.errors import UserError
 from singan.storage.run import load_run
+from singan.storage.workdir_lock.lock import WorkdirLock
 
 WORKDIR = flags.DEFINE_string("workdir", "", "The directory of a trained run.")
 REAL = flags.DEFINE_string("real", "", "In place of --workdir: the folder of real images.")

@@ -116,16 +116,18 @@ def evaluate(
 def tell(run: Run, evaluation: Evaluation) -> None:
     """Writes the cohort's means to metrics.jsonl, summary.json and wandb, and a table with a row for each image.
 
-    Does nothing where summary.json has just these numbers: they have been told.
+    Does nothing where summary.json has these numbers: they have been told. There they are under names of what training
+    ends with, too (final/start_0/swd), which do not depend on the number of scales.
     """
-    means = {
-        f"evaluation/start_{int(scale):02d}/{name}": entry["mean"]
+    of_means = [
+        (scale, name, entry)
         for scale, entries in evaluation.cohort().items()
         for name, entry in entries.items()
         if "mean" in entry
-    }
+    ]
+    means = {f"evaluation/start_{int(scale):02d}/{name}": entry["mean"] for scale, name, entry in of_means}
     summary = run.workdir.path / "summary.json"
-    if summary.exists() and files.read_json(summary) == files.plain(means):
+    if summary.exists() and means.items() <= files.read_json(summary).items():
         return
     last = run.spec.at(len(run.scales) - 1)
     row = {"global_step": last.steps_before + last.steps, "scale": last.scale, "scale_step": last.steps, **means}
@@ -134,7 +136,8 @@ def tell(run: Run, evaluation: Evaluation) -> None:
     writer = tracking.open_writer_to_append(run.config.tracking, run.workdir.path, run_id, to_mapping(run.config))
     writer.scalars(row)
     writer.table("evaluation", _table(evaluation))
-    writer.summary(means)
+    final = {f"final/start_{int(scale)}/{name}": entry["mean"] for scale, name, entry in of_means}
+    writer.summary({**means, **final})
     writer.close(0)
 
 

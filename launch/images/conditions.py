@@ -11,13 +11,13 @@ from scipy import ndimage
 from launch.images import mask_channels, readers
 from launch.images.image_files import ImageFiles
 from launch.images.picture import Picture
-from launch.images.source_image import SourceImage
 from launch.text import printable
 from singan import files, value_map
 from singan.config import DataConfig
 from singan.errors import UserError
 from singan.model.encodings import HEART, ONE_HOT, encode
 from singan.model.layouts import Layout, label_layout, layout_of
+from singan.source_image import SourceImage
 from singan.storage.layout_files import layout_array
 from singan.storage.workdir import pixel_digest
 
@@ -98,7 +98,7 @@ def brain_region(image: SourceImage, tumour: np.ndarray) -> np.ndarray | None:
     weighted = next((lower.index(name) for name in ("flair", "t1") if name in lower), None)
     if weighted is not None:
         signal = image.pixels[..., weighted] + 1
-        dark = brain & (signal < FLUID * np.median(signal[brain & ~tumour]))
+        dark = brain & (signal < FLUID * np.median(signal[brain & np.logical_not(tumour)]))
         region &= ~np.asarray(ndimage.binary_opening(dark))
     return region | tumour
 

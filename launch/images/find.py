@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from launch.images import conditions, geometry, readers
+from launch.images.found_images import TFDS, FoundImages, selection_keys
 from launch.images.image_files import ImageFiles, find_image_files
 from launch.images.image_ids import unique_ids
-from launch.images.source_image import TFDS, FoundImages, SourceImage, selection_keys
 from launch.text import print_note, printable
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
+from singan.source_image import SourceImage, default_channels
 from singan.value_map import NARROW, fit, used_ranges
 
 EXAMPLE = "immunohistochemistry"
@@ -185,9 +186,7 @@ def _channel_names(picture: readers.Picture, wanted: tuple[str, ...]) -> tuple[s
                 " set --config.data.channels"
             )
         return picture.channels
-    if count == 3 and picture.pixels.dtype == np.uint8:
-        return readers.COLOURS
-    return tuple(f"channel_{i}" for i in range(count))
+    return default_channels(count, picture.pixels.dtype)
 
 
 def _check_channel_names(names: tuple[Any, ...]) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from singan.errors import UserError
+from singan.source_image import COLOURS as COLOURS
 
 MAX_CHANNELS = 16
-COLOURS = ("red", "green", "blue")
+
 GREY = ("intensity",)
 
 

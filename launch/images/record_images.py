@@ -8,11 +8,11 @@ import numpy as np
 
 from launch.images import conditions, geometry, mask_channels
 from launch.images.readers import COLOURS
-from launch.images.source_image import SourceImage
 from singan import files, value_map
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
 from singan.model import encodings
+from singan.source_image import SourceImage
 from singan.value_map import ValueMap
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")

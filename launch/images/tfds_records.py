@@ -19,10 +19,11 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from launch.images import record_images
-from launch.images.source_image import TFDS, FoundImages, SourceImage, selection_keys
+from launch.images.found_images import TFDS, FoundImages, selection_keys
 from launch.text import printable
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
+from singan.source_image import SourceImage
 
 # Source -> its folder below the data_dir, and the command that builds it.
 KNOWN = {"brats/slices": "brats", "brats": "brats", "pannuke": "pannuke"}

@@ -13,24 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 from jax.sharding import Mesh
 
 from launch import cli, runtime
-from launch.images.source_image import SourceImage
+from launch import command_flags as flags
 from launch.import_pytorch import read_run
 from launch.import_pytorch import replay as pytorch_replay
 from launch.import_pytorch.read_run import PytorchRun
 from launch.import_pytorch.replay import Replay
-from launch.run_record import claim_workdir
 from singan import files
 from singan.config import Config
 from singan.errors import UserError
 from singan.model.state import TrainedScale
 from singan.parallel import cohort
+from singan.source_image import SourceImage
 from singan.storage import workdir as records
 from singan.storage.checkpoints import ScaleCheckpoints
 from singan.storage.finished_scale import FinishedScale
+from singan.storage.run_record import claim_workdir
 from singan.storage.workdir import Workdir
 
 FROM = flags.DEFINE_string("from", None, "give --from=DIR, which has reals.pth and 0/netG.pth in it.", required=True)

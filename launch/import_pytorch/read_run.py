@@ -11,7 +11,6 @@ import numpy as np
 
 from launch.images.image_ids import unique_ids
 from launch.images.readers import COLOURS
-from launch.images.source_image import SourceImage
 from singan import value_map
 from singan.config import Config, NetworkConfig, PyramidConfig, default_mapping, parse
 from singan.errors import UserError
@@ -21,6 +20,7 @@ from singan.presets import PRESETS
 from singan.pytorch.files import read_pytorch
 from singan.pytorch.weights import from_state_dict
 from singan.shapes import PyTree
+from singan.source_image import SourceImage
 from singan.storage.checkpoints import flatten
 from singan.storage.finished_scale import weights_template
 

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from launch.images.source_image import SourceImage
 from launch.import_pytorch.read_run import PytorchRun, spec_of
 from singan.config import Config
 from singan.model import scale_start
@@ -22,6 +21,7 @@ from singan.model.spec import ScaleSpec
 from singan.model.state import TrainedScale
 from singan.parallel import cohort
 from singan.shapes import PyTree
+from singan.source_image import SourceImage
 from singan.storage.finished_scale import image_padding
 
 TOLERANCE = 0.05  # by how much amplitudes may differ, as a share of the stored one, for a rule to explain them

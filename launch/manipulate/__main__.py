@@ -6,9 +6,8 @@ python -m launch.manipulate --workdir=runs/mine --task=harmonize --images=ID --i
 
 import sys
 
-from absl import flags
-
 from launch import cli, runtime, selection
+from launch import command_flags as flags
 from launch.manipulate import animate_enlarge, inputs, results
 from launch.samples import writers
 from singan import files

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from absl import flags
 
+from launch import command_flags as flags
 from launch import selection
 from launch.images import geometry
 from launch.images.channels import channel_groups, file_word

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 
 import jax
-from absl import flags
 
+from launch import command_flags as flags
 from launch.multihost.abort_message import AbortMessage
 from launch.multihost.peers import JOIN_TIMEOUT, Peers, Prefixed
 from singan.errors import UserError

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from absl import flags
 
+from launch import command_flags as flags
 from launch.cli import INTERRUPTED, RESUMABLE, USER_ERROR
 from singan.errors import UserError
 

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from launch import cli
+from launch import command_flags as flags
 from launch.images import image_folders
 from launch.reader_study import answers, design, giveaways, match_images, page, plot, results
 from singan import files

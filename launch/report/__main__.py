@@ -3,9 +3,8 @@
 python -m launch.report --workdir=runs/quickstart
 """
 
-from absl import flags
-
 from launch import cli
+from launch import command_flags as flags
 from launch.report.page import write_report
 
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=DIR, the directory of a run.", required=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from launch.tracking.metrics_file import ROW_KEYS, parse_row, read_lines
+from singan.storage.metrics_file import ROW_KEYS, parse_row, read_lines
 
 MAX_ROWS = 6000  # rows of chunks that are parsed; of a longer file every k-th
 MAX_POINTS = 150  # of a curve in one scale; neighbours are averaged

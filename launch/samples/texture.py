@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from launch.images.mask_channels import kinds_of_channels
-from launch.images.source_image import SourceImage
 from singan.model.noise import image_key_data
 from singan.sampling.style import match_style
+from singan.source_image import SourceImage
 from singan.storage.run import Run
 from singan.storage.workdir import ImageRecord
 

@@ -6,16 +6,17 @@ python -m launch.sweep --config=experiments/quickstart/config.py --sweep=experim
 
 import sys
 
-from absl import flags
 from ml_collections import config_flags
 
 from launch import cli
+from launch import command_flags as flags
 from launch.sweep import state
 from launch.sweep.backends import choice
 from launch.sweep.backends.runner import Runner
 from launch.sweep.files import load_sweep
 from launch.sweep.plan import PlannedRun, Sweep, plan_sweep
 from launch.sweep.wandb_file import wandb_sweep
+from launch.tracking.wandb_mode import check_key, wandb_mode
 from singan import files
 from singan.config import nearest
 from singan.errors import UserError
@@ -25,7 +26,7 @@ CONFIG = cli.config_flag()
 SWEEP = flags.DEFINE_string(
     "sweep",
     None,
-    "give --sweep=FILE, whose get_sweep() returns the runs; FILE:ARGUMENT hands it an argument.",
+    "give --sweep=FILE, whose get_sweep() returns the runs, or a study's name; FILE:ARGUMENT hands it an argument.",
     required=True,
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=ROOT: each run is kept in ROOT/NAME.", required=True)
@@ -77,6 +78,8 @@ def main(argv: list[str]) -> int:
     if DRY_RUN.value:
         print(_overview(sweep, chosen), where.describe(left), sep="\n\n")
         return DONE
+    if backend == "local" and left:
+        check_key(left[0].config.tracking)
     print(f"{len(chosen)} runs of {sweep.group}, {len(left)} of them to do", flush=True)
     code = where.start(left) if left else DONE
     if backend == "local":
@@ -95,7 +98,7 @@ def _chosen(sweep: Sweep) -> list[PlannedRun]:
 
 def _report_flag(sweep: Sweep) -> str:
     tracking = sweep.runs[0].config.tracking
-    return f" --wandb_report={tracking.project}" if tracking.wandb == "online" else ""
+    return f" --wandb_report={tracking.project}" if wandb_mode(tracking) == "online" else ""
 
 
 def _overview(sweep: Sweep, runs: list[PlannedRun]) -> str:

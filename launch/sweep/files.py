@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launch import studies
 from launch.text import described
 from singan.errors import UserError
 
@@ -14,14 +15,14 @@ def load_sweep(given: str) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
     """Returns the runs, as {config key: value}, and the cloud settings of a sweep file.
 
     Args:
-      given: FILE or FILE:ARGUMENT; the argument goes to get_sweep.
+      given: FILE, FILE:ARGUMENT, or a study's name in place of FILE; the argument goes to get_sweep.
 
     Raises:
       UserError: there is no such file, its code fails, or it gives no list of mappings.
     """
-    name, _, argument = given.partition(":")
+    name, _, argument = studies.find_file(given, "sweep.py").partition(":")
     if not Path(name).is_file():
-        raise UserError(f"--sweep={name}: there is no such file")
+        raise UserError(studies.no_such_file("sweep", name, "sweep.py"))
     try:
         spec = importlib.util.spec_from_file_location("sweep_file", name)
         if spec is None or spec.loader is None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch import studies
 from launch.configs import load_config
 from singan import files
 from singan.config import Config, default_mapping, flatten, nearest
@@ -15,7 +16,7 @@ from singan.errors import UserError
 from singan.files import is_bucket
 from singan.resuming import resume_differences
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = studies.HOME
 LONGEST_NAME = 100
 
 

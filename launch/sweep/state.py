@@ -10,13 +10,13 @@ from typing import Any
 
 from launch.results.text_table import text_table
 from launch.sweep.plan import PlannedRun, Sweep
-from launch.tracking.metrics_file import last_rows
-from launch.workdir_lock.owner import may_be_alive, parse_holder
 from singan import files, links
 from singan.config import parse, to_mapping, with_legacy_defaults
 from singan.errors import UserError
 from singan.files import is_bucket
 from singan.resuming import resume_differences
+from singan.storage.metrics_file import last_rows
+from singan.storage.workdir_lock.owner import may_be_alive, parse_holder
 
 DONE, RUNNING, STOPPED, FAILED, WAITING = "done", "running", "stopped", "failed", "waiting"
 TAIL = 2**16  # bytes of a log or of metrics.jsonl that are read

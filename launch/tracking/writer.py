@@ -1,10 +1,9 @@
 """Where a run's numbers and pictures go: metrics.jsonl always, wandb when asked (launch/tracking/wandb_run.py).
 
-metrics.jsonl (launch/tracking/metrics_file.py) is the truth. On resume it is cut back to the
+metrics.jsonl (singan/storage/metrics_file.py) is the truth. On resume it is cut back to the
 restored step, and what is left of it is played into the new wandb run.
 """
 
-import json
 import os
 import sys
 import time
@@ -12,18 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from launch.tracking import metrics_file
-from launch.tracking.metrics_file import ROW_KEYS, Row, place
-from launch.tracking.wandb_run import Wandb, one_line, open_wandb, print_warning
+from launch.tracking.wandb_mode import wandb_mode
+from launch.tracking.wandb_run import Wandb, one_line
+from launch.tracking.wandb_start import open_wandb
 from singan import files
 from singan.config import TrackingConfig
+from singan.storage.json_lines import JsonLines
+from singan.storage.metrics_file import Row, place
+from singan.text import print_warning
 
 
 class Writer(Protocol):
     """Takes what a run has to say. A row has global_step, scale and scale_step (time is filled in) and the values.
 
     A value may be a list, one entry per image. Pictures are paths of PNG files that are written already; of their row
-    only the step counts, as its values have been told by `scalars`.
+    only the step counts, as its values have been told by `scalars`. `weights` are of a scale that has them on disk.
     """
 
     def scalars(self, row: Row) -> None: ...
@@ -34,74 +36,11 @@ class Writer(Protocol):
 
     def summary(self, values: Mapping[str, Any]) -> None: ...
 
+    def weights(self, scale: int) -> None: ...
+
     def sync(self) -> None: ...
 
     def close(self, exit_code: int) -> None: ...
-
-
-class JsonLines:
-    """Appends rows to WORKDIR/metrics.jsonl, one strict JSON object a line (NaN and infinities as null).
-
-    Tables go to WORKDIR/tables/NAME.json, the summary to WORKDIR/summary.json. What cannot be written raises UserError.
-    """
-
-    def __init__(self, path: str | os.PathLike):
-        self.path = files.as_path(path)
-        self._summary: dict[str, Any] = {}
-        self._file = metrics_file.open_row_file(self.path)
-
-    def scalars(self, row: Row) -> None:
-        self._append(row)
-
-    def pictures(self, row: Row, pictures: Mapping[str, Path]) -> None:
-        """Appends the row with 'pictures': {name: path relative to the workdir}."""
-        relative = {name: os.path.relpath(path, self.path.parent) for name, path in pictures.items()}
-        self._append({**place(row), "pictures": relative})
-
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        files.write_json(files.make_directory(self.path.parent / "tables") / f"{name}.json", rows)
-
-    def summary(self, values: Mapping[str, Any]) -> None:
-        self._summary.update(values)
-        files.write_json(self.path.parent / "summary.json", self._summary)
-
-    def sync(self) -> None:
-        """Makes the rows written so far survive a power cut: call it before the checkpoint that they belong to."""
-        self._file.sync()
-
-    def close(self, exit_code: int = 0) -> None:
-        self._file.close()
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Returns the rows that were written; lines that are not whole are left out."""
-        self._file.sync()
-        return metrics_file.read_rows(self.path)
-
-    def trim_after(self, global_step: int) -> None:
-        """Drops the rows whose global_step is larger, and lines that are not whole.
-
-        Damaged lines are reported, but for the last one, which a kill cuts off.
-        """
-        damaged: list[bool] = []
-
-        def wanted(line: bytes) -> bytes | None:
-            row = metrics_file.parse_row(line)
-            damaged.append(row is None)
-            step = None if row is None else row.get("global_step", 0)
-            return _line(row) if row is not None and isinstance(step, int) and step <= global_step else None
-
-        self._file.rewrite(wanted)
-        if count := sum(damaged[:-1]):
-            print_warning(f"{self.path} is damaged: {count} line(s) that are not rows were dropped")
-
-    def _append(self, row: Mapping[str, Any]) -> None:
-        if missing := [key for key in ROW_KEYS if key not in row]:
-            raise ValueError(f"a row needs {', '.join(ROW_KEYS)}; this one lacks {', '.join(missing)}")
-        self._file.append(_line({**row, "time": row.get("time", time.time())}))
-
-
-def _line(row: Mapping[str, Any]) -> bytes:
-    return json.dumps(files.plain(row), allow_nan=False).encode() + b"\n"
 
 
 class _Both:
@@ -130,6 +69,10 @@ class _Both:
     def summary(self, values: Mapping[str, Any]) -> None:
         for writer in self._writers:
             writer.summary(values)
+
+    def weights(self, scale: int) -> None:
+        for writer in self._writers:
+            writer.weights(scale)
 
     def sync(self) -> None:
         self._lines.sync()
@@ -194,8 +137,7 @@ def open_writer_to_append(
     kept = lines.rows()
     wandb = _wandb(tracking, workdir, run_id, config_mapping, kept, online_timeout)
     if wandb is not None:
-        tables = {path.stem: files.read_json(path) for path in sorted((workdir / "tables").glob("*.json"))}
-        wandb.append_to(tables)
+        wandb.append()
     return _Both(lines, wandb, [])
 
 
@@ -207,7 +149,7 @@ def _wandb(
     kept: list[dict[str, Any]],
     online_timeout: float,
 ) -> Wandb | None:
-    if tracking.wandb == "off":
+    if wandb_mode(tracking) == "off":
         return None
     try:
         return open_wandb(tracking, workdir, run_id, config_mapping, kept, online_timeout)

@@ -6,11 +6,11 @@ On several hosts, on each of them (a TPU pod and Slurm need no flags):
 python -m launch.train --config=... --workdir=SHARED --coordinator=HOST0:8476 --num_processes=2 --process_id=0
 """
 
-from absl import flags
-
 from launch import cli, runtime
+from launch import command_flags as flags
 from launch.configs import load_config
 from launch.multihost import join, peers
+from launch.tracking.wandb_mode import check_key
 from launch.train import plan, trace
 from launch.train.cohorts import load_cohorts
 from launch.train.run_cohort import DONE, RESUMABLE, train_cohort
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> int:
             plan.print_plan(config, cohort)
         return DONE
     trace.check(root)
+    check_key(config.tracking)
     runtime.use_compilation_cache()
     with join.joined() as (processes, others):
         # Planned before anything is written, so that an image that is too small leaves no run behind.

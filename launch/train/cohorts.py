@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from launch.images.find import check_comparable, find_images, shape_key
-from launch.images.source_image import SourceImage
-from launch.run_record import code_version, record_of
 from singan.config import Config, flatten, to_mapping
 from singan.errors import UserError
 from singan.files import AnyPath
 from singan.model.pyramid import Pyramid, plan
 from singan.model.spec import make_spec
 from singan.parallel.processes import Processes, shares
+from singan.source_image import SourceImage
+from singan.storage.run_record import code_version, record_of
 from singan.storage.workdir import ImageRecord, Workdir, image_from_json, image_to_json
 
 

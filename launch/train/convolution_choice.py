@@ -12,7 +12,6 @@ import jax
 from jax.sharding import Mesh
 
 from launch import runtime
-from launch.run_record import RunRecord
 from launch.train.cohorts import Cohort
 from singan import files
 from singan.config import Config
@@ -21,6 +20,7 @@ from singan.model.convolution import CONV_IMPLS, conv_impl_for
 from singan.model.pyramid import Pyramid
 from singan.model.spec import make_spec
 from singan.parallel.convolution_timing import time_conv_impls
+from singan.storage.run_record import RunRecord
 
 MAX_TIMED = 16  # images that are timed together: more change the order little, and take memory
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from launch.images import geometry
 from launch.report.page import try_write_report
 from launch.samples import pictures
+from launch.tracking.sent import Sent
 from launch.tracking.writer import Writer
 from launch.train import scale_samples
 from singan import files
@@ -18,6 +20,7 @@ from singan.model.spec import ScaleSpec
 from singan.parallel.processes import ProcessGroup
 from singan.storage.finished_scale import FinishedScale
 from singan.storage.workdir import Workdir, read_images
+from singan.training.chunk_rows import chunk_row, step_row
 from singan.training.observer import ChunkResult, ScaleStart, Silent
 
 PLAIN_LINE_EVERY = 10.0  # seconds, when the output is not a terminal
@@ -82,26 +85,20 @@ class Progress:
         self._line_at = time.monotonic()
 
     def chunk_done(self, result: ChunkResult) -> None:
-        alive = len(result.ids) - len(result.diverged)
-        rate = result.steps / max(result.seconds, 1e-9)
         self._chunk_clock.append((result.steps, result.seconds))
-        weight = self._config.train.reconstruction_weight
-        rmse = np.sqrt(result.metrics["generator/reconstruction"] / weight) if weight else None
-        row = self._row(result.spec, result.step)
-        row |= {name: _mean(values) for name, values in result.metrics.items()}
-        row |= {"generator/reconstruction_rmse": _mean(rmse)} if rmse is not None else {}
-        row |= {"images_alive": alive, "steps_per_second": rate, "image_steps_per_second": rate * alive}
+        row = chunk_row(self._config, result)
         self._write(row)
+        speed, rmse = row["image_steps_per_second"], row.get("generator/reconstruction_rmse")
         if self._bar is not None:
             self._bar.update(result.steps)
-            self._bar.set_postfix_str(f"{rate * alive:.1f} image-steps/s")
+            self._bar.set_postfix_str(f"{speed:.1f} image-steps/s")
         elif time.monotonic() - self._line_at >= PLAIN_LINE_EVERY:
             self._line_at = time.monotonic()
             total = result.spec.steps
-            left = (total - result.step) / rate
-            text = f", reconstruction RMSE {_mean(rmse):.3f}" if rmse is not None else ""
+            left = (total - result.step) / row["steps_per_second"]
+            text = f", reconstruction RMSE {rmse:.3f}" if rmse is not None else ""
             self._print(
-                f"scale {result.spec.scale}, step {result.step}/{total}: {rate * alive:.1f} image-steps/s{text},"
+                f"scale {result.spec.scale}, step {result.step}/{total}: {speed:.1f} image-steps/s{text},"
                 f" {left:.0f} s left for this scale"
             )
 
@@ -122,7 +119,7 @@ class Progress:
         rows, quality = end.rows, end.quality
         for name, step in finished.diverged.items():
             self.warn(f"image {name} diverged at step {step} of scale {spec.scale}: it is left out from here on")
-        row = self._row(spec, spec.steps)
+        row = step_row(spec, spec.steps)
         row |= {
             "end/reconstruction_rmse": [r["reconstruction_rmse"] for r in rows],
             "end/noise_amplitude": [r["noise_amplitude"] for r in rows],
@@ -136,6 +133,9 @@ class Progress:
         if quality is not None:
             path = self._draw_grid(spec, end.pictures)
             self._writer.pictures(row, {"samples": path})
+        self._writer.weights(spec.scale)
+        if spec.scale == len(spec.pyramid) - 1:
+            self._writer.summary(_final(row))
         speed = ""
         if self._chunk_clock:
             # The first chunk of a process may still warm up; it counts only where there is no other.
@@ -157,9 +157,6 @@ class Progress:
         if self._writer is not None:
             self._writer.close(exit_code)
 
-    def _row(self, spec: ScaleSpec, step: int) -> dict:
-        return {"global_step": spec.steps_before + step, "scale": spec.scale, "scale_step": step}
-
     def _write(self, row: dict) -> None:
         assert self._writer is not None
         self._writer.scalars(row)
@@ -168,9 +165,10 @@ class Progress:
     def _draw_grid(self, spec: ScaleSpec, shown: Mapping[str, np.ndarray]):
         details = {record.id: record.details for record in read_images(self._workdir)}
         rows = []
+        sent = Sent.of(self._config.tracking, list(details))
         for name, images in shown.items():
             turned = [geometry.upright(image, details[name]) for image in images]
-            rows += pictures.image_rows(name, turned, self._channels)
+            rows += pictures.image_rows(sent.image(name), turned, self._channels)
         columns = [
             "training image",
             "reconstruction",
@@ -212,6 +210,12 @@ class Follower(Silent):
     def close(self, exit_code: int) -> None: ...
 
 
-def _mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float("nan")
+def _final(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the means over images of what the finest scale ends with, under names that no pyramid changes.
+
+    Its samples are from noise at every scale, as those of start scale 0 in launch.evaluate.
+    """
+    names = {f"end/{metric}": f"final/start_0/{metric}" for metric in scale_samples.METRICS}
+    names["end/reconstruction_rmse"] = "final/reconstruction_rmse"
+    known = {name: [v for v in row.get(key, ()) if v is not None] for key, name in names.items()}
+    return {name: float(np.mean(values)) for name, values in known.items() if values}

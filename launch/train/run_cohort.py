@@ -8,18 +8,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from launch.cli import DONE, FAILED, INTERRUPTED, RESUMABLE
-from launch.images.source_image import SourceImage
 from launch.multihost.peers import Peers, is_of_another
 from launch.report.page import try_write_report
-from launch.run_record import RunRecord, claim_workdir
 from launch.runtime import StopRequest
-from launch.tracking.wandb_run import print_warning
+from launch.tracking.sent import Sent
 from launch.tracking.writer import open_writer
 from launch.train.cohorts import Cohort
 from launch.train.convolution_choice import conv_impl_of_run
 from launch.train.progress import Follower, Progress
 from launch.train.trace import ProfilingObserver, profiled
-from launch.workdir_lock.lock import WorkdirLock
 from singan import links
 from singan.config import Config, to_mapping
 from singan.errors import UserError
@@ -27,8 +24,12 @@ from singan.model.condition import make_pool
 from singan.model.convolution import conv_impl_for
 from singan.model.spec import make_spec
 from singan.parallel.processes import Processes, ProcessGroup, make_process_group
+from singan.source_image import SourceImage
 from singan.storage.finished_scale import all_whole, image_padding
+from singan.storage.run_record import RunRecord, claim_workdir
 from singan.storage.workdir import Workdir
+from singan.storage.workdir_lock.lock import WorkdirLock
+from singan.text import print_warning
 from singan.training import trainer
 from singan.training.scale_run import Diverged, Stopped, TrainingImage
 
@@ -51,7 +52,7 @@ def train_cohort(
         if processes.broadcast(record.is_finished(workdir, scales)) and _is_whole(
             config, cohort, process_group, record
         ):
-            print(f"the run in {workdir.path} is finished\n{_where(workdir, scales)}")
+            print(f"the run in {workdir.path} is finished\n{_where(config, workdir, scales)}")
             return DONE
         if peers is not None and processes.first:
             peers.at_end(
@@ -63,7 +64,7 @@ def train_cohort(
             peers.at_end()
         processes.barrier()  # the lock is held until no process is at work any more
     if code == DONE:
-        print(f"done\n{_where(workdir, scales)}")
+        print(f"done\n{_where(config, workdir, scales)}")
     return code
 
 
@@ -154,7 +155,7 @@ def _who_stopped(processes: Processes, stop: StopRequest) -> str:
     return ", ".join(f"{name} on {processes.name(index)}" for index, name in enumerate(names) if name)
 
 
-def _where(workdir: Workdir, scales: int) -> str:
+def _where(config: Config, workdir: Workdir, scales: int) -> str:
     wandb = workdir.path / "wandb"
     lines = [
         f"  samples   {workdir.scale_samples(scales - 1) / 'grid.png'} (finest scale; each scale has one)",
@@ -162,6 +163,8 @@ def _where(workdir: Workdir, scales: int) -> str:
         f"  metrics   {workdir.metrics}",
     ]
     if wandb.is_dir():
+        sent = Sent.of(config.tracking).said()
         lines.append(f"  wandb     {wandb} (look at it: wandb leet {wandb}; upload it: wandb sync {wandb})")
+        lines.append(f"            an upload sends {sent}")
     lines.append(f"  more      python -m launch.sample --workdir={workdir.path} --out=samples --start_scales=0,1")
     return "\n".join(lines)

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
 
+from launch import command_flags as flags
 from singan.errors import UserError
 from singan.files import AnyPath
 from singan.parallel import trace

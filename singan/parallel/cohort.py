@@ -33,6 +33,7 @@ from singan.parallel import executable_cache
 from singan.shapes import Array, PyTree
 
 AXIS = "image"
+TRUSTED_CHANNELS = 32  # up to which several CPU devices of a process have been seen to train as one does
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}  # JAX's names of train.precision
 
 # XLA:CPU hands unpadded convolutions to a library that is slow inside loops; this keeps it for reductions, where it
@@ -45,6 +46,34 @@ def image_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """Returns the 1-D mesh named 'image' over the given devices, or over all of them."""
     devices = jax.devices() if devices is None else devices
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def training_mesh(images: int, channels: int | None = None, warn: Callable[[str], Any] = lambda text: None) -> Mesh:
+    """Returns the mesh that a cohort of `images` images is trained on: all devices, at most one for each image.
+
+    Of several processes (launch/multihost/join.py) `images` counts those of the process that has the most; every
+    process has as many devices in the mesh, next to each other.
+
+    A CPU is one device, whose cores share each image's operations. Making every core a device of its own would be up
+    to 1.4 times as fast at the coarsest scales, but programs that run at the same time in one process, as many as there
+    are threads, compute wrongly in jaxlib 0.10.2 and 0.12.0: with 48 channels from about the 1,024th convolution on,
+    with 32 they did not (tests/singan/parallel/two_programs_test.py). Devices of a CPU (XLA_FLAGS, jax_num_cpu_devices)
+    are for tests of small networks, and for others all but one are left alone here.
+
+    Args:
+      channels: the most features that a network has; None where that is not known.
+      warn: told, in the first process, where a CPU's devices are left alone.
+    """
+    by_process: dict[int, list] = {}
+    for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
+        by_process.setdefault(device.process_index, []).append(device)
+    each = max(1, min(images, *map(len, by_process.values())))
+    narrow = channels is not None and channels <= TRUSTED_CHANNELS
+    if each > 1 and not narrow and jax.default_backend() == "cpu":
+        if jax.process_index() == 0:
+            warn(f"one CPU device of {each} is used: several may train wide networks wrongly")
+        each = 1
+    return image_mesh([device for devices in by_process.values() for device in devices[:each]])
 
 
 def padded_size(images: int, mesh: Mesh, group: int) -> int:

@@ -29,7 +29,6 @@ import jax
 from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
-import singan
 from singan import files
 from singan.parallel import processor
 from singan.shapes import PyTree
@@ -166,7 +165,7 @@ def key(name: tuple[Any, ...], mesh: Mesh, arguments: PyTree, precision: str, op
 
 
 @functools.lru_cache
-def source_digest(root: Path = Path(str(singan.__file__)).parent) -> str:
+def source_digest(root: Path = Path(__file__).parents[1]) -> str:
     """Returns a digest of a package's source (16 hex digits); of singan's unless another is given."""
     content = hashlib.blake2b(digest_size=8)
     for path in sorted(root.rglob("*.py")):

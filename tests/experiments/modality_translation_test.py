@@ -19,7 +19,6 @@ from experiments.modality_translation import cases, config, scores
 from experiments.modality_translation.translation import subject
 from launch.configs import load_config
 from launch.images.find import load_images
-from launch.run_record import claim_workdir
 from singan.config import parse
 from singan.errors import UserError
 from singan.metrics.values import Undefined
@@ -27,6 +26,7 @@ from singan.model.pyramid import plan
 from singan.parallel.cohort import image_mesh
 from singan.storage.finished_scale import image_padding
 from singan.storage.run import load_run
+from singan.storage.run_record import claim_workdir
 from singan.storage.workdir import ImageRecord, Workdir
 from singan.training import trainer
 from singan.training.observer import Repair

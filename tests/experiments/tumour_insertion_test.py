@@ -19,7 +19,6 @@ from experiments.tumour_insertion.compositing import Choice, Insertion, Skipped
 from experiments.tumour_insertion.placement import NoRoom
 from launch.configs import load_config
 from launch.images.find import load_images
-from launch.run_record import claim_workdir
 from singan.config import parse
 from singan.errors import UserError
 from singan.model.pyramid import plan, resize_to
@@ -28,6 +27,7 @@ from singan.sampling import masks
 from singan.sampling.manipulation import Input, Result
 from singan.storage.finished_scale import image_padding
 from singan.storage.run import load_run
+from singan.storage.run_record import claim_workdir
 from singan.storage.workdir import Workdir
 from singan.training import trainer
 from singan.training.observer import Repair

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from launch.tracking.metrics_file import last_rows
+from singan.storage.metrics_file import last_rows
 from tests.faults.world import EVALUATE, PATIENCE, Outcome, World, last_line, wait_until
 from tests.launch.train.train_test import CHUNK, SCALES, STEPS, rows
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from launch.results.run_facts import read_facts
-from launch.workdir_lock.owner import this_process
+from singan.storage.workdir_lock.owner import this_process
 from tests.faults.kills import step
 from tests.faults.world import PATIENCE, Outcome, World, last_line, wait_until
 from tests.launch.tracking.tracking_test import Server

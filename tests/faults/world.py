@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.tracking.metrics_file import read_rows
+from singan.storage.metrics_file import read_rows
 from tests.launch.train.train_test import SCALES, STEPS, Commands, done, rows
 
 EVALUATE = ("--num_samples=2", "--start_scales=0", "--metrics=diversity")

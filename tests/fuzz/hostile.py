@@ -19,12 +19,12 @@ from launch.compare import text as compare_text
 from launch.images import image_folders
 from launch.results.run_facts import read_facts
 from launch.streams import Printed
-from launch.workdir_lock.lock import WorkdirLock
-from launch.workdir_lock.owner import this_process
 from singan import files
 from singan.errors import UserError
 from singan.storage.run import load_run
 from singan.storage.workdir import FORMAT
+from singan.storage.workdir_lock.lock import WorkdirLock
+from singan.storage.workdir_lock.owner import this_process
 from tests.fuzz import strategies
 from tests.fuzz.areas import Area
 from tests.fuzz.images import good_files

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from launch.compare import load
 from launch.images.find import load_images
 from launch.results.run_facts import read_facts
-from launch.run_record import claim_workdir
 from singan.errors import UserError
 from singan.parallel import processor
 from singan.parallel.cohort import image_mesh
 from singan.storage.checkpoint_files import hold, seal
 from singan.storage.checkpoints import ScaleCheckpoints
 from singan.storage.run import load_run
+from singan.storage.run_record import claim_workdir
 from singan.storage.workdir import Workdir, read_config
 from tests.fuzz import strategies
 from tests.fuzz.areas import Area

@@ -17,8 +17,6 @@ from launch.compare import text as compare_text
 from launch.evaluate.evaluation_file import Evaluation
 from launch.images.find import load_images
 from launch.report.page import write_report
-from launch.run_record import claim_workdir
-from launch.tracking.writer import JsonLines
 from singan import files
 from singan.config import parse
 from singan.errors import UserError
@@ -29,7 +27,9 @@ from singan.parallel.cohort import image_mesh
 from singan.sampling.samples import resized_spec
 from singan.storage.checkpoints import ScaleCheckpoints
 from singan.storage.finished_scale import FinishedScale, weights_template
+from singan.storage.json_lines import JsonLines
 from singan.storage.run import load_run
+from singan.storage.run_record import claim_workdir
 from singan.storage.workdir import Workdir, read_config, read_images, write_done
 from tests.fuzz import strategies
 from tests.fuzz.areas import Area

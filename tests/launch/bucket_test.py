@@ -20,15 +20,16 @@ import pytest
 from etils import epath
 
 from launch.results.run_facts import read_facts
-from launch.tracking import metrics_file
 from launch.tracking.wandb_run import local_home
-from launch.tracking.writer import JsonLines, open_writer
-from launch.workdir_lock.bucket_lock import Lease
-from launch.workdir_lock.lock import WorkdirLock
-from launch.workdir_lock.owner import LEASE_SECONDS, may_be_alive, this_process
+from launch.tracking.writer import open_writer
 from singan import files
 from singan.config import TrackingConfig
 from singan.errors import UserError
+from singan.storage import metrics_file
+from singan.storage.json_lines import JsonLines
+from singan.storage.workdir_lock.bucket_lock import Lease
+from singan.storage.workdir_lock.lock import WorkdirLock
+from singan.storage.workdir_lock.owner import LEASE_SECONDS, may_be_alive, this_process
 from tests.bucket import buckets, server
 from tests.launch.train.train_test import CHUNK, SCALES, STEPS, Commands, contents, rows, wait_for
 

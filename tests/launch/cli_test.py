@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from launch import cli, studies
 from launch.configs import default_config, load_config
 from singan import config as singan_config
 from singan.errors import UserError
@@ -307,3 +308,20 @@ def test_load_config_takes_any_mapping_and_refuses_other_things():
     for nothing in (None, 3):
         with pytest.raises(UserError, match="get_config"):
             load_config(nothing)
+
+
+def test_a_study_is_a_config_by_its_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    there = str(ROOT / "experiments/multimodal_mri/config.py")
+    assert studies.find_file("multimodal_mri:small", "config.py") == f"{there}:small"
+    assert studies.find_file("experiments/multimodal_mri/config.py", "config.py") == there
+    assert studies.find_file("../README.md", "config.py") == "../README.md"
+    (tmp_path / "quickstart").write_text("")  # a file of one's own goes first
+    assert studies.find_file("quickstart", "config.py") == "quickstart"
+    (tmp_path / "quickstart").unlink()
+    (tmp_path / "quickstart").mkdir()
+    assert studies.find_file("quickstart", "sweep.py") == str(ROOT / "experiments/quickstart/sweep.py")
+    for argv in (["x", "--config=quickstart"], ["x", "--config", "quickstart"]):
+        assert cli._config_file(argv) == str(ROOT / "experiments/quickstart/config.py")
+    said = studies.no_such_file("config", "quikstart", "config.py")
+    assert said.startswith("--config=quikstart: there is no such file (did you mean 'quickstart'?); by name there are")

@@ -14,20 +14,20 @@ import numpy as np
 import psutil
 import pytest
 
-from launch.workdir_lock.lock import WorkdirLock
 from singan import files
 from singan.errors import UserError
+from singan.storage.workdir_lock.lock import WorkdirLock
 
 HOLD = """
     import sys, time
-    from launch.workdir_lock.lock import WorkdirLock
+    from singan.storage.workdir_lock.lock import WorkdirLock
     with WorkdirLock(sys.argv[1]):
         print("held", flush=True)
         time.sleep(60)
 """
 TRY = """
     import sys, time
-    from launch.workdir_lock.lock import WorkdirLock
+    from singan.storage.workdir_lock.lock import WorkdirLock
     from singan.errors import UserError
     while time.time() < float(sys.argv[2]):
         pass

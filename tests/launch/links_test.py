@@ -16,10 +16,10 @@ from PIL import Image
 from launch.compare import load
 from launch.images import image_folders
 from launch.results.run_facts import read_facts
-from launch.tracking.metrics_file import read_rows
-from launch.tracking.writer import JsonLines
 from singan import files, links
 from singan.errors import UserError
+from singan.storage.json_lines import JsonLines
+from singan.storage.metrics_file import read_rows
 from singan.storage.run import load_run
 from tests.fuzz.workdirs import template
 from tests.launch.train.train_test import Commands, contents

@@ -19,12 +19,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def medisingan(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run("-c", "import sys; from launch.main import main; sys.exit(main())", *arguments)
+    return run("-m", "medisingan", *arguments)
 
 
 def test_the_console_command_is_declared():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {"medisingan": "launch.main:main"}
+    assert scripts == {"medisingan": "medisingan.__main__:main"}
 
 
 def test_every_command_of_the_readme_is_one():
@@ -40,6 +40,8 @@ def test_help_lists_commands_and_every_key_with_its_comment():
     lines = main.usage().splitlines()
     for name in main.COMMANDS:
         assert any(line.startswith(f"  {name} ") for line in lines)
+    named = lines.index("Configurations that --config takes by name, beside files of your own:")
+    assert "quickstart" in lines[named + 1]
     keys = [line.split("=")[0].strip() for line in lines if line.startswith("  ") and line[2] != " " and "=" in line]
     assert keys == list(flatten(default_mapping()))
     place = lines.index("  pyramid.max_size=250")

@@ -12,7 +12,6 @@ import pytest
 import singan.config
 from launch.compare import load
 from launch.images.find import load_images
-from launch.run_record import claim_workdir, record_of
 from singan import legacy_defaults
 from singan.config import Config, default_mapping, flatten, parse, to_mapping, with_legacy_defaults
 from singan.errors import UserError
@@ -20,6 +19,7 @@ from singan.parallel.cohort import image_mesh
 from singan.storage import workdir as records
 from singan.storage.checkpoints import ScaleCheckpoints
 from singan.storage.origin import origin_of, origin_of_pixels
+from singan.storage.run_record import claim_workdir, record_of
 from singan.storage.workdir import Workdir
 from tests.launch.old_workdir_test import OLD
 from tests.launch.train.train_test import Commands, assert_refused, contents, done, picture, save_png

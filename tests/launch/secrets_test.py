@@ -5,8 +5,8 @@ import json
 import pytest
 
 from launch.configs import load_config
-from launch.secrets import HIDDEN, hidden, hidden_arguments
 from singan.errors import UserError
+from singan.secrets import HIDDEN, hidden, hidden_arguments
 from tests.launch.train.train_test import Commands
 
 KEY, TOKEN = "6b65792d" * 5, "746f6b656e2d5a5a5a5a"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.tracking.metrics_file import read_rows
+from singan.storage.metrics_file import read_rows
 from tests.launch.train.train_test import ROOT, SCALES, STEPS, Commands, done
 
 pytestmark = pytest.mark.processes

@@ -21,7 +21,6 @@ from absl import app, flags, logging
 
 from launch import runtime
 from launch.images.find import load_images
-from launch.run_record import claim_workdir
 from launch.tracking.writer import open_writer
 from singan import files
 from singan.config import parse, to_mapping
@@ -29,6 +28,7 @@ from singan.model.convolution import conv_impl_for
 from singan.model.pyramid import plan
 from singan.parallel.processes import Processes, make_process_group
 from singan.storage.finished_scale import image_padding
+from singan.storage.run_record import claim_workdir
 from singan.storage.workdir import Workdir
 from singan.training import trainer
 from singan.training.observer import ChunkResult

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from absl import flags
-
+from launch import command_flags as flags
 from launch.sweep.backends.local import Local
 from launch.sweep.backends.machines import CloudSettings, bucket_root, cloud_settings
 from launch.sweep.backends.runner import Runner

@@ -25,8 +25,9 @@ from singan.errors import UserError
 from singan.files import is_bucket
 
 POLL = 0.2  # seconds
-# wandb's agent sets these for the process that it starts, which is the sweep: its runs are their own.
-_AGENTS = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+# wandb's agent sets these for the process that it starts, which is the sweep: its runs are their own, though they keep
+# WANDB_SWEEP_ID, under which wandb lists them.
+_AGENTS = ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 
 
 @dataclasses.dataclass

@@ -9,6 +9,7 @@ from typing import Any
 
 from launch.sweep.backends.accelerators import Accelerator, find_accelerator
 from launch.sweep.plan import REPOSITORY, PlannedRun, Sweep, train_flags
+from launch.tracking.wandb_mode import wandb_mode
 from singan.config import nearest
 from singan.errors import UserError
 from singan.files import is_bucket
@@ -65,8 +66,12 @@ def bucket_root(workdir: str, settings: CloudSettings) -> str:
     return f"{settings.bucket.rstrip('/')}/{workdir}"
 
 
-def check_bucket(root: str) -> None:
-    """Raises UserError unless `root` is the URL of a bucket; the placeholder of a dry run passes."""
+def check_start(root: str) -> None:
+    """Raises UserError where this is no clone, which machines get, or `root` is not the URL of a bucket."""
+    if not (REPOSITORY / "constraints.txt").is_file():
+        raise UserError(
+            "the cloud's machines get a clone of the repository, and this is an installed wheel: start there"
+        )
     if not re.match(r"\w+://[a-z0-9][a-z0-9._-]+(/|$)", root):
         raise UserError(f"{root} is no bucket: give --bucket=gs://YOUR-BUCKET, or set it in the sweep file's CLOUD")
 
@@ -164,7 +169,10 @@ def train_script(sweep: Sweep, machine: Machine, on_stop: str) -> str:
     lines = []
     for run in machine.runs:
         path = run.config.data.path
-        flags = train_flags(inside, run, **({"data.path": data[path].path} if path else {}))
+        # WANDB_MODE of this machine is not that of the others, where offline is the default.
+        mode = wandb_mode(run.config.tracking)
+        changed = {"tracking.wandb": mode} if mode != "offline" else {}
+        flags = train_flags(inside, run, **changed, **({"data.path": data[path].path} if path else {}))
         lines.append(f"train {shlex.join(flags)}")
     runs = "\n".join(lines)
     return f"""\

@@ -14,6 +14,7 @@ from launch.sweep.backends.accelerators import find_accelerator
 from launch.sweep.backends.machines import CloudSettings, Machine
 from launch.sweep.backends.runner import Runner
 from launch.sweep.plan import PlannedRun, Sweep
+from launch.tracking.wandb_mode import wandb_mode
 from singan import files
 from singan.errors import UserError
 from singan.files import is_bucket
@@ -27,9 +28,9 @@ class SkyPilot:
         self._sweep, self._settings, self._folder, self._runner = sweep, settings, Path(folder), runner
 
     def require(self) -> None:
-        """Raises UserError where sky is not installed, or the bucket is a placeholder."""
+        """Raises UserError where sky is not installed, this is no clone, or the bucket is a placeholder."""
         self._runner.require("sky")
-        machines.check_bucket(self._sweep.root)
+        machines.check_start(self._sweep.root)
 
     def describe(self, runs: Sequence[PlannedRun]) -> str:
         """Returns every file and command that `start` would write and run."""
@@ -122,7 +123,7 @@ _Dumper.add_representer(str, _text)
 
 
 def _is_online(runs: Sequence[PlannedRun]) -> bool:
-    return any(run.config.tracking.wandb == "online" for run in runs)
+    return any(wandb_mode(run.config.tracking) == "online" for run in runs)
 
 
 def _check_data(runs: Sequence[PlannedRun]) -> None:

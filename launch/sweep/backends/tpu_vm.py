@@ -31,9 +31,9 @@ class TpuVm:
             )
 
     def require(self) -> None:
-        """Raises UserError where gcloud is not installed, or the bucket is a placeholder."""
+        """Raises UserError where gcloud is not installed, this is no clone, or the bucket is a placeholder."""
         self._runner.require("gcloud")
-        machines.check_bucket(self._sweep.root)
+        machines.check_start(self._sweep.root)
 
     def describe(self, runs: Sequence[PlannedRun]) -> str:
         """Returns every command that `start`, `logs` and `delete` would run."""

@@ -9,11 +9,11 @@ from datasets.build import build
 from datasets.pannuke import make_dummy_data as pannuke
 from launch.images.conditions import brain_region
 from launch.images.find import load_images
-from launch.images.source_image import SourceImage
-from launch.run_record import record_of
 from singan.config import DataConfig
 from singan.errors import UserError
 from singan.model.encodings import encode
+from singan.source_image import SourceImage
+from singan.storage.run_record import record_of
 from singan.value_map import ValueMap
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from launch.images.find import group_by_shape, load_images
 from launch.images.image_ids import unique_ids
-from launch.run_record import _check_images, record_of
 from singan.config import DataConfig
 from singan.errors import UserError
+from singan.storage.run_record import _check_images, record_of
 from singan.storage.workdir import Workdir
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"

@@ -15,10 +15,10 @@ from datasets.pannuke import make_dummy_data as pannuke
 from launch.images import mask_channels, tfds_records
 from launch.images.find import load_images
 from launch.images.record_images import _volume_map
-from launch.run_record import record_of
 from singan.config import DataConfig, parse
 from singan.errors import UserError
 from singan.storage import workdir as records
+from singan.storage.run_record import record_of
 from singan.storage.workdir import Workdir
 
 BRATS, PANNUKE = "tfds:brats/slices", "tfds:pannuke"

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from launch.images.conditions import conditioned
-from launch.images.source_image import SourceImage
-from launch.run_record import record_of
 from launch.samples import writers
 from singan.config import DataConfig
 from singan.errors import UserError
 from singan.model.layouts import layout_of, permute
+from singan.source_image import SourceImage
+from singan.storage.run_record import record_of
 from singan.value_map import ValueMap, fit
 
 NAMES = ["round", "long"]

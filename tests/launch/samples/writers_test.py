@@ -11,12 +11,12 @@ from datasets.build import build
 from datasets.pannuke import make_dummy_data as pannuke
 from launch.images import geometry
 from launch.images.find import load_images
-from launch.run_record import record_of
 from launch.samples import pannuke as pannuke_writer
 from launch.samples import writers
 from singan import files
 from singan.config import DataConfig
 from singan.errors import UserError
+from singan.storage.run_record import record_of
 from singan.storage.workdir import image_from_json, image_to_json
 
 

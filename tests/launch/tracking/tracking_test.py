@@ -16,9 +16,10 @@ from PIL import Image
 
 from launch.tracking import wandb_run
 from launch.tracking.wandb_run import Wandb
-from launch.tracking.writer import JsonLines, open_writer, open_writer_to_append
+from launch.tracking.writer import open_writer, open_writer_to_append
 from singan.config import TrackingConfig
 from singan.errors import UserError
+from singan.storage.json_lines import JsonLines
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 OFF = TrackingConfig(wandb="off")
@@ -210,6 +211,7 @@ def test_values_of_a_scale_stand_against_its_own_step(tmp_path):
     wandb.scalars(row(13, scale=3))
     assert run.defined == [("global_step", None), ("scale_03/*", "scale_03/scale_step")]
     assert run.logged[0] == {
+        "_timestamp": 5.0,
         "global_step": 12,
         "scale": 3,
         "time": 5.0,
@@ -234,7 +236,7 @@ def test_what_is_appended_to_a_finished_run_is_sent_whatever_its_step(tmp_path):
     run = FakeRun()
     wandb = Wandb(run, tmp_path, logged_through=9)
     wandb.replay([{**row(9), "time": 1.0}])
-    wandb.append_to({"t": [{"image": "a"}]})  # the server has the tables too
+    wandb.append()
     wandb.scalars(row(9, evaluated=1))
     (logged,) = run.logged
     assert logged["scale_00/evaluated"] == 1
@@ -499,7 +501,10 @@ def test_the_server_has_each_step_once_however_runs_and_syncs_alternate(tmp_path
     def train(mode, restored, last, end):
         reach = {"online": environment, "offline": {"WANDB_BASE_URL": "http://127.0.0.1:1"}}[mode]
         done = run_python(TRAIN, workdir, mode, restored, last, end, home=home, **reach)
-        assert (done.returncode, done.stderr) == (-9 if end == "kill" else 0, "")
+        assert done.returncode == (-9 if end == "kill" else 0)
+        said = [line.split(": ")[1].split(" http")[0] for line in done.stderr.splitlines()]
+        # What is sent is said before the first upload alone, and here the first was by wandb sync.
+        assert said == (["in wandb as"] if mode == "online" else [])
 
     def sync():
         command = "import sys; sys.argv[0] = 'wandb'; from wandb.cli.cli import cli; cli()"
@@ -537,7 +542,8 @@ def test_online_that_cannot_be_reached_goes_on_offline_with_one_warning(tmp_path
     done = run_python(TRAIN, workdir, "online", "none", 4, 0, kind, home=home, **key)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    said, line = done.stderr.splitlines()
+    assert said.startswith("note: sent to wandb: metrics, ")
     assert line.startswith("warning: wandb is not reachable")
     assert "going on offline" in line
     (folder,) = (workdir / "wandb").glob("*run-*-id0")

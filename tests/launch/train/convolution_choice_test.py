@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import pytest
 
-from launch.run_record import RunRecord
 from launch.train import convolution_choice
 from launch.train.convolution_choice import conv_impl_of_run
 from singan import files
@@ -13,6 +12,7 @@ from singan.config import parse
 from singan.model.pyramid import plan
 from singan.parallel.cohort import image_mesh
 from singan.storage.origin import Origin
+from singan.storage.run_record import RunRecord
 from singan.storage.workdir import Workdir
 
 

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from singan import files
 
@@ -21,6 +21,7 @@ ROW_KEYS = ("global_step", "scale", "scale_step")
 FLUSH_SECONDS = 30.0  # the oldest row that is not in the bucket yet is at most about this old
 
 
+@runtime_checkable
 class RowFile(Protocol):
     """What lines are appended to; a line ends with a newline. Its methods raise UserError where writing fails."""
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from launch.workdir_lock.heartbeat import Heartbeat, still_held
-from launch.workdir_lock.owner import LEASE_SECONDS, REFRESH_SECONDS, parse_holder, refusal, this_process
 from singan import files
 from singan.errors import UserError
+from singan.storage.workdir_lock.heartbeat import Heartbeat, still_held
+from singan.storage.workdir_lock.owner import LEASE_SECONDS, REFRESH_SECONDS, parse_holder, refusal, this_process
 
 SETTLE_SECONDS = 1.0  # after which of two that took over the same lock the one that holds it is known
 
@@ -28,7 +28,7 @@ class Lease:
         end: Callable[[int], Any] = os._exit,
         lease: float = LEASE_SECONDS,
     ):
-        """Args: end: as launch.workdir_lock.heartbeat.Heartbeat takes it."""
+        """Args: end: as singan.storage.workdir_lock.heartbeat.Heartbeat takes it."""
         self.path, self._refresh, self._settle, self._end, self._lease = path, refresh, settle, end, lease
         self._token = secrets.token_hex(8)
         self._heartbeat: Heartbeat | None = None

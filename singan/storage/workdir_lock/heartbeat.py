@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from launch.cli import RESUMABLE
-from launch.workdir_lock.owner import LEASE_SECONDS, REFRESH_SECONDS, age, boot_id, may_be_alive, parse_holder
-from singan.errors import UserError
+from singan.errors import RESUMABLE, UserError
+from singan.storage.workdir_lock.owner import LEASE_SECONDS, REFRESH_SECONDS, age, boot_id, may_be_alive, parse_holder
 
 
 class Heartbeat:

@@ -1,5 +1,6 @@
 """Claiming a workdir for a run, and run.json: which run this is and where it was made."""
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -14,9 +15,6 @@ from typing import Any, TypeVar
 
 from jax.sharding import Mesh
 
-from launch.images.source_image import SourceImage
-from launch.secrets import hidden_arguments
-from launch.tracking.wandb_run import print_warning
 from singan import files
 from singan.config import Config, to_mapping
 from singan.errors import UserError
@@ -24,11 +22,14 @@ from singan.files import AnyPath
 from singan.parallel import processor
 from singan.parallel.processes import Processes
 from singan.resuming import resume_differences
+from singan.secrets import hidden_arguments
+from singan.source_image import SourceImage
 from singan.storage import workdir as records
 from singan.storage.checkpoint_files import abouts
 from singan.storage.layout_files import has_layout, write_layout
 from singan.storage.origin import Origin, check_origin, origin_of
 from singan.storage.workdir import DamagedRecord, ImageRecord, Workdir
+from singan.text import print_warning
 
 T = TypeVar("T")
 
@@ -204,7 +205,11 @@ def _as_recorded(record: ImageRecord, before: ImageRecord) -> ImageRecord:
 
 def code_version() -> dict[str, Any]:
     """Returns which code this is: the commit and the packages' versions."""
-    return {"git_commit": _git_commit(), "versions": {name: importlib.metadata.version(name) for name in PACKAGES}}
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # wandb need not be here
+            versions[name] = importlib.metadata.version(name)
+    return {"git_commit": _git_commit(), "versions": versions}
 
 
 def start_entry(mesh: Mesh, processes: Processes) -> dict[str, Any]:
@@ -246,9 +251,15 @@ def _part(start: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _git_commit() -> str:
     """Returns the commit of this code, with + where files were changed, or '' outside a checkout."""
-    here = Path(__file__).parent
+    here = Path(__file__)
     try:
-        command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-        return subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        # An installed wheel may lie in the checkout of another project.
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return _git(here.parent, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.workdir_lock.lock import WorkdirLock
-from launch.workdir_lock.owner import may_be_alive, parse_holder, this_process
 from singan.errors import UserError
+from singan.storage.workdir_lock.lock import WorkdirLock
+from singan.storage.workdir_lock.owner import may_be_alive, parse_holder, this_process
 
 ROOT = Path(__file__).resolve().parents[3]
 REFRESH, LEASE = 0.2, 4.0
@@ -23,7 +23,7 @@ HOLD = f"""
     import socket, sys, time
     if len(sys.argv) > 2:
         socket.gethostname = lambda: sys.argv[2]
-    from launch.workdir_lock.lock import WorkdirLock
+    from singan.storage.workdir_lock.lock import WorkdirLock
     with WorkdirLock(sys.argv[1], {REFRESH}, {LEASE}):
         print("held", flush=True)
         sys.stdin.read()

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from launch.text import printable
+from singan.text import printable
 
 REFRESH_SECONDS = 20.0  # from one time that a holder refreshes its lock to the next
 LEASE_SECONDS = 120.0  # a lock that was not refreshed for so long may be that of a process that is gone

@@ -1,31 +1,20 @@
-"""An image as it was read from its source, before it becomes a training image; and which keys choose among records."""
+"""An image as it was read from its source, before it becomes a training image."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from singan.config import DataConfig
 from singan.model.layouts import Layout
 from singan.value_map import ValueMap
 
-TFDS = "tfds:"
+COLOURS = ("red", "green", "blue")
 
 
-SELECTION = (
-    "split",
-    "ids",
-    "patients",
-    "first_slice",
-    "last_slice",
-    "has_tumour",
-    "min_brain",
-    "tissues",
-    "min_nuclei",
-    "every",
-    "shuffle_seed",
-)
+def default_channels(count: int, dtype: np.dtype) -> tuple[str, ...]:
+    """Returns the names of channels that nobody names: of three of bytes the colours, else channel_0 and so on."""
+    return COLOURS if count == 3 and dtype == np.uint8 else tuple(f"channel_{i}" for i in range(count))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,23 +39,3 @@ class SourceImage:
     source: str
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     layout: Layout | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class FoundImages:
-    """The images that the configuration names, sorted by id, none of which is read yet.
-
-    Attributes:
-      ids: one per image.
-      read: given positions among them, returns these images.
-    """
-
-    ids: tuple[str, ...]
-    read: Callable[[Sequence[int]], list[SourceImage]]
-
-
-def selection_keys(data: DataConfig) -> list[str]:
-    """Returns the keys that choose records of a TFDS source and were given, in the order of the configuration."""
-    default = dataclasses.asdict(DataConfig())
-    given = dataclasses.asdict(data)
-    return [key for key in SELECTION if given[key] != default[key]]

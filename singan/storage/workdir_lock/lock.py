@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from launch.workdir_lock.bucket_lock import SETTLE_SECONDS, Lease
-from launch.workdir_lock.heartbeat import Heartbeat, still_held
-from launch.workdir_lock.owner import LEASE_SECONDS, REFRESH_SECONDS, parse_holder, refusal, this_process
 from singan.errors import UserError
 from singan.files import as_path, is_bucket, make_directory, named_os_errors, remove_leftovers
 from singan.links import leads_out
 from singan.storage.workdir import Workdir
+from singan.storage.workdir_lock.bucket_lock import SETTLE_SECONDS, Lease
+from singan.storage.workdir_lock.heartbeat import Heartbeat, still_held
+from singan.storage.workdir_lock.owner import LEASE_SECONDS, REFRESH_SECONDS, parse_holder, refusal, this_process
 
 PADDED, LONGEST = 512, 4096  # bytes of a lock as it is written, and as far as it is read
 
@@ -44,7 +44,7 @@ class WorkdirLock:
         """Args:
         refresh: seconds from one heartbeat to the next.
         lease: seconds after which a lock of another host that was not refreshed is nobody's.
-        end: as launch.workdir_lock.heartbeat.Heartbeat takes it.
+        end: as singan.storage.workdir_lock.heartbeat.Heartbeat takes it.
         """
         self.path = as_path(workdir) / self.NAME
         self._refresh, self._lease_seconds, self._end = refresh, lease, end
