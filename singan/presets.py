@@ -44,7 +44,7 @@ PRESETS["tuned"] = {
     "train.generator_updates": 1,
     "train.patch_weight": 3.0,
     "train.average_decay": 0.99,
-    "train.min_noise_amplitude": 0.1,
+    "train.min_noise_amplitude": 0.06,
     "train.min_noise_decay": 0.5,
 }
 

@@ -41,6 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # The preset, changed in one place.
     "patches_10": {"preset": "tuned", "train.patch_weight": 10.0},
     "even_floor": {"preset": "tuned", "train.min_noise_amplitude": 0.05, "train.min_noise_decay": 1.0},
+    "more_noise": {"preset": "tuned", "train.min_noise_amplitude": 0.1},
     "one_and_one": {"preset": "tuned", "train.critic_updates": 1},
     "concurrent": {"preset": "corrected", "train.schedule": "concurrent"},
 }
