@@ -51,7 +51,9 @@ def copy_paste(
             part = np.s_[y : y + shape.shape[0], x : x + shape.shape[1]]
             if not (occupied[part] & shape).any():
                 # 1 on the nucleus, fading out around it.
-                alpha = np.maximum(shape, np.exp(-((ndimage.distance_transform_edt(~shape) / feather) ** 2) / 2))
+                alpha = np.maximum(
+                    shape, np.exp(-((np.asarray(ndimage.distance_transform_edt(~shape)) / feather) ** 2) / 2)
+                )
                 alpha = np.where(ids[part] > 0, 0, alpha)[..., None]
                 mixed[part] = alpha * patch + (1 - alpha) * mixed[part]
                 ids[part][shape] = ids.max() + 1
@@ -88,8 +90,8 @@ def carvemix(first: Mixed, second: Mixed, rng: np.random.Generator) -> Mixed:
     """
     (image, instances), (other, other_instances) = first, second
     lesion = other_instances > 0
-    depth = ndimage.distance_transform_edt(lesion)
-    distance = np.where(lesion, -depth, ndimage.distance_transform_edt(~lesion))
+    depth = np.asarray(ndimage.distance_transform_edt(lesion))
+    distance = np.where(lesion, -depth, np.asarray(ndimage.distance_transform_edt(~lesion)))
     limit = rng.uniform(0, depth.max() / 2) * rng.choice([-1, 1])
     return _joined(image, instances, other, other_instances, distance <= limit)
 
