@@ -1,46 +1,41 @@
-"""Tumours that experiments.tumour_insertion put into healthy slices, as synthetic pairs of the tumour task.
-
-Only what a training set may know is used: tumours cut out of its own slices, in slices of patients that are not tested.
-"""
+"""Tumours that experiments.tumour_insertion put into healthy slices, as pairs of the tumour task."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from experiments.augmentation_study.conditions import Condition
 from experiments.augmentation_study.pairs import Pair, brain_pair, reduced
 from experiments.augmentation_study.patients import Known
 from experiments.augmentation_study.settings import Study
 from experiments.augmentation_study.splits import Split
-from experiments.augmentation_study.synthetic import Bank
 from launch.text import printable
 from singan import files
 from singan.errors import UserError
+from singan.storage.workdir import pixel_digest
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Composite:
-    """One inserted tumour at one start scale: whose it is, and where it was put.
+    """One inserted tumour: whose it is, and where it was put.
 
     Attributes:
       donor: id of the slice that the tumour is of.
       patient: of the slice that it was put into, by the study's own rule.
-      images: uint8 [1, p, p, C].
-      targets: uint8 [1, p, p].
+      image: uint8 [p, p, C].
+      instances: int32 [p, p], 1 in the tumour.
     """
 
     name: str
-    start_scale: int
     donor: str
     patient: str
-    images: np.ndarray
-    targets: np.ndarray
+    image: np.ndarray
+    instances: np.ndarray
 
 
 def load(study: Study, like: Pair, known: Known) -> list[Composite]:
-    """Returns the composites of study.inserted at the wanted start scales.
+    """Returns the composites of study.inserted.
 
     Args:
       known: names the patients of the slices that tumours were put into, as the study names those that it tests; what
@@ -56,40 +51,45 @@ def load(study: Study, like: Pair, known: Known) -> list[Composite]:
         raise UserError(f"--study.inserted={where} holds no insertions.json: give what tumour_insertion.insert wrote")
     content = files.read_json(root / "insertions.json")
     results = [
-        _composite(root, row, result, study, like, known)
-        for row in content["insertions"]
-        for result in row["results"]
-        if result["start_scale"] in study.start_scales
+        _composite(root, row, result, study, like, known) for row in content["insertions"] for result in row["results"]
     ]
     if not results:
-        scales = ",".join(map(str, study.start_scales))
-        raise UserError(f"--study.inserted={where} holds no tumour at start scales {scales}: set --study.start_scales")
+        raise UserError(f"--study.inserted={where} holds no tumour: insert some")
     return results
 
 
-def rows(bank: Bank, composites: Sequence[Composite], condition: Condition, split: Split, ids: Sequence[str]):
-    """Returns the rows of what may be shown beside the real slices `ids`, by source.
+class Inserted:
+    """Inserted tumours as a generator (generators.Generator).
 
-    Raises:
-      UserError: there is none: no tumour of these slices was inserted anywhere.
+    Only what a training set may know is used: tumours cut out of its own slices, in slices of patients that neither
+    tune nor test.
+
+    Args:
+      composites: see `load`.
+      tiles: all of the study, by id.
     """
-    numbers: dict[str, list[int]] = {}
-    for source in condition.sources:
-        allowed = [
-            one
-            for one in composites
-            if one.start_scale == source.start_scale and one.donor in ids and one.patient not in split.test_patients
-        ]
+
+    def __init__(self, composites: Sequence[Composite], tiles: Mapping[str, Pair]):
+        self._composites, self._tiles = composites, tiles
+
+    def prepare(self, seconds: float) -> bool:
+        return True
+
+    def fingerprint(self) -> str:
+        return "".join(f"{one.name}{one.donor}{one.patient}{pixel_digest(one.image)}" for one in self._composites)
+
+    def pairs(self, tiles: Sequence[Pair], n: int, seed: int, split: Split) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns n of the composites, drawn with replacement. Raises UserError where there is none to be shown."""
+        ids = {tile.id for tile in tiles}
+        apart = {self._tiles[name].patient for name in (*split.validation, *split.test)}
+        allowed = [one for one in self._composites if one.donor in ids and one.patient not in apart]
         if not allowed:
             raise UserError(
-                f"seed {split.seed}: no tumour of {', '.join(ids[:3])} was inserted at start scale {source.start_scale}"
-                " into a slice of a patient that is not tested: insert more with --per_background, or raise"
-                " --study.train_sizes"
+                f"seed {split.seed}: no tumour of {', '.join(sorted(ids)[:3])} was inserted into a slice of a patient"
+                " that is not tested: insert more with --per_background, or raise --study.train_sizes"
             )
-        numbers[source.name] = [
-            row for one in allowed for row in bank.inserted(f"{source.name}/{one.name}", one.images, one.targets)
-        ]
-    return numbers
+        chosen = np.random.default_rng(seed).integers(len(allowed), size=n)
+        return [(allowed[i].image, allowed[i].instances) for i in chosen]
 
 
 def _composite(root: Path, row: dict, result: dict, study: Study, like: Pair, known: Known) -> Composite:
@@ -106,13 +106,11 @@ def _composite(root: Path, row: dict, result: dict, study: Study, like: Pair, kn
     patient = known.patient_of(str(row["background"]["id"]))
     pair = brain_pair(row["name"], patient, image, labels, like.channels, study)
     pixels, instances = reduced(pair, study.reduce)
-    target, side = instances.astype(np.uint8) * np.uint8(255), study.patch
-    if min(target.shape) < side:
-        raise UserError(f"{row['name']} is smaller than a patch of {side} pixels")
-    # The patch around the tumour.
-    place = np.argwhere(target).mean(0) if target.any() else np.array(target.shape) / 2
-    y, x = (int(np.clip(c - side // 2, 0, length - side)) for c, length in zip(place, target.shape, strict=True))
-    part = np.s_[None, y : y + side, x : x + side]
-    return Composite(
-        row["name"], int(result["start_scale"]), str(row["donor"]["id"]), pair.patient, pixels[part], target[part]
-    )
+    side = study.tile
+    if min(instances.shape) < side:
+        raise UserError(f"{row['name']} is smaller than a tile of {side} pixels")
+    # The tile around the tumour.
+    place = np.argwhere(instances).mean(0) if instances.any() else np.array(instances.shape) / 2
+    y, x = (int(np.clip(c - side // 2, 0, length - side)) for c, length in zip(place, instances.shape, strict=True))
+    part = np.s_[y : y + side, x : x + side]
+    return Composite(row["name"], str(row["donor"]["id"]), pair.patient, pixels[part], instances[part])

@@ -1,4 +1,4 @@
-"""Patches with their masks and patients: of a folder of files, or of a prepared PanNuke or BraTS folder."""
+"""Tiles with their masks and patients: of a folder of files, or of a prepared PanNuke or BraTS folder."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from singan.storage.workdir import pixel_digest
 
 MASK_FOLDERS = ("instances", "masks")
 PATIENT, FOLD = "patient", "fold"  # words for what is kept apart between training and test
-MIN_SHARE = 0.01  # of a patch's pixels that must be foreground: an emptier one teaches nothing of it
+MIN_SHARE = 0.01  # of a tile's pixels that must be foreground: an emptier one teaches nothing of it
 BRIGHT = 99.5  # percentile of the pixels above 0 of an MRI channel that becomes 255
 
 
@@ -71,38 +71,38 @@ def kept_apart(data: DataConfig, study: Study) -> str:
 
 
 def cut(pairs: Sequence[Pair], study: Study) -> tuple[list[Pair], int]:
-    """Returns the patches of images, row by row, and how many were left out as all but empty of foreground.
+    """Returns the tiles of images, row by row, and how many were left out as all but empty of foreground.
 
     Slices are cut about their middle, tissue from its corner.
 
     Raises:
-      UserError: an image is smaller than a patch, or no patch is left.
+      UserError: an image is smaller than a tile, or no tile is left.
     """
-    patches, empty = [], 0
+    tiles, empty = [], 0
     for pair in pairs:
         pixels, instances = reduced(pair, study.reduce)
         height, width = instances.shape
-        rows, columns = height // study.patch, width // study.patch
+        rows, columns = height // study.tile, width // study.tile
         if not rows or not columns:
             raise UserError(
-                f"{pair.id}: {height}x{width} pixels, after --study.reduce={study.reduce}, hold no patch of"
-                f" {study.patch}: lower --study.patch"
+                f"{pair.id}: {height}x{width} pixels, after --study.reduce={study.reduce}, hold no tile of"
+                f" {study.tile}: lower --study.tile"
             )
         middle = study.task == "tumour"
-        top, left = ((height - rows * study.patch) // 2, (width - columns * study.patch) // 2) if middle else (0, 0)
+        top, left = ((height - rows * study.tile) // 2, (width - columns * study.tile) // 2) if middle else (0, 0)
         for row in range(rows):
             for column in range(columns):
-                y, x = top + row * study.patch, left + column * study.patch
-                part = np.s_[y : y + study.patch, x : x + study.patch]
+                y, x = top + row * study.tile, left + column * study.tile
+                part = np.s_[y : y + study.tile, x : x + study.tile]
                 nuclei = relabel_sequential(instances[part])[0].astype(np.int32)
                 if (nuclei > 0).mean() < MIN_SHARE:
                     empty += 1
                     continue
                 name = pair.id if rows == columns == 1 else f"{pair.id}_y{y:03d}_x{x:03d}"
-                patches.append(Pair(name, pair.patient, np.ascontiguousarray(pixels[part]), nuclei, pair.channels))
-    if not patches:
-        raise UserError("every patch is all but empty of what is to be segmented: larger ones may not be")
-    return patches, empty
+                tiles.append(Pair(name, pair.patient, np.ascontiguousarray(pixels[part]), nuclei, pair.channels))
+    if not tiles:
+        raise UserError("every tile is all but empty of what is to be segmented: larger ones may not be")
+    return tiles, empty
 
 
 def check_apart(train: Sequence[Pair], test: Sequence[Pair]) -> None:

@@ -1,33 +1,43 @@
-"""The augmentation study: does a segmenter trained on few real patches get better with synthetic ones?
+"""The augmentation study: does a segmenter trained on few real tiles get better with made ones, and with which?
 
-python -m experiments.augmentation_study.run --workdir=runs/study --config.data.path=FOLDER
-python -m experiments.augmentation_study.run --workdir=runs/study --config.data.path=FOLDER --study.seeds=8
+python -m experiments.augmentation_study.run --workdir=runs/study --config.data.path=FOLDER --plan
+python -m experiments.augmentation_study.run --workdir=runs/study --config.data.path=FOLDER --minutes=60
 
-Everything is kept in --workdir: SinGANs, synthetic pairs with their data cards, a result for each segmenter, the table.
-Started again, it does what is missing.
+The study is a queue of pieces: pyramids, then segmenters, each a file in --workdir when it is done. The same command
+goes on where the last one stopped, and writes the table of what is there.
 """
 
+import dataclasses
+import hashlib
+import math
 import shlex
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jax
+from jax.sharding import Mesh
 from ml_collections import config_flags
 
-from experiments.augmentation_study import material, report, segmenters, settings, singans
-from experiments.augmentation_study.conditions import conditions, train_sizes
+from experiments.augmentation_study import inserted, material, pieces, report, settings, singans
+from experiments.augmentation_study.conditions import PRIMARY, TUNED_THRESHOLD, conditions
+from experiments.augmentation_study.generators import Generator, generators
+from experiments.augmentation_study.patients import Known
+from experiments.augmentation_study.pieces import Cost, Job, Results
 from experiments.augmentation_study.scores import has_stain
-from experiments.augmentation_study.segmenters import Job
+from experiments.augmentation_study.training import Pools, Trainer, thresholds
 from launch import cli, runtime
 from launch import command_flags as flags
 from launch.configs import load_config
 from launch.evaluate.of_run import note
 from launch.train.run_cohort import DONE, RESUMABLE
 from singan import files
+from singan.config import Config
 from singan.errors import UserError
+from singan.storage.workdir import pixel_digest
 from singan.storage.workdir_lock.lock import WorkdirLock
 
-CONFIG = cli.config_flag("experiments/augmentation_study/config.py:small")
+CONFIG = cli.config_flag("experiments/augmentation_study/config.py")
 try:
     settings.refuse_unknown(sys.argv[1:])  # before the flags are defined, which looks at them already
 except UserError as unknown:
@@ -37,58 +47,153 @@ STUDY = config_flags.DEFINE_config_dict(
     "study", settings.placeholders(), "What is compared, and how large: see experiments/augmentation_study/settings.py."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=ROOT, where all is kept.", required=True)
+MINUTES = flags.DEFINE_float("minutes", math.inf, "Work for about so long; the same command goes on.", lower_bound=0)
+ONLY = flags.DEFINE_list("only", [], "Do only pieces whose names begin so, such as threshold,augmented_nall.")
+PLAN = flags.DEFINE_boolean("plan", False, "Say what there is to do and how many hours it takes, and do nothing.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """All that the queue is made of."""
+
+    study: settings.Study
+    config: Config
+    tiles: material.Material
+    generators: Mapping[str, Generator]
+    jobs: Sequence[Job]
+    results: Results
+    pools: Pools
+    sweep: singans.Sweep
+    megapixel_steps: float  # of one pyramid
+
+    def left(self) -> list[Job]:
+        return [job for job in self.jobs if self.results.read(job) is None]
+
+    def cost(self) -> Cost:
+        """Returns what is left to pay."""
+        done = [result for job in self.jobs if (result := self.results.read(job))]
+        left = 0 if singans.is_trained(self.sweep) else len(self.tiles.trained)
+        used = {job.condition.generator for job in self.left()}
+        gpnn = len(self.tiles.trained) - self.pools.count("gpnn") if "gpnn" in used else 0
+        steps = self.megapixel_steps * left if used & set(pieces.NEEDS_PYRAMIDS) else 0
+        return pieces.cost_of(self.study, int(self.config.network.width), steps, gpnn, done)
 
 
 def main(argv: list[str]) -> int:
     del argv
     if CONFIG.value is None:
         raise UserError("--config is needed: give --config=FILE, the config of the SinGANs")
-    holder = flags.FLAGS["config"]
-    file, shared = config_flags.get_config_filename(holder), config_flags.get_override_values(holder)
-    study = settings.study_of(file.partition(":")[2], STUDY.value.to_dict())
-    data = load_config(CONFIG.value).data
-    gathered = material.gather(data, study, note)
-    root = files.make_directory(WORKDIR.value)
-    scales = list(study.start_scales)
-    if not study.inserted:
-        singans.write_patches(root / "patches", [gathered.pairs[name] for name in gathered.trained], study)
-        sweep = singans.plan_singans(file, CONFIG.value.to_dict(), shared, root)
-        scales = material.there(study.start_scales, len(singans.pyramid_of(sweep, study)), note)
-        if code := singans.train(sweep):
-            print(f"the SinGANs are not trained: see {sweep.log(sweep.runs[0])}", file=sys.stderr)
-            return code
-    mesh = runtime.start_jax(len(gathered.trained))
+    deadline = time.monotonic() + 60 * MINUTES.value
+    root = Path(WORKDIR.value)
+    work = _work(root, runtime.start_jax(1))
+    print(_plan(work), flush=True)
+    if PLAN.value:
+        return DONE
+    files.make_directory(root)
     stop = runtime.StopRequest()
     with WorkdirLock(root):
-        chosen = conditions(study, scales, all(map(has_stain, gathered.pairs.values())))
-        jobs = [
-            Job(condition, size, split)
-            for condition in chosen
-            for size in train_sizes(condition, study)
-            for split in gathered.splits
-        ]
-        synthetic = material.synthetic(data, gathered, jobs, study, root, mesh, stop, note)
-        if synthetic is None:
-            return _stopped(stop)
-        fingerprint, results = synthetic.fingerprint, root / "results"
-        done = segmenters.train(
-            jobs, study, fingerprint, results, synthetic.bank, synthetic.rows_of, gathered.pairs, stop, note
-        )
-        if not done:
-            return _stopped(stop)
-        if study.task == "nuclei" and all(map(has_stain, gathered.pairs.values())):
-            segmenters.score_threshold(gathered.splits, study, fingerprint, results, gathered.pairs)
+        _do(work, root, deadline, stop)
+    left = work.left()
+    if any(work.results.read(job) for job in work.jobs):
         command = shlex.join(["python", "-m", "experiments.augmentation_study.run", *sys.argv[1:]])
-        facts = [*gathered.facts(study), *material.training_facts(root, study, scales)]
-        facts.append(f"devices: {jax.devices()[0].device_kind}")
-        print(report.write(root, jobs, study, fingerprint, command, facts, gathered.kept_apart))
-    print(f"study.md, study.csv, comparisons.csv and study.png are in {Path(root)}")
+        facts = [*work.tiles.facts(work.study), f"{len(work.jobs) - len(left)} of {len(work.jobs)} pieces are done"]
+        spent = {name: work.pools.cpu_seconds(name) for name in work.generators}
+        spent["pyramids"] = singans.cpu_seconds(root)
+        print(report.write(root, work.jobs, work.results, work.study, command, facts, spent, work.tiles.kept_apart))
+    if left:
+        ended = stop.signal_name or ("done what --only names" if ONLY.value else "time is up")
+        print(f"{ended}: {_left(work)}; the same command goes on", file=sys.stderr)
+        return RESUMABLE
+    print(f"study.md, study.csv, comparisons.csv and study.png are in {root}")
     return DONE
 
 
-def _stopped(stop: runtime.StopRequest) -> int:
-    print(f"{stop.signal_name}: stopped; the same command goes on", file=sys.stderr)
-    return RESUMABLE
+def _work(root: Path, mesh: Mesh) -> _Work:
+    """Returns what there is to do, having read the tiles and written nothing."""
+    holder = flags.FLAGS["config"]
+    file, shared = config_flags.get_config_filename(holder), config_flags.get_override_values(holder)
+    study = settings.study_of(file.partition(":")[2], STUDY.value.to_dict())
+    config = load_config(CONFIG.value)
+    tiles = material.gather(config.data, study, note)
+    sweep = singans.plan_singans(file, CONFIG.value.to_dict(), shared, root)
+    pyramid = singans.pyramid_of(sweep, study)
+    tumours = None
+    if study.inserted:
+        paths = [config.data.path, *(path for path in (study.also, study.test_path) if path)]
+        known = Known(config.data, study.patient, paths, {pair.patient for pair in tiles.pairs.values()})
+        tumours = inserted.Inserted(inserted.load(study, next(iter(tiles.pairs.values())), known), tiles.pairs)
+    makers = generators(study, root, sweep, pyramid, mesh, tumours)
+    jobs = pieces.jobs_of(study, conditions(study, list(makers)), tiles.splits, _is_stained(tiles))
+    digests = "".join(
+        pixel_digest(pair.pixels) + pixel_digest(pair.instances) for _, pair in sorted(tiles.pairs.items())
+    )
+    of_tiles = hashlib.blake2b(digests.encode(), digest_size=12).hexdigest()
+    results = Results(
+        root / "results",
+        lambda job: pieces.digest_of(job, study, of_tiles, lambda name: makers[name].fingerprint()),
+    )
+    steps = int(sweep.runs[0].config.train.steps_per_scale) * sum(h * w for h, w in pyramid.sizes) / 1e6
+    pools = Pools(root / "pools", study, makers)
+    return _Work(study, sweep.runs[0].config, tiles, makers, jobs, results, pools, sweep, steps)
+
+
+def _is_stained(tiles: material.Material) -> bool:
+    return all(map(has_stain, tiles.pairs.values()))
+
+
+def _plan(work: _Work) -> str:
+    """Returns the pieces and their hours, and whether the primary question can be answered."""
+    counts: dict[str, list[Job]] = {}
+    for job in work.left():
+        counts.setdefault(job.condition.about, []).append(job)
+    cost = work.cost()
+    lines = [f"{pieces.hours(cost.of(jobs)):7.2f} h  {len(jobs):4d}  {about}" for about, jobs in counts.items()]
+    if cost.pyramids:
+        lines.append(f"{pieces.hours(cost.pyramids):7.2f} h  {len(work.tiles.trained):4d}  pyramids, one a tile")
+    if cost.gpnn:
+        lines.append(f"{pieces.hours(cost.gpnn):7.2f} h        pairs of GPNN")
+    if PRIMARY[0] not in work.generators:
+        lines.append("the primary question stays open: --study.conditional names no conditional pyramids")
+    return "\n".join([*lines, f"left: {_left(work)}"])
+
+
+def _left(work: _Work) -> str:
+    left, cost = work.left(), work.cost()
+    total = pieces.hours(cost.of(left) + cost.pyramids + cost.gpnn)
+    return f"{len(left)} of {len(work.jobs)} pieces, about {total:.1f} hours of {pieces.CORES} cores"
+
+
+def _do(work: _Work, root: Path, deadline: float, stop: runtime.StopRequest) -> None:
+    """Does what the time allows, a piece at a time; a piece that would not be whole in time is not begun."""
+    trainer = Trainer(work.study, work.tiles.pairs, work.generators, work.pools)
+    slowest, begun = 0.0, False
+    for job in work.left():
+        now = time.monotonic()
+        if ONLY.value and not job.name.startswith(tuple(ONLY.value)):
+            continue
+        if stop() or (begun and now + slowest > deadline):
+            return
+        if job.is_threshold:
+            tuned = job.condition.name == TUNED_THRESHOLD
+            work.results.write(job, thresholds(job.split, work.tiles.pairs, tuned))
+            continue
+        name = job.condition.generator
+        if name in pieces.NEEDS_PYRAMIDS:
+            singans.write_tiles(root / "tiles", [work.tiles.pairs[one] for one in work.tiles.trained], work.study)
+        if name and not work.generators[name].prepare(deadline - now):
+            return
+        now = time.monotonic()
+        result = trainer.train(job.condition, job.size, job.split, stop)
+        if result is None:
+            return
+        work.results.write(job, result)
+        begun, slowest = True, max(slowest, time.monotonic() - now)
+        note(f"{job.name}: {_mean(result, 'dice')} Dice, {time.monotonic() - now:.0f} s; left: {_left(work)}")
+
+
+def _mean(result: Mapping, metric: str) -> str:
+    values = [row[metric] for row in result["patients"].values()]
+    return f"{sum(values) / len(values):.3f}"
 
 
 if __name__ == "__main__":

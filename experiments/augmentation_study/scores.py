@@ -3,41 +3,40 @@
 from collections.abc import Sequence
 
 import numpy as np
-from skimage.filters import threshold_otsu
 
 from experiments.augmentation_study.pairs import Pair
-from launch.images.mask_channels import MIN_AREA, split_mask
 from launch.images.readers import COLOURS
 from singan.metrics.nuclei import haematoxylin, panoptic_quality
-from singan.shapes import Array, Bool, Int
+from singan.shapes import Array, Int
 
 METRICS = {  # {patient}: the word for what is kept apart, pairs.PATIENT or pairs.FOLD
     "dice": "twice the overlap of prediction and truth divided by the sum of their areas, over all test pixels of a"
     " {patient}; 0 to 1",
     "iou": "their overlap divided by the area that either covers, over all test pixels of a {patient}; 0 to 1",
-    "aji": "aggregated Jaccard index of nuclei (Kumar et al. 2017), mean over a {patient}'s patches; 0 to 1",
-    "pq": "panoptic quality of nuclei (Kirillov et al. 2019), mean over a {patient}'s patches; 0 to 1",
+    "aji": "aggregated Jaccard index of nuclei (Kumar et al. 2017), mean over a {patient}'s tiles; 0 to 1",
+    "pq": "panoptic quality of nuclei (Kirillov et al. 2019), mean over a {patient}'s tiles; 0 to 1",
 }
 INSTANCE_METRICS = ("aji", "pq")
 
 
-def score(masks: Sequence[Bool[Array, "h w"]], pairs: Sequence[Pair], instances: bool) -> dict[str, dict[str, float]]:
+def score(
+    segmented: Sequence[Int[Array, "h w"]], pairs: Sequence[Pair], instances: bool
+) -> dict[str, dict[str, float]]:
     """Returns the metrics of each patient.
 
     Args:
-      masks: predictions, bool [H, W], of the patches in their order.
-      instances: whether nuclei are scored too; predictions are cut into them at their waists.
+      segmented: predicted instances [H, W], 0 = background, of the tiles in their order.
+      instances: whether nuclei are scored too, one by one.
     """
     scores: dict[str, dict[str, float]] = {}
     for patient in sorted({pair.patient for pair in pairs}):
-        some = [(mask, pair.instances) for mask, pair in zip(masks, pairs, strict=True) if pair.patient == patient]
-        overlap = sum(int((mask & (truth > 0)).sum()) for mask, truth in some)
-        areas = sum(int(mask.sum()) + int((truth > 0).sum()) for mask, truth in some)
+        some = [(each, pair.instances) for each, pair in zip(segmented, pairs, strict=True) if pair.patient == patient]
+        overlap = sum(int(((each > 0) & (truth > 0)).sum()) for each, truth in some)
+        areas = sum(int((each > 0).sum()) + int((truth > 0).sum()) for each, truth in some)
         row = {"dice": 2 * overlap / areas if areas else 1.0, "iou": overlap / (areas - overlap) if areas else 1.0}
         if instances:
-            cut = [(split_mask(mask, MIN_AREA), truth) for mask, truth in some]
-            row["aji"] = float(np.mean([aggregated_jaccard(nuclei, truth) for nuclei, truth in cut]))
-            row["pq"] = float(np.mean([panoptic_quality(nuclei, truth).quality for nuclei, truth in cut]))
+            row["aji"] = float(np.mean([aggregated_jaccard(nuclei, truth) for nuclei, truth in some]))
+            row["pq"] = float(np.mean([panoptic_quality(nuclei, truth).quality for nuclei, truth in some]))
         scores[patient] = row
     return scores
 
@@ -73,10 +72,3 @@ def has_stain(pair: Pair) -> bool:
 def stain_of(pixels: np.ndarray) -> np.ndarray:
     """Returns the haematoxylin of uint8 [H, W, 3]."""
     return haematoxylin(pixels.astype(np.float32) / 127.5 - 1)
-
-
-def by_threshold(pair: Pair) -> np.ndarray:
-    """Returns the nuclei, bool [H, W], that Otsu's threshold on the stain finds: what no training at all gives."""
-    colours = pair.pixels[..., [pair.channels.index(name) for name in COLOURS]]
-    stain = stain_of(colours)
-    return stain > threshold_otsu(stain)

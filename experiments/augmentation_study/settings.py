@@ -19,37 +19,40 @@ class Study:
     """The settings of a study."""
 
     task: str = "nuclei"  # nuclei: instances in tissue; tumour: one class in MRI slices
-    train_sizes: tuple[int, ...] = (1, 2, 5, 10)  # numbers of real training patches
-    seeds: int = 10  # each draws the patients of the test, the patches and the network's start
-    reduce: int = 1  # whole factor that images are made smaller by, before they are cut
-    patch: int = 192  # pixels of the patches that images are cut into, a multiple of 8
-    test_share: float = 0.5  # of the patients, held out by each seed
-    test_path: str = ""  # a second folder: its patients are the test of every seed, and the first ones all train
+    train_sizes: tuple[int, ...] = (1, 2, 5, 10, 0)  # numbers of real training tiles; 0 stands for all of a fold
+    seeds: int = 5  # each draws the folds, the order of the tiles and the network's start
+    folds: int = 4  # of the patients; each is tested by segmenters trained on others
+    validation: int = 2  # patients of each fold's training side that the decoding is tuned on, and nothing else
+    reduce: int = 2  # whole factor that images are made smaller by
+    tile: int = 128  # pixels, after that, of the tiles that images are cut into, a multiple of 16
+    also: str = ""  # a further folder like data.path, whose images of patients that are there already are left out
+    test_path: str = ""  # a folder of other patients: they are the test of every seed, and all of data.path trains
     patient: str = ""  # a regular expression whose group is the patient in a file's name; '' knows TCGA and _z080
     label: int = 0  # tumour: the one label that counts; 0 takes all
-    start_scales: tuple[int, ...] = (0, 1, 2)  # of the synthetic pairs
-    sizes: tuple[float, ...] = (1.0, 1.5)  # of the synthetic pairs, in multiples of a patch
-    samples: int = 32  # synthetic pairs of each patch, start scale and size
-    inserted: str = ""  # tumour: the folder that experiments.tumour_insertion wrote as npy, instead of SinGAN pairs
-    share: float = 0.5  # of synthetic patches in a batch that has both
-    steps: int = 2000  # gradient steps of every segmenter, whatever it is trained on
-    batch: int = 16
-    width: int = 24  # of the segmenter's first layer
-    learning_rate: float = 2e-3
-    lever_size: int = 2  # number of real patches at which the ablations are trained; 0: none are
-    style: float = 1.0  # strength of the style step of that ablation
-    together: int = 16  # segmenters in one device call
-    licence: str = ""  # of the images, for the data cards of the synthetic pairs
+    samples: int = 16  # pairs that a pool holds for each tile
+    refresh: int = 50  # steps after which pairs that are made while training are made anew
+    share: float = 0.5  # of synthetic crops in a batch
+    share_size: int = 2  # number of real tiles at which shares of 25 and 75 % are tried too; 0: they are not
+    inserted: str = ""  # tumour: the folder that experiments.tumour_insertion wrote as npy
+    conditional: str = ""  # MODULE:FUNCTION that gives the generator of conditional pairs, see generators.py
+    steps: int = 1500  # gradient steps of every segmenter, whatever it is trained on
+    batch: int = 4  # crops
+    crop: int = 64  # pixels of their side, a multiple of 16
+    width: int = 24  # channels of the segmenter's first layer
+    learning_rate: float = 3e-3
 
 
 SMALL = {
-    "seeds": 5,
-    "reduce": 2,
-    "patch": 48,
-    "samples": 4,
-    "steps": 250,
-    "batch": 4,
+    "train_sizes": (1, 2),
+    "seeds": 2,
+    "validation": 1,
+    "tile": 64,
+    "crop": 32,
+    "samples": 2,
+    "refresh": 20,
+    "steps": 60,
     "width": 8,
+    "share_size": 0,
 }
 VARIANTS: dict[str, dict[str, Any]] = {"": {}, "small": SMALL}
 
@@ -97,25 +100,29 @@ def _numbers(key: str, given: Any, kind: type) -> tuple[Any, ...]:
 def _check(study: Study) -> None:
     if study.task not in TASKS:
         raise UserError(f"--study.task={study.task!r} is none of {', '.join(TASKS)}{nearest(study.task, TASKS)}")
-    at_least = {"seeds": 2, "reduce": 1, "samples": 1, "steps": 1, "batch": 2, "width": 1, "together": 1}
-    for key, least in at_least.items():
+    at_least = {
+        "seeds": 2,
+        "folds": 2,
+        "validation": 1,
+        "reduce": 1,
+        "samples": 1,
+        "refresh": 1,
+        "steps": 2,
+        "batch": 2,
+    }
+    for key, least in {**at_least, "width": 1}.items():
         if getattr(study, key) < least:
             raise UserError(f"--study.{key}={getattr(study, key)} must be {least} or more")
-    if study.patch < 16 or study.patch % 8:
-        raise UserError(f"--study.patch={study.patch} must be a multiple of 8, 16 or more")
-    for key in ("train_sizes", "start_scales", "sizes"):
-        if not getattr(study, key):
-            raise UserError(f"--study.{key} names none: give some numbers, such as 1,2")
-    if min(study.train_sizes) < 1 or min(study.start_scales) < 0:
-        raise UserError("--study.train_sizes must be 1 or more, and --study.start_scales 0 or more")
-    if min(study.sizes) < 1:
-        raise UserError("--study.sizes must be 1 or more: a sample is cut to the patch")
-    if study.lever_size and study.lever_size not in study.train_sizes:
-        raise UserError(f"--study.lever_size={study.lever_size} must be among --study.train_sizes, or 0")
-    for key in ("test_share", "share"):
-        if not 0 < getattr(study, key) < 1:
-            raise UserError(f"--study.{key}={getattr(study, key)} must lie between 0 and 1")
-    if not 0 < study.style <= 1:
-        raise UserError(f"--study.style={study.style} must be above 0, up to 1")
+    for key in ("tile", "crop"):
+        if getattr(study, key) < 16 or getattr(study, key) % 16:
+            raise UserError(f"--study.{key}={getattr(study, key)} must be a multiple of 16")
+    if study.crop > study.tile:
+        raise UserError(f"--study.crop={study.crop} must fit into --study.tile={study.tile}")
+    if not study.train_sizes or min(study.train_sizes) < 0:
+        raise UserError("--study.train_sizes must name numbers of tiles, such as 1,2 (0 stands for all)")
+    if study.share_size and study.share_size not in study.train_sizes:
+        raise UserError(f"--study.share_size={study.share_size} must be among --study.train_sizes, or 0")
+    if not 0 < study.share < 1:
+        raise UserError(f"--study.share={study.share} must lie between 0 and 1")
     if study.inserted and study.task != "tumour":
         raise UserError("--study.inserted belongs to --study.task=tumour")

@@ -1,7 +1,11 @@
-"""One SinGAN for each training patch and its mask, trained together by launch.train in ROOT/singan."""
+"""One SinGAN for each training tile and its mask, trained together by launch.train in ROOT/singan."""
 
 import dataclasses
 import io
+import os
+import resource
+import signal
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from launch.images.find import load_images
 from launch.sweep import state
 from launch.sweep.backends.local import Local
 from launch.sweep.plan import Sweep, plan_sweep
-from launch.train import run_cohort
+from launch.train.run_cohort import DONE, RESUMABLE
 from singan import files
 from singan.config import DataConfig
 from singan.errors import UserError
@@ -25,28 +29,30 @@ from singan.storage import workdir as records
 from singan.storage.workdir import Workdir, pixel_digest
 
 NAME = "singan"
+SPENT = "singan_spent.json"
 MASK = {"nuclei": "instance", "tumour": "tumour"}  # name of the mask's channel
 
 
-def write_patches(folder: Path, patches: Sequence[Pair], study: Study) -> None:
+def write_tiles(folder: Path, tiles: Sequence[Pair], study: Study) -> None:
     """Writes FOLDER/<id>.npz: `image` uint8 [H, W, C + 1], the mask drawn as the last channel, and `channels`."""
     files.make_directory(folder)
-    for pair in patches:
-        image = np.concatenate([pair.pixels, drawn_mask(pair, study)], axis=-1)
+    for pair in tiles:
         buffer = io.BytesIO()
-        np.savez(buffer, image=image, channels=np.array([*pair.channels, MASK[study.task]]))
+        np.savez(buffer, image=with_mask(pair, study), channels=np.array([*pair.channels, MASK[study.task]]))
         files.write_bytes(folder / f"{pair.id}.npz", buffer.getvalue())
 
 
-def drawn_mask(pair: Pair, study: Study) -> np.ndarray:
-    """Returns uint8 [H, W, 1]: nuclei as their distance maps (singan/model/encodings.py), a tumour as 0 or 255."""
+def with_mask(pair: Pair, study: Study) -> np.ndarray:
+    """Returns uint8 [H, W, C + 1]: a tile and its mask, nuclei as their distance maps, a tumour as 0 or 255."""
     if study.task == "nuclei":
-        return encodings.encode_instances(pair.instances)
-    return encodings.encode_binary(pair.instances) * np.uint8(255)
+        mask = encodings.encode_instances(pair.instances)
+    else:
+        mask = encodings.encode_binary(pair.instances) * np.uint8(255)
+    return np.concatenate([pair.pixels, mask], axis=-1)
 
 
 def plan_singans(config_file: str, base: Mapping[str, Any], shared: Mapping[str, Any], root: Path) -> Sweep:
-    """Returns the one run of the cohort, its images being those of ROOT/patches.
+    """Returns the one run of the cohort, its images being those of ROOT/tiles.
 
     Args:
       config_file, base, shared: see launch.sweep.plan.plan_sweep; what they say of data is left out.
@@ -54,32 +60,73 @@ def plan_singans(config_file: str, base: Mapping[str, Any], shared: Mapping[str,
     default = dataclasses.asdict(DataConfig())
     given = load_config(base).data
     changes = {f"data.{key}": value for key, value in default.items() if getattr(given, key) != value}
-    run = {**changes, "data.path": str(root / "patches"), "tracking.name": NAME}
+    run = {**changes, "data.path": str(root / "tiles"), "tracking.name": NAME}
     kept = {key: value for key, value in shared.items() if not key.startswith("data.") and key != "tracking.name"}
     return plan_sweep(config_file, base, kept, [run], str(root))
 
 
 def pyramid_of(sweep: Sweep, study: Study) -> Pyramid:
-    """Returns the scales of the SinGANs. Raises UserError where patches are too small for them."""
+    """Returns the scales of the SinGANs. Raises UserError where they would not end at a tile's size."""
     config = sweep.runs[0].config
-    return plan(study.patch, study.patch, config.pyramid, str(config.method.resize_border))
+    pyramid = plan(study.tile, study.tile, config.pyramid, str(config.method.resize_border))
+    if pyramid.sizes[-1] != (study.tile, study.tile):
+        raise UserError(
+            f"the SinGANs end at {pyramid.sizes[-1][0]} pixels, the tiles have {study.tile}: set"
+            f" --config.pyramid.max_size={study.tile}"
+        )
+    return pyramid
 
 
-def train(sweep: Sweep) -> int:
-    """Trains what is not trained yet; returns 0, 1 (failed, the log says why) or 75 (stopped, to be resumed).
+def workdir_of(sweep: Sweep) -> Path:
+    """Returns the working directory of the one run."""
+    return Path(sweep.runs[0].workdir)
+
+
+def is_trained(sweep: Sweep) -> bool:
+    """Returns whether the SinGANs are there."""
+    return state.read_state(sweep, sweep.runs[0]).state == state.DONE
+
+
+def train(sweep: Sweep, seconds: float) -> bool:
+    """Trains what is not trained yet for about so long; returns whether all is. It goes on from its last checkpoint.
 
     Raises:
-      UserError: the run is of other patches, or another process trains it.
+      UserError: the run is of other tiles, another process trains it, or it failed.
     """
     (run,) = sweep.runs
     workdir = Workdir(Path(run.workdir))
     if workdir.config.exists():
         wanted = {image.id: pixel_digest(image.pixels) for image in load_images(run.config.data)}
         if {row.id: row.digest for row in records.read_images(workdir)} != wanted:
-            raise UserError(f"{workdir.path} was trained on other patches than this study's: choose another --workdir")
+            raise UserError(f"{workdir.path} was trained on other tiles than this study's: choose another --workdir")
     now = state.read_state(sweep, run)
     if now.state == state.DONE:
-        return run_cohort.DONE
+        return True
     if now.state == state.RUNNING:
         raise UserError(f"{run.workdir} is being trained ({now.note}): wait until it is done")
-    return Local(sweep, 1, 1).start([run])
+    # `start` passes SIGTERM on to the training, which stops with a checkpoint.
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM)) if np.isfinite(seconds) else None
+    if timer:
+        timer.start()
+    before = _children()
+    try:
+        code = Local(sweep, 1, 1).start([run])
+    finally:
+        if timer:
+            timer.cancel()
+        root = Path(sweep.root)
+        files.write_json(root / SPENT, {"cpu_seconds": cpu_seconds(root) + _children() - before})
+    if code not in (DONE, RESUMABLE):
+        raise UserError(f"the SinGANs are not trained: see {sweep.log(run)}")
+    return code == DONE
+
+
+def cpu_seconds(root: Path) -> float:
+    """Returns what training the SinGANs of a study took so far."""
+    path = root / SPENT
+    return float(files.read_json(path)["cpu_seconds"]) if path.is_file() else 0.0
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -1,4 +1,4 @@
-"""What each seed trains and tests on: patients first, then patches, so that no patient is on both sides."""
+"""What each seed trains and tests on: folds of patients, none on both sides, each tested once."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,53 +14,62 @@ _SPLIT = 20240917  # so that seeds of a study are not those of other draws
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One seed's patches.
+    """One fold of one seed.
 
     Attributes:
-      order: ids of training patches; a training set of n is the first n, so that a larger one holds the smaller.
-      test: ids of all patches of the held-out patients.
-      test_patients: their names.
+      order: ids of training tiles; a training set of n is the first n, so that a larger one holds the smaller. Each
+        patient gives one tile before any gives a second.
+      validation: ids of the tiles that the decoding is tuned on, of patients that neither train nor test.
+      test: ids of all tiles of the fold's patients.
     """
 
     seed: int
+    fold: int
     order: tuple[str, ...]
+    validation: tuple[str, ...]
     test: tuple[str, ...]
-    test_patients: tuple[str, ...]
+
+    def train(self, size: int) -> tuple[str, ...]:
+        """Returns the ids of a training set; size 0 takes all."""
+        return self.order[: size or None]
 
 
-def draw_splits(patches: Sequence[Pair], held_out: Sequence[Pair], study: Study) -> list[Split]:
-    """Returns a split for each seed.
+def draw_splits(tiles: Sequence[Pair], held_out: Sequence[Pair], study: Study) -> list[Split]:
+    """Returns a split for each seed and fold.
 
     Args:
-      held_out: the patches of study.test_path; [] where each seed holds out some of the patients itself.
+      held_out: the tiles of study.test_path, which are then the one fold; [] where folds are made of `tiles`.
 
     Raises:
-      UserError: a patient is on both sides, there are too few patients, or too few patches for the largest set.
+      UserError: a patient is on both sides, there are too few patients, or too few tiles for the largest set.
     """
-    check_apart(patches, held_out)
-    patients = sorted({pair.patient for pair in patches})
-    if not held_out and len(patients) < 2:
-        raise UserError(f"all images are of {patients[0]}: the test needs other patients")
-    most, splits = max(study.train_sizes), []
+    check_apart(tiles, held_out)
+    patients = sorted({tile.patient for tile in tiles})
+    folds = 1 if held_out else min(study.folds, len(patients))
+    least = study.validation + 1 + (0 if held_out else -(-len(patients) // folds))
+    if len(patients) < least or (folds < 2 and not held_out):
+        raise UserError(
+            f"{len(patients)} patient(s) are too few: a fold needs {study.validation} to tune on, at least one to train"
+            " on, and others to test"
+        )
+    splits = []
     for seed in range(study.seeds):
         rng = np.random.default_rng([_SPLIT, seed])
         shuffled = [patients[i] for i in rng.permutation(len(patients))]
-        count = 0 if held_out else min(max(round(len(patients) * study.test_share), 1), len(patients) - 1)
-        apart = set(shuffled[:count])
-        test = [pair for pair in patches if pair.patient in apart] or list(held_out)
-        train = [pair for pair in patches if pair.patient not in apart]
-        check_apart(train, test)
-        if len(train) < most:
-            raise UserError(
-                f"seed {seed} leaves {len(train)} patches to train on, but --study.train_sizes asks for {most}: give"
-                " more images or smaller sets"
-            )
-        order = tuple(train[i].id for i in rng.permutation(len(train)))
-        names = tuple(sorted({pair.patient for pair in test}))
-        splits.append(Split(seed, order, tuple(pair.id for pair in test), names))
+        for fold in range(folds):
+            tested = set() if held_out else set(shuffled[fold::folds])
+            others = [patient for patient in shuffled if patient not in tested]
+            tuned = set(others[: study.validation])
+            of_patient = [[t for t in tiles if t.patient == patient] for patient in others[study.validation :]]
+            of_patient = [[some[i] for i in rng.permutation(len(some))] for some in of_patient]
+            rounds = max(map(len, of_patient))
+            order = [some[turn].id for turn in range(rounds) for some in of_patient if turn < len(some)]
+            if len(order) < max(study.train_sizes):
+                raise UserError(
+                    f"seed {seed} leaves {len(order)} tiles to train on, but --study.train_sizes asks for"
+                    f" {max(study.train_sizes)}: give more images or smaller sets"
+                )
+            test = held_out or [tile for tile in tiles if tile.patient in tested]
+            validation = tuple(tile.id for tile in tiles if tile.patient in tuned)
+            splits.append(Split(seed, fold, tuple(order), validation, tuple(tile.id for tile in test)))
     return splits
-
-
-def used(splits: Sequence[Split], study: Study) -> list[str]:
-    """Returns the ids of all patches that some seed trains on, sorted."""
-    return sorted({name for split in splits for name in split.order[: max(study.train_sizes)]})
