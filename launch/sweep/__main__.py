@@ -1,7 +1,7 @@
-"""Trains the runs of a sweep: on this machine, as SkyPilot jobs, or on TPU VMs; started again, it does what is left.
+"""Trains the runs of a sweep: here, as SkyPilot jobs, on GKE or TPU VMs; started again, it does what is left.
 
 python -m launch.sweep --config=experiments/quickstart/config.py --sweep=experiments/quickstart/sweep.py \
-    --workdir=runs/ablations [--backend=local|skypilot|tpu_vm] [--dry_run] [--status] [-- --config.data.path=DIR]
+    --workdir=runs/ablations [--backend=local|skypilot|gke|tpu_vm] [--dry_run] [--status] [-- --config.data.path=DIR]
 """
 
 import sys
