@@ -1,7 +1,7 @@
-"""Trains the runs of a sweep: on this machine, as SkyPilot jobs, or on TPU VMs; started again, it does what is left.
+"""Trains the runs of a sweep: here, as SkyPilot jobs, on GKE or TPU VMs; started again, it does what is left.
 
 python -m launch.sweep --config=experiments/quickstart/config.py --sweep=experiments/quickstart/sweep.py \
-    --workdir=runs/ablations [--backend=local|skypilot|tpu_vm] [--dry_run] [--status] [-- --config.data.path=DIR]
+    --workdir=runs/ablations [--backend=local|skypilot|gke|tpu_vm] [--dry_run] [--status] [-- --config.data.path=DIR]
 """
 
 import sys
@@ -74,7 +74,9 @@ def main(argv: list[str]) -> int:
         print(_overview(sweep, chosen), where.describe(chosen), sep="\n\n")
         return DONE
     states = {run.name: state.read_state(sweep, run) for run in chosen}
-    left = [run for run in chosen if states[run.name].state not in (state.DONE, state.RUNNING)]
+    # What runs on this machine is waited for; what runs on others is left alone.
+    left_alone = (state.DONE,) if backend == "local" and not DRY_RUN.value else (state.DONE, state.RUNNING)
+    left = [run for run in chosen if states[run.name].state not in left_alone]
     if DRY_RUN.value:
         print(_overview(sweep, chosen), where.describe(left), sep="\n\n")
         return DONE

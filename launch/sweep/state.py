@@ -1,6 +1,7 @@
 """What has become of a sweep's runs, as their workdirs and logs tell; nothing is written or locked to find out."""
 
 import dataclasses
+import fcntl
 import io
 import json
 import signal
@@ -21,7 +22,7 @@ from singan.storage.workdir_lock.owner import may_be_alive, parse_holder
 DONE, RUNNING, STOPPED, FAILED, WAITING = "done", "running", "stopped", "failed", "waiting"
 TAIL = 2**16  # bytes of a log or of metrics.jsonl that are read
 # How a log tells one start from the next, and what became of it (launch/sweep/backends/local.py).
-START_LINE, EXIT_LINE = "--- start ", "--- exit code "
+START_LINE, PROCESS_LINE, EXIT_LINE = "--- start ", "--- process ", "--- exit code "
 RESUMABLE = (75, 130)
 
 
@@ -51,7 +52,8 @@ def read_state(sweep: Sweep, run: PlannedRun) -> RunState:
             _check_same(part, run)
         states = [_read(part) for part in parts] or [RunState(WAITING)]
         log = files.as_path(sweep.log(run))
-        lines = [] if is_bucket(sweep.root) else _tail(log)
+        lines = [] if is_bucket(sweep.root) else tail(log)
+        held = not is_bucket(sweep.root) and log_is_held(log)
     except Exception as error:
         if isinstance(error, UserError) or not is_bucket(sweep.root):
             raise
@@ -59,6 +61,8 @@ def read_state(sweep: Sweep, run: PlannedRun) -> RunState:
         raise UserError(f"{run.workdir} cannot be read from here: {error}") from error
     order = [RUNNING, FAILED, STOPPED, WAITING, DONE]
     worst = min(states, key=lambda state: order.index(state.state))
+    if held and worst.state != RUNNING:  # it has not come to its workdir yet, or is about to end
+        return dataclasses.replace(worst, state=RUNNING, note=f"process {last_process(lines) or 'unknown'}")
     return _with_log(worst, lines)
 
 
@@ -146,10 +150,34 @@ def _with_log(run: RunState, lines: Sequence[str]) -> RunState:
 def _last_start(lines: Sequence[str]) -> tuple[int | None, list[str]]:
     """Returns the exit code of the last start in a log, None while there is none, and the lines that it printed."""
     begins = max((i for i, line in enumerate(lines) if line.startswith(START_LINE)), default=-1)
-    text = [line for line in lines[begins + 1 :] if line.strip()]
+    text = [line for line in lines[begins + 1 :] if line.strip() and not line.startswith(PROCESS_LINE)]
     if text and text[-1].startswith(EXIT_LINE):
         return int(text[-1].removeprefix(EXIT_LINE).split()[0]), text[:-1]
     return None, text
+
+
+def log_is_held(path: Path) -> bool:
+    """Returns whether a local run of this log is alive: it holds the log's lock from before it starts to its end."""
+    try:
+        with files.open_plain(path) as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no log, or no flock on this file system: the workdir's lock tells
+        return False
+    return False
+
+
+def last_process(lines: Sequence[str]) -> int | None:
+    """Returns the process id of the last start in a log."""
+    words = next((line.split() for line in reversed(lines) if line.startswith(PROCESS_LINE)), [])
+    return int(words[2]) if len(words) > 2 and words[2].isdigit() else None
+
+
+def last_slot(lines: Sequence[str]) -> str:
+    """Returns the name of the devices that the last start in a log has; '' where it does not say."""
+    words = next((line for line in reversed(lines) if line.startswith(PROCESS_LINE)), "").partition(" on ")
+    return words[2]
 
 
 def _last(rows: Sequence[dict[str, Any]], *keys: str) -> float | None:
@@ -163,7 +191,7 @@ def _last(rows: Sequence[dict[str, Any]], *keys: str) -> float | None:
     return None
 
 
-def _tail(path: Path) -> list[str]:
+def tail(path: Path) -> list[str]:
     """Returns the last lines of a text file, none where there is no file; the first one may be a part of one."""
     try:
         with files.open_plain(path) as file:

@@ -6,6 +6,12 @@ On several hosts, on each of them (a TPU pod and Slurm need no flags):
 python -m launch.train --config=... --workdir=SHARED --coordinator=HOST0:8476 --num_processes=2 --process_id=0
 """
 
+import os
+import signal
+
+if __name__ == "__main__":  # the imports below take seconds, in which a stop loses nothing
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+
 from launch import cli, runtime
 from launch import command_flags as flags
 from launch.configs import load_config

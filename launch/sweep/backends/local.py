@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import fcntl
 import os
 import secrets
 import shlex
@@ -24,7 +25,7 @@ from singan import files
 from singan.errors import UserError
 from singan.files import is_bucket
 
-POLL = 0.2  # seconds
+POLL, POLL_FOUND = 0.2, 2.0  # seconds; the latter where what is waited for is read from files
 # wandb's agent sets these for the process that it starts, which is the sweep: its runs are their own, though they keep
 # WANDB_SWEEP_ID, under which wandb lists them.
 _AGENTS = ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
@@ -32,9 +33,12 @@ _AGENTS = ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 
 @dataclasses.dataclass
 class _Active:
+    """A run at work: started by this process, or found alive, when a sweep that was killed is started again."""
+
     run: PlannedRun
-    slot: Slot
-    process: subprocess.Popen
+    slot: Slot | None  # None: another machine's, or not known
+    process: subprocess.Popen | None  # None where it was found
+    pid: int | None  # None: of another machine
     started: float
 
 
@@ -66,15 +70,17 @@ class Local:
         """
         files.make_directory(self._sweep.root)
         with self._passing_on():
-            waiting, free = deque(runs), list(self._slots)
+            free = list(self._slots)
+            waiting = deque([run for run in runs if not self._find_live(run, free)])
             while self._active or (waiting and not self._signals):
                 while waiting and free and not self._signals:
                     self._launch(waiting.popleft(), free)
-                time.sleep(POLL)
-                for active in [active for active in self._active if active.process.poll() is not None]:
+                time.sleep(POLL if any(active.process for active in self._active) else POLL_FOUND)
+                for active in [active for active in self._active if self._has_ended(active)]:
                     self._active.remove(active)
-                    free.append(active.slot)
-                    self._finish(active, len(waiting))
+                    free += [active.slot] if active.slot else []
+                    if self._finish(active, len(waiting)) and not self._signals:
+                        waiting.append(active.run)
             states = {run.name: state.read_state(self._sweep, run) for run in runs}
         seen = {each.state for each in states.values()}
         if self._signals:
@@ -96,9 +102,29 @@ class Local:
     def _command(self, run: PlannedRun) -> list[str]:
         return [sys.executable, "-m", "launch.train", *train_flags(self._sweep, run)]
 
+    def _find_live(self, run: PlannedRun, free: list[Slot]) -> bool:
+        """Returns whether a run is alive already; then what it runs on is taken from `free`, and it is waited for."""
+        if (now := state.read_state(self._sweep, run)).state != state.RUNNING:
+            return False
+        path = Path(self._sweep.log(run))
+        here = state.log_is_held(path)
+        lines = state.tail(path) if here else []
+        slot = next((slot for slot in free if here and slot.name == state.last_slot(lines)), None)
+        if here and free:
+            slot = slot or free[0]  # of other devices than are shared out now: it takes some of them
+            free.remove(slot)
+        self._active.append(_Active(run, slot, None, state.last_process(lines), time.monotonic()))
+        print(f"{run.name}: is running already ({now.note}), waiting for it", flush=True)
+        return True
+
+    def _has_ended(self, active: _Active) -> bool:
+        if active.process is not None:
+            return active.process.poll() is not None
+        return state.read_state(self._sweep, active.run).state != state.RUNNING
+
     def _launch(self, run: PlannedRun, free: list[Slot]) -> None:
-        if (now := state.read_state(self._sweep, run)).state in (state.DONE, state.RUNNING):
-            print(f"{run.name}: {now.state} ({now.note})" if now.note else f"{run.name}: {now.state}", flush=True)
+        # In the meantime another sweep of the same runs may have started or finished it.
+        if self._find_live(run, free) or state.read_state(self._sweep, run).state == state.DONE:
             return
         slot = free.pop(0)
         self._give_id(run)
@@ -106,6 +132,10 @@ class Local:
         begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         environment = {key: value for key, value in os.environ.items() if key not in _AGENTS}
         with files.open_plain(path, "ab", buffering=0) as log:
+            if not _lock(log.fileno()):
+                free.insert(0, slot)
+                self._find_live(run, free)
+                return
             log.write(f"{state.START_LINE}{begun} {shlex.join(command)}\n".encode())
             process = subprocess.Popen(
                 command,
@@ -115,22 +145,26 @@ class Local:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that Ctrl-C comes through this process, once
             )
+            log.write(f"{state.PROCESS_LINE}{process.pid} on {slot.name}\n".encode())
         if slot.cores and hasattr(os, "sched_setaffinity"):
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(process.pid, slot.cores)  # before it has made its threads, which inherit this
-        self._active.append(_Active(run, slot, process, time.monotonic()))
+        self._active.append(_Active(run, slot, process, process.pid, time.monotonic()))
         print(f"{run.name}: started on {slot.name}, process {process.pid}, {path}", flush=True)
 
-    def _finish(self, active: _Active, waiting: int) -> None:
-        code, seconds = active.process.returncode, time.monotonic() - active.started
-        with files.open_plain(self._sweep.log(active.run), "ab") as log:
-            log.write(f"{state.EXIT_LINE}{code} after {seconds:.0f} s\n".encode())
-        self._take_id_back(active.run)
+    def _finish(self, active: _Active, waiting: int) -> bool:
+        """Says what has become of a run that has ended; returns whether it was found alive and is left to resume."""
+        seconds = time.monotonic() - active.started
+        if active.process is not None:
+            with files.open_plain(self._sweep.log(active.run), "ab") as log:
+                log.write(f"{state.EXIT_LINE}{active.process.returncode} after {seconds:.0f} s\n".encode())
+            self._take_id_back(active.run)
         now = state.read_state(self._sweep, active.run)
         rmse = f", reconstruction RMSE {now.rmse:.4f}" if now.rmse is not None and now.state == state.DONE else ""
         note = f": {now.note}" if now.note else ""
         left = f"{len(self._active)} running, {waiting} waiting"
         print(f"{active.run.name}: {now.state} after {seconds:.0f} s{rmse}{note} ({left})", flush=True)
+        return active.process is None and now.state in (state.STOPPED, state.WAITING)
 
     def _give_id(self, run: PlannedRun) -> None:
         """Leaves the id for launch.train to find: the planned one, and four digits that no other workdir's run has.
@@ -157,8 +191,9 @@ class Local:
             # A run ends at the next chunk after SIGTERM, and at once when SIGINT follows.
             passed = signal.SIGTERM if self._signals == 1 else signal.SIGINT
             for active in self._active:
-                with contextlib.suppress(ProcessLookupError):
-                    active.process.send_signal(passed)
+                if active.pid is not None and not (active.process and active.process.poll() is not None):
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.kill(active.pid, passed)
             print(f"{signal.Signals(number).name}: stopping {len(self._active)} run(s)", file=sys.stderr, flush=True)
 
         before: dict[int, Any] = {n: signal.signal(n, pass_on) for n in (signal.SIGTERM, signal.SIGINT)}
@@ -167,6 +202,24 @@ class Local:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _lock(log: int) -> bool:
+    """Locks an open log, and returns whether no other process has it locked.
+
+    Locked before the run is there, and by it to its end, as it has this open file for its output: whatever becomes of
+    the sweep, no other starts the run beside it.
+    """
+    for _ in range(20):  # whoever looks at the state of the run has it for a moment
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        except OSError:  # no flock on this file system: the workdir's lock guards the run, a moment later
+            return True
+        else:
+            return True
+    return False
 
 
 def _environment_text(slot: Slot) -> str:

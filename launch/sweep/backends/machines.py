@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from launch.sweep.backends.accelerators import Accelerator, find_accelerator
 from launch.sweep.plan import REPOSITORY, PlannedRun, Sweep, train_flags
 from launch.tracking.wandb_mode import wandb_mode
@@ -16,6 +18,7 @@ from singan.files import is_bucket
 
 CODE = "medisingan"  # where the code lies on a machine, in the home directory
 DATA = "/tmp/medisingan-data"
+ARCHIVE = "/tmp/medisingan-code.tar.gz"
 PYTHON = f"$HOME/{CODE}-venv/bin/python"
 
 
@@ -30,6 +33,10 @@ class CloudSettings:
     machines: int = 0  # the runs are dealt out to this many machines, each with a queue; 0: a machine for every run
     project: str = ""  # of Google Cloud; '' takes gcloud's own default
     disk_size: int = 100  # GB
+    # gke alone. The image needs bash, curl, tar and gcloud; the code and its packages are brought to it.
+    image: str = "google/cloud-sdk:slim"
+    service_account: str = ""  # of Kubernetes, that may read and write the bucket (Workload Identity)
+    namespace: str = ""
 
 
 def cloud_settings(*layers: Mapping[str, Any]) -> CloudSettings:
@@ -148,9 +155,38 @@ def data_of(runs: Sequence[PlannedRun]) -> dict[str, Data]:
     return folders
 
 
+def check_data_in_bucket(runs: Sequence[PlannedRun], who: str) -> None:
+    """Raises UserError where a run reads data of this machine."""
+    for data in data_of(runs).values():
+        if not is_bucket(data.source):
+            raise UserError(
+                f"{who} cannot see {data.source}: gcloud storage cp --recursive {data.source} gs://BUCKET/, and"
+                " give --config.data.path=gs://BUCKET/..."
+            )
+
+
+def is_online(runs: Sequence[PlannedRun]) -> bool:
+    """Returns whether a run is recorded in wandb as it goes."""
+    return any(wandb_mode(run.config.tracking) == "online" for run in runs)
+
+
+def pack() -> list[str]:
+    """Returns the command that packs what is in the checkout and not ignored, changes too, into ARCHIVE."""
+    there, archive = shlex.quote(str(REPOSITORY)), shlex.quote(ARCHIVE)
+    listed = f"git -C {there} ls-files -z --cached --others --exclude-standard"
+    return ["bash", "-c", f"{listed} | tar -C {there} -czf {archive} --ignore-failed-read --null -T -"]
+
+
+def fetch(data: Data) -> str:
+    """Returns the script that brings data to a machine: whole or not at all, and once."""
+    place, part, name = data.place, shlex.quote(f"{data.place}.part"), data.source.rsplit("/", 1)[-1]
+    copy = f"rm -rf {part}; mkdir -p {part}; gcloud storage cp --recursive {shlex.quote(data.source)} {part}/"
+    return f"[ -e {shlex.quote(place)} ] || {{ {copy} && mv {part}/{shlex.quote(name)} {shlex.quote(place)}; }}"
+
+
 def setup_script(accelerator: Accelerator) -> str:
     """Returns what makes a machine ready, run in the folder with the code; run again it changes nothing."""
-    jax = "jax[tpu]" if accelerator.gcloud else "jax[cuda12]"
+    jax = "jax[tpu]" if accelerator.gcloud or accelerator.gke else "jax[cuda12]"
     return f"""\
 export PATH="$HOME/.local/bin:$PATH"
 command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
@@ -176,12 +212,16 @@ def train_script(sweep: Sweep, machine: Machine, on_stop: str) -> str:
         lines.append(f"train {shlex.join(flags)}")
     runs = "\n".join(lines)
     return f"""\
-failed=0
+failed=0 child= stopping=
+trap 'stopping=1; [ -z "$child" ] || kill -TERM $child' TERM
 train() {{
   killed=0
   while true; do
     code=0
-    {PYTHON} -m launch.train "$@" || code=$?
+    {PYTHON} -m launch.train "$@" & child=$!
+    wait $child || code=$?
+    # A stop ends this wait before the run has saved.
+    if [ -n "$stopping" ]; then code=0; wait $child || code=$?; exit $code; fi
     # Ended by a signal, such as for want of memory: the other hosts of a slice wait for this one.
     if [ $code -gt 130 ] && [ $killed -lt 3 ]; then killed=$((killed + 1)); continue; fi
     if [ $code -ne 75 ]; then break; fi
@@ -192,3 +232,22 @@ train() {{
 {runs}
 exit $failed
 """
+
+
+def as_yaml(content: Mapping[str, Any]) -> str:
+    """Returns a task or manifest as YAML that a person can read: scripts are blocks."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=10**6, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes scripts as blocks, and what stands twice twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)

@@ -9,6 +9,7 @@ from pathlib import Path
 from singan.errors import UserError
 
 HOW_TO_GET = {
+    "kubectl": "gcloud components install kubectl, then gcloud container clusters get-credentials CLUSTER",
     "gcloud": "install Google Cloud's command line (https://cloud.google.com/sdk/docs/install), then gcloud init",
     # Not an extra: what it needs conflicts with what wandb needs (click), so it gets an environment of its own.
     "sky": "uv tool install 'skypilot[gcp]>=0.14' (uv: pip install uv), then sky check",

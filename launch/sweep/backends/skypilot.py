@@ -6,15 +6,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from launch.cli import DONE, RESUMABLE
 from launch.sweep.backends import machines
 from launch.sweep.backends.accelerators import find_accelerator
 from launch.sweep.backends.machines import CloudSettings, Machine
 from launch.sweep.backends.runner import Runner
-from launch.sweep.plan import PlannedRun, Sweep
-from launch.tracking.wandb_mode import wandb_mode
+from launch.sweep.plan import REPOSITORY, PlannedRun, Sweep
 from singan import files
 from singan.errors import UserError
 from singan.files import is_bucket
@@ -26,6 +23,8 @@ class SkyPilot:
     def __init__(self, sweep: Sweep, settings: CloudSettings, folder: str, runner: Runner):
         """Args: folder: where the task files are written."""
         self._sweep, self._settings, self._folder, self._runner = sweep, settings, Path(folder), runner
+        if not find_accelerator(settings.accelerator).sky:
+            raise UserError(f"SkyPilot does not have {settings.accelerator}: give --backend=gke")
 
     def require(self) -> None:
         """Raises UserError where sky is not installed, this is no clone, or the bucket is a placeholder."""
@@ -43,7 +42,7 @@ class SkyPilot:
         """Submits the jobs that are not there already, and returns the exit code."""
         jobs = machines.deal(self._sweep, runs, self._settings)
         _check_data(runs)
-        if _is_online(runs) and not os.environ.get("WANDB_API_KEY"):
+        if machines.is_online(runs) and not os.environ.get("WANDB_API_KEY"):
             raise UserError("tracking.wandb is online: set WANDB_API_KEY, which the jobs are given as a secret")
         present = self._present()
         files.make_directory(self._folder)
@@ -85,18 +84,18 @@ class SkyPilot:
             # 75 is a run that was stopped and resumes: the job is started again wherever there is a machine.
             "job_recovery": {"recover_on_exit_codes": [RESUMABLE]},
         }
-        task = {"name": machine.name, "workdir": ".", "resources": resources}
+        task = {"name": machine.name, "workdir": str(REPOSITORY), "resources": resources}
         if data := machines.data_of(machine.runs).values():
             task["file_mounts"] = {each.place: each.source for each in data}
         task["setup"] = f"set -e\n{machines.setup_script(accelerator)}"
         task["run"] = machines.train_script(self._sweep, machine, f"exit {RESUMABLE}")
-        return yaml.dump(task, Dumper=_Dumper, sort_keys=False, width=10**6, allow_unicode=True)
+        return machines.as_yaml(task)
 
     def _file(self, machine: Machine) -> Path:
         return self._folder / f"{machine.name}.yaml"
 
     def _launch(self, machine: Machine) -> list[str]:
-        secret = ["--secret=WANDB_API_KEY"] if _is_online(machine.runs) else []
+        secret = ["--secret=WANDB_API_KEY"] if machines.is_online(machine.runs) else []
         return ["sky", "jobs", "launch", "--yes", "--detach-run", *secret, str(self._file(machine))]
 
     def _present(self) -> set[str]:
@@ -109,21 +108,6 @@ class SkyPilot:
             raise UserError(
                 "sky jobs queue --output=json printed no list of jobs: is SkyPilot at least 0.14?"
             ) from None
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes scripts as blocks, so that a person can read them."""
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _is_online(runs: Sequence[PlannedRun]) -> bool:
-    return any(wandb_mode(run.config.tracking) == "online" for run in runs)
 
 
 def _check_data(runs: Sequence[PlannedRun]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from launch.configs import default_config
+from launch.sweep import state
 from launch.sweep.backends.accelerators import find_accelerator
 from launch.sweep.backends.machines import CloudSettings, bucket_root, cloud_settings, data_of, deal, train_script
 from launch.sweep.backends.runner import Runner, find_program
@@ -291,8 +292,8 @@ def test_skypilot_itself_reads_the_tasks(tmp_path):
 # TPU VMs.
 
 
-def tpu(sweep, runner, **settings):
-    return TpuVm(sweep, CloudSettings(zone="us-west4-a", **settings), runner, poll=0)
+def tpu(sweep, runner, watch=False, **settings):
+    return TpuVm(sweep, CloudSettings(zone="us-west4-a", **settings), runner, watch, poll=0)
 
 
 def test_tpu_vms_are_asked_for_waited_for_and_started(capsys):
@@ -345,11 +346,58 @@ def test_a_machine_at_work_is_left_alone():
     assert [verb for verb, _ in runner.verbs()] == ["describe", "describe", "ssh"]
 
 
-def test_requests_that_end_are_told():
+def test_a_request_that_fails_does_not_leave_others_to_be_billed_in_silence(capsys):
+    sweep = make_sweep(3)
+    first, second, third = (f"ratio-study-{run.id}" for run in sweep.runs)
+    answers = {f"describe_{first}": ["", "FAILED\n"], f"describe_{second}": ["", "ACTIVE\n"], "busy": ["idle\n"]}
+
+    class OneFails(Recorder):
+        def run(self, command, *, check=True):
+            if "create" in command and third in command:
+                raise UserError("no quota")
+            return super().run(command, check=check)
+
+    runner = OneFails(**answers)
+    assert tpu(sweep, runner).start(sweep.runs) == 1
+    out, err = capsys.readouterr()
+    assert f"error: {third}: no quota" in err
+    assert f"error: {first}: the request has ended (FAILED)" in err
+    assert "2 of 3 machines were not started: the same command asks again" in err
+    assert "1 machine(s) cost money until --delete gives them back" in out
+    assert ("ssh", second) in runner.verbs()
+
+
+def test_a_machine_that_is_taken_away_is_asked_for_again_while_watched(monkeypatch, capsys):
     sweep = make_sweep(1)
-    runner = Recorder(describe=["", "FAILED\n"])
-    with pytest.raises(UserError, match=r"the request has ended \(FAILED\): the same command asks again"):
-        tpu(sweep, runner).start(sweep.runs)
+    states = iter(["running", "stopped", "done"])
+    monkeypatch.setattr("launch.sweep.state.read_state", lambda *_: state.RunState(next(states)))
+    # Not there; asked for; active; taken away, and seen so once more as it is asked for again; active.
+    runner = Recorder(describe=["", "ACTIVE\n", "SUSPENDED\n", "SUSPENDED\n", "ACTIVE\n"], busy=["idle\n"])
+    assert tpu(sweep, runner, watch=True).start(sweep.runs) == 0
+    verbs = [verb for verb, _ in runner.verbs() if verb in ("create", "delete")]
+    assert verbs == ["create", "delete", "create"]
+    assert capsys.readouterr().out.count("started, 1 run(s)") == 2
+
+
+def test_wandbs_key_reaches_the_machine_and_no_command_line(monkeypatch):
+    sweep = make_sweep(1, **{"tracking.wandb": ["online"]})
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    with pytest.raises(UserError, match="set WANDB_API_KEY"):
+        tpu(sweep, Recorder()).start(sweep.runs)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    copied = []
+
+    class Reads(Recorder):
+        def run(self, command, *, check=True):
+            if command[4:5] == ["scp"] and command[6].endswith(".key"):
+                copied.append((Path(command[5]).read_text(), Path(command[5]).stat().st_mode & 0o77))
+            return super().run(command, check=check)
+
+    runner = Reads(describe=["ACTIVE\n"], busy=["idle\n"])
+    assert tpu(sweep, runner).start(sweep.runs) == 0
+    assert copied == [("k" * 40, 0)]
+    assert "k" * 40 not in str(runner.commands)
+    assert 'export WANDB_API_KEY="$(cat $HOME/medisingan.key)"' in runner.commands[-1][6]
 
 
 def test_machines_are_given_back():
@@ -360,7 +408,7 @@ def test_machines_are_given_back():
 
 
 def test_tpu_vms_have_tpus_and_see_buckets():
-    with pytest.raises(UserError, match="has TPUs only, not A100"):
+    with pytest.raises(UserError, match="has TPUs up to v6e only, not A100"):
         tpu(make_sweep(1), Recorder(), accelerator="A100")
     sweep = make_sweep(1, path="local/images")
     with pytest.raises(UserError, match="gcloud storage cp --recursive local/images gs://BUCKET/"):

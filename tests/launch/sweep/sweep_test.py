@@ -443,6 +443,57 @@ def test_a_stop_is_passed_on_to_the_runs(commands, six_runs):
     assert not (root / "seed=2").exists()
 
 
+def said(process, count, words):
+    """Reads a process's output until `count` lines have the words."""
+    lines = []
+    while sum(words in line for line in lines) < count:
+        lines.append(process.stdout.readline())
+        assert lines[-1], lines
+    return "".join(lines)
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_a_killed_sweep_finds_its_live_runs_again_and_starts_none_twice(commands, six_runs):
+    given_flags, root = six_runs
+    two = [*given_flags, "--only=seed=0", "--only=seed=1", "--only=seed=2"]
+    with commands.start("sweep", *two) as process:
+        said(process, 2, ": started on ")
+        process.kill()  # the runs are importing: no workdir is locked, and none has a training yet
+    again = commands.run("sweep", *two)
+    assert again.returncode == 0, again.stdout + again.stderr
+    found = re.findall(r"^(\S+): is running already \(process \d+\), waiting for it$", again.stdout, re.MULTILINE)
+    assert found == ["seed=0", "seed=1"]
+    assert "3 runs: 3 done" in again.stdout
+    for n in range(3):
+        assert (root / f"seed={n}.log").read_text().count("--- start ") == 1
+        assert len(json.loads((root / f"seed={n}/run.json").read_text())["starts"]) == 1
+    # seed=2 waited for devices that the runs found alive had.
+    assert again.stdout.index("seed=2: started on") > again.stdout.index(": done after")
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+@pytest.mark.parametrize("adopted", [False, True])
+def test_ctrl_c_ends_runs_that_are_still_importing_with_75(commands, six_runs, adopted):
+    given_flags, root = six_runs
+    two = [*given_flags, "--only=seed=0", "--only=seed=1"]
+    with commands.start("sweep", *two) as process:
+        said(process, 2, ": started on ")
+        process.send_signal(signal.SIGKILL if adopted else signal.SIGINT)
+        process.communicate(timeout=120)
+    if adopted:  # and those of a sweep that was killed
+        with commands.start("sweep", *two) as process:
+            said(process, 2, ": is running already")
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=120)
+    assert process.returncode == 75
+    for n in (0, 1):
+        log = (root / f"seed={n}.log").read_text()
+        assert not state.log_is_held(root / f"seed={n}.log")
+        assert adopted or "--- exit code 75 after" in log
+
+
 @pytest.mark.processes
 def test_bad_sweeps_are_refused_before_anything_starts(commands, six_runs, tmp_path):
     given_flags, root = six_runs

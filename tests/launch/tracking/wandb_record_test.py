@@ -1,4 +1,4 @@
-"""What of a run goes to wandb: one record after resume and evaluation, with its training's command; and what does not."""
+"""What of a run goes to wandb, in one record after resume and evaluation, and what does not."""
 
 import json
 import os
@@ -47,8 +47,8 @@ def test_the_key_goes_before_the_environment(monkeypatch, key, mode, wanted):
 
 @pytest.mark.processes
 def test_online_without_a_key_is_said_before_anything_is_trained(tmp_path):
-    code = "from launch.tracking.wandb_mode import *; from singan.config import *; check_key(TrackingConfig(wandb='online'))"
-    clean = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    code = "from launch.tracking.wandb_mode import *; check_key(TrackingConfig(wandb='online'))"
+    clean = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "WANDB_BASE_URL": "https://api.wandb.ai"}
 
     def check(**environment):
         return subprocess.run([sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True)
