@@ -99,7 +99,7 @@ def brain_region(image: SourceImage, tumour: np.ndarray) -> np.ndarray | None:
     if weighted is not None:
         signal = image.pixels[..., weighted] + 1
         dark = brain & (signal < FLUID * np.median(signal[brain & np.logical_not(tumour)]))
-        region &= ~np.asarray(ndimage.binary_opening(dark))
+        region &= np.logical_not(ndimage.binary_opening(dark))
     return region | tumour
 
 
