@@ -90,6 +90,9 @@ def test_png_holds_the_same_samples_and_a_grid_and_leaves_the_run_alone(commands
         "--start_scales=x": ("--start_scales=x must be whole numbers",),
         "--images=lefd": ("'lefd' is not in this run (did you mean 'left'?)", "left, right"),
         "--num_samples=0": ("num_samples", "0"),
+        "--masks=permute": ("train with config.data.condition",),
+        "--density=1.2": ("train with config.data.condition",),
+        "--format=coco": ("--format=coco needs masks",),
     }.items(),
 )
 def test_bad_flags_are_refused_and_nothing_is_written(commands, tmp_path, flag, words):
