@@ -1,4 +1,4 @@
-"""Samples as files: pictures, arrays, NIfTI slices that lie where the source's slice lay, and folds of PanNuke.
+"""Samples as files: pictures, arrays, NIfTI slices that lie where the source's slice lay, PanNuke folds, TFDS.
 
 Samples arrive in batches and leave as files at once, so that thousands of them take no more memory than a batch.
 NIfTI and PanNuke are on the source's own grid: where the finest scale of a run is smaller than its images, samples are
@@ -17,6 +17,7 @@ from launch.samples.nifti import NiftiWriter
 from launch.samples.npy import NpyWriter
 from launch.samples.pannuke import PannukeWriter
 from launch.samples.png import PictureWriter
+from launch.samples.tfds import TfdsWriter
 from singan.errors import UserError
 from singan.storage.workdir import ImageRecord
 
@@ -25,6 +26,7 @@ FORMATS: Mapping[str, str] = {
     "npy": "the source's values, axes as stored",
     "nifti": "slices where the source lay, as .nii.gz",
     "pannuke": "a fold in PanNuke's layout",
+    "tfds": "a TensorFlow data set, in the source's values",
 }
 SOURCE_GRID = ("nifti", "pannuke")  # formats that lie on the source's own grid
 
@@ -55,6 +57,8 @@ def open_writer(
     """
     if form == "pannuke":
         return PannukeWriter(folder, records, num_samples)
+    if form == "tfds":
+        return TfdsWriter(folder, records, num_samples, start_scale)
     if form == "npy":
         return NpyWriter(folder, records, num_samples)
     if form == "nifti":
