@@ -14,7 +14,7 @@ from singan import files
 from singan.errors import UserError
 from singan.storage.workdir import ImageRecord
 
-NAME, VERSION = "samples", "1.0.0"
+NAME, NUMBER = "samples", "1.0.0"
 
 
 class TfdsWriter:
@@ -67,12 +67,12 @@ class TfdsWriter:
         records, places, scale, shape = self._records, self._places, self._scale, drawn.shape[1:]
         dtype = np.uint8 if self._dtype.kind == "b" else self._dtype.type
 
-        class Samples(tfds.core.GeneratorBasedBuilder):
+        class Samples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             """Images drawn from SinGANs."""
 
             name = NAME
-            VERSION = tfds.core.Version(VERSION)
-            RELEASE_NOTES = {VERSION: "As drawn."}  # noqa: RUF012
+            VERSION = tfds.core.Version(NUMBER)
+            RELEASE_NOTES = {NUMBER: "As drawn."}  # noqa: RUF012
 
             def _info(self) -> Any:
                 features = {
