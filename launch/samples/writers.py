@@ -1,4 +1,4 @@
-"""Samples as files: pictures, arrays, NIfTI slices that lie where the source's slice lay, and folds of PanNuke.
+"""Samples as files: pictures, arrays, NIfTI slices that lie where the source's slice lay, PanNuke folds, TFDS.
 
 Samples arrive in batches and leave as files at once, so that thousands of them take no more memory than a batch.
 NIfTI, PanNuke, COCO and nnU-Net are on the source's own grid: where the finest scale of a run is smaller than its
@@ -20,6 +20,7 @@ from launch.samples.pannuke import PANNUKE_CLASSES, PannukeWriter
 from launch.samples.png import PictureWriter
 from launch.samples.segmentation_sets import CocoWriter, NnunetWriter
 from launch.samples.shown_layout import class_names, has_objects
+from launch.samples.tfds import TfdsWriter
 from singan.errors import UserError
 from singan.model.layouts import Layout
 from singan.storage.workdir import ImageRecord
@@ -31,6 +32,7 @@ FORMATS: Mapping[str, str] = {
     "pannuke": "a fold in PanNuke's layout",
     "coco": "pictures and annotations.json",
     "nnunet": "a raw data set of nnU-Net",
+    "tfds": "a TensorFlow data set, in the source's values",
 }
 SOURCE_GRID = ("nifti", "pannuke", "coco", "nnunet")  # formats that lie on the source's own grid
 
@@ -69,6 +71,8 @@ def open_writer(
         return CocoWriter(folder, records)
     if form == "nnunet":
         return NnunetWriter(folder, records)
+    if form == "tfds":
+        return TfdsWriter(folder, records, num_samples, start_scale)
     if form == "npy":
         return NpyWriter(folder, records, num_samples)
     if form == "nifti":

@@ -20,7 +20,7 @@ import pytest
 from etils import epath
 
 from launch.results.run_facts import read_facts
-from launch.tracking.wandb_run import local_home
+from launch.tracking.wandb_start import _copy_to_bucket, local_home
 from launch.tracking.writer import open_writer
 from singan import files
 from singan.config import TrackingConfig
@@ -169,6 +169,18 @@ def test_a_run_copied_into_or_out_of_a_bucket_goes_on(bucket):
         writer.scalars(row((restored or 0) + 1))
         writer.close(0)
     assert [r["global_step"] for r in rows(bucket / "run")] == [1, 2, 3]
+
+
+def test_the_offline_record_of_wandb_is_kept_in_the_bucket(bucket, tmp_path):
+    workdir = files.as_path("gs://bucket/run")
+    for name in ("offline-run-1-id0", "offline-run-2-id0"):
+        (tmp_path / name / "files").mkdir(parents=True)
+        (tmp_path / name / "run-id0.wandb").write_bytes(b"rows")
+        (tmp_path / name / "files/a.png").write_bytes(b"picture")
+        _copy_to_bucket(tmp_path / name, workdir, "id0")
+    # The second holds the rows of the first, which is removed when it is whole.
+    kept = sorted(path.relative_to(bucket).as_posix() for path in bucket.rglob("*") if path.is_file())
+    assert kept == ["run/wandb/offline-run-2-id0/files/a.png", "run/wandb/offline-run-2-id0/run-id0.wandb"]
 
 
 def test_the_files_of_wandb_stay_on_this_machine(bucket, tmp_path, monkeypatch):

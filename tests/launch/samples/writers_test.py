@@ -1,4 +1,6 @@
+import contextlib
 import json
+import sys
 
 import nibabel
 import numpy as np
@@ -17,7 +19,8 @@ from singan import files
 from singan.config import DataConfig
 from singan.errors import UserError
 from singan.storage.run_record import record_of
-from singan.storage.workdir import image_from_json, image_to_json
+from singan.storage.workdir import ImageRecord, image_from_json, image_to_json
+from singan.value_map import fit
 
 
 @pytest.fixture(scope="module")
@@ -308,3 +311,35 @@ def test_slices_of_any_orientation_are_shown_the_same(codes, axis):
     # Axes of `flat`: of left-right, back-front, foot-head the two that remain, each growing to R, A, S.
     expected = flat.T[::-1, ::-1]
     np.testing.assert_array_equal(shown, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_tfds_data_set_is_read_back_without_tensorflow(tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    values = [rng.integers(0, 200, (6, 5, 2)).astype(dtype) for _ in range(2)]
+    maps = [fit(image, (0, 200)) for image in values]
+    records = [ImageRecord(f"i{n}", f"i{n}.npy", (6, 5, 2), ("t1", "t2"), of, "") for n, of in enumerate(maps)]
+    for _ in range(2):  # a second call replaces the first
+        with writers.open_writer("tfds", tmp_path, records, 3, 1) as writer:
+            for first, count in ((0, 2), (2, 1)):
+                pixels = [np.stack([of.apply(image)] * count) for of, image in zip(maps, values, strict=True)]
+                writer.add(["i0", "i1"], first, np.stack(pixels))
+    (folder,) = tmp_path.iterdir()
+    builder = tfds.builder_from_directory(folder / "1.0.0")
+    source = builder.as_data_source("train")
+    assert [(e["id"], int(e["sample"]), int(e["start_scale"])) for e in source] == [
+        (f"i{n}".encode(), k, 1) for n in range(2) for k in range(3)
+    ]
+    assert source[5]["image"].dtype == dtype
+    np.testing.assert_allclose(source[5]["image"], values[1], rtol=1e-5)
+    assert builder.info.metadata["channels"] == ["t1", "t2"]
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_tfds_data_set_that_is_not_finished_leaves_nothing(tmp_path):
+    value_map = fit(np.arange(16.0).reshape(4, 4, 1))
+    record = ImageRecord("a", "a.npy", (4, 4, 1), ("c",), value_map, "")
+    with contextlib.suppress(KeyboardInterrupt), writers.open_writer("tfds", tmp_path, [record], 2, 0) as writer:
+        writer.add(["a"], 0, np.zeros((1, 1, 4, 4, 1), np.float32))
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []

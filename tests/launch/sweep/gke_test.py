@@ -129,7 +129,7 @@ def test_a_stop_is_no_failure_and_the_key_is_a_secret():
     (env,) = job["template"]["spec"]["containers"][0]["env"]
     assert env["valueFrom"]["secretKeyRef"] == {"name": "medisingan-wandb", "key": "WANDB_API_KEY"}
     script = job["template"]["spec"]["containers"][0]["command"][2]
-    assert "--workdir='gs://bucket/sweeps/Ratio study/" in script
+    assert "'--workdir=gs://bucket/sweeps/Ratio study/base'" in script
     assert "gcloud storage cp 'gs://bucket/sweeps/Ratio study/code.tar.gz'" in script
 
 
@@ -170,9 +170,8 @@ def test_the_end_of_a_pod_reaches_the_training_and_its_exit_code_the_cluster(tmp
     script = pod["containers"][0]["command"][2].partition("\nset +e\n")[2]
     python = tmp_path / "medisingan-venv/bin/python"
     python.parent.mkdir(parents=True)
-    python.write_text(
-        '#!/bin/bash\ntrap "sleep 0.3; exit 75" TERM\necho "$@" >> $HOME/trained\nwhile :; do sleep 0.1; done'
-    )
+    body = 'trap "sleep 0.3; exit 75" TERM; echo "$@" >> $HOME/trained; while :; do sleep 0.1; done'
+    python.write_text(f"#!/bin/bash\n{body}\n")
     python.chmod(0o755)
     with subprocess.Popen(["bash", "-c", script], env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}) as shell:
         while not (tmp_path / "trained").exists():
