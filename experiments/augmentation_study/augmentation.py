@@ -9,7 +9,7 @@ from experiments.baselines.stain_jitter import jitter_stain
 from singan.model.encodings import EDGE, HEART, encode_instances
 
 # Chosen once on training patients; the same for every condition that is augmented.
-SCALE = 1.5  # largest factor of size, either way
+SCALE = 1.3  # largest factor of size, either way
 AMPLITUDE, SPACING = 1.5, 16.0  # pixels; of the elastic deformation
 GAIN, OFFSET = 0.2, 0.1  # largest changes of brightness where there is no stain to change
 

@@ -70,7 +70,7 @@ class Mixing:
                 count = max(1, round(PASTED * len(np.unique(first[1]))))
                 made.append(mixing.copy_paste(first[0], first[1], real, rng, count))
                 continue
-            turned = _turned(*second, int(rng.integers(8)))
+            turned = _turned(second[0], second[1], int(rng.integers(8)))
             mix = mixing.cutmix if self._name == "cutmix" else mixing.carvemix
             made.append(mix(first, turned, rng))
         return made

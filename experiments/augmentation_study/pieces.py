@@ -27,7 +27,7 @@ NOT_IN_DIGEST = (
     "conditional",
 )
 # CPU seconds, measured on two cores of a small machine (README.md), for the plan of a study that has not begun.
-CPU_SECONDS_A_STEP = 0.17  # of 4 crops of 64 pixels, width 16
+CPU_SECONDS_A_STEP = 0.12  # of 4 crops of 64 pixels, width 24
 CPU_SECONDS_A_PYRAMID_STEP = 100.0  # for each megapixel of a scale and 32 channels
 CPU_SECONDS_GPNN = 60.0  # for a pair of 128 pixels
 CORES = 2  # that hours are told for
@@ -135,7 +135,7 @@ def cost_of(study: Study, channels: int, pyramid_steps: float, pooled: int, done
       pooled: tiles that GPNN is still to make pairs of.
       done: results.
     """
-    work = study.batch * study.crop**2 * study.width**2 / (4 * 64**2 * 16**2)
+    work = study.batch * study.crop**2 * study.width**2 / (4 * 64**2 * 24**2)
     segmenter = CPU_SECONDS_A_STEP * study.steps * work
     trained = [one["cpu_seconds"]["training"] + one["cpu_seconds"]["pairs"] for one in done if one["trained_on"]]
     if trained:

@@ -106,5 +106,6 @@ def _shift(number: int, count: int) -> float:
 
 def _place(axes: Axes, sizes: Sequence[int]) -> None:
     axes.set_xticks(range(len(sizes)), [str(size or "all") for size in sizes])
+    axes.set_xlim(-0.5, len(sizes) - 0.5)
     axes.set_xlabel("real training tiles")
     axes.spines[["top", "right"]].set_visible(False)

@@ -77,7 +77,7 @@ def read_difference(path: Path, first: str, second: str, n: int, metric: str) ->
             if condition in cells and (int(size), of_metric) == (n, metric):
                 cells[condition][int(seed), patient] = float(value)
     both = cells[first].keys() & cells[second].keys()
-    seeds, patients = ({key[i] for key in both} for i in (0, 1))
+    seeds, patients = {seed for seed, _ in both}, {patient for _, patient in both}
     if len(both) < len(seeds) * len(patients) or len(seeds) < 2 or len(patients) < 2:
         raise UserError(f"{path} does not hold {first} and {second} at n = {n} for every seed and patient")
     return {s: {p: cells[first][s, p] - cells[second][s, p] for p in patients} for s in seeds}
