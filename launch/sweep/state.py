@@ -61,7 +61,8 @@ def read_state(sweep: Sweep, run: PlannedRun) -> RunState:
         raise UserError(f"{run.workdir} cannot be read from here: {error}") from error
     order = [RUNNING, FAILED, STOPPED, WAITING, DONE]
     worst = min(states, key=lambda state: order.index(state.state))
-    if held and worst.state != RUNNING:  # it has not come to its workdir yet, or is about to end
+    # It has not come to its workdir yet, or is about to end. What it started may hold the log for a moment longer.
+    if held and worst.state != RUNNING and _last_start(lines)[0] is None:
         return dataclasses.replace(worst, state=RUNNING, note=f"process {last_process(lines) or 'unknown'}")
     return _with_log(worst, lines)
 

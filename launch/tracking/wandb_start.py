@@ -216,11 +216,13 @@ def _start_online(start: Mapping[str, Any], about: _About, timeout: float) -> An
 
 def _program(command: Sequence[str]) -> str | None:
     """Returns the program as wandb shows it: of launch/train/__main__.py '-m launch.train'."""
-    path = Path(command[0]) if command else Path()
-    room = next((i for i, part in enumerate(path.parts) if part in ("launch", "experiments", "medisingan")), None)
-    if room is None or path.suffix != ".py":
-        return str(path) if command else None
-    return f"-m {'.'.join(path.with_suffix('').parts[room:]).removesuffix('.__main__')}"
+    parts = Path(command[0]).with_suffix("").parts if command else ()
+    # In the wheel the folders lie in the package medisingan; a clone may lie in a folder of any name.
+    roots = [i for i, part in enumerate(parts) if part in ("launch", "experiments")]
+    if not roots or not command[0].endswith(".py"):
+        return command[0] if command else None
+    wheel = parts[max(roots[-1] - 2, 0) : roots[-1]] == ("site-packages", "medisingan")
+    return f"-m {'.'.join(parts[roots[-1] - wheel :]).removesuffix('.__main__')}"
 
 
 def _forget_attempt(folders: Iterable[Path]) -> None:

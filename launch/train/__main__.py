@@ -11,6 +11,7 @@ import signal
 
 if __name__ == "__main__":  # the imports below take seconds, in which a stop loses nothing
     signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # launch.sweep starts it blocked
 
 from launch import cli, runtime
 from launch import command_flags as flags

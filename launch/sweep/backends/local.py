@@ -137,14 +137,19 @@ class Local:
                 self._find_live(run, free)
                 return
             log.write(f"{state.START_LINE}{begun} {shlex.join(command)}\n".encode())
-            process = subprocess.Popen(
-                command,
-                env={**environment, **slot.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that Ctrl-C comes through this process, once
-            )
+            # The run inherits this: a stop waits until it can hear one (launch/train/__main__.py).
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            try:
+                process = subprocess.Popen(
+                    command,
+                    env={**environment, **slot.environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # so that Ctrl-C comes through this process, once
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             log.write(f"{state.PROCESS_LINE}{process.pid} on {slot.name}\n".encode())
         if slot.cores and hasattr(os, "sched_setaffinity"):
             with contextlib.suppress(ProcessLookupError):

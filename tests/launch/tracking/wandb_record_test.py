@@ -98,7 +98,8 @@ def test_final_metrics_have_names_that_no_pyramid_changes():
     ("path", "program"),
     [
         ("/code/launch/train/__main__.py", "-m launch.train"),
-        ("/v/lib/medisingan/launch/sample.py", "-m medisingan.launch.sample"),
+        ("/v/site-packages/medisingan/launch/sample.py", "-m medisingan.launch.sample"),
+        ("/home/me/medisingan/launch/sample.py", "-m launch.sample"),
         ("medisingan train", "medisingan train"),
     ],
 )
