@@ -132,7 +132,7 @@ def cost_of(study: Study, channels: int, pyramid_steps: float, pooled: int, done
     Args:
       channels: of the pyramids' networks.
       pyramid_steps: megapixels times steps of all scales and tiles that are still to be trained.
-      pooled: tiles that GPNN is still to make pairs of.
+      pooled: pairs that GPNN is still to make.
       done: results.
     """
     work = study.batch * study.crop**2 * study.width**2 / (4 * 64**2 * 24**2)

@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from experiments.augmentation_study import inserted, material, pieces, report, settings, singans
 from experiments.augmentation_study.conditions import PRIMARY, TUNED_THRESHOLD, conditions
-from experiments.augmentation_study.generators import Generator, generators
+from experiments.augmentation_study.generators import Generator, generators, pool_size
 from experiments.augmentation_study.patients import Known
 from experiments.augmentation_study.pieces import Cost, Job, Results
 from experiments.augmentation_study.scores import has_stain
@@ -74,7 +74,8 @@ class _Work:
         done = [result for job in self.jobs if (result := self.results.read(job))]
         left = 0 if singans.is_trained(self.sweep) else len(self.tiles.trained)
         used = {job.condition.generator for job in self.left()}
-        gpnn = len(self.tiles.trained) - self.pools.count("gpnn") if "gpnn" in used else 0
+        unmade = len(self.tiles.trained) - self.pools.count("gpnn") if "gpnn" in used else 0
+        gpnn = unmade * pool_size("gpnn", self.study)
         steps = self.megapixel_steps * left if used & set(pieces.NEEDS_PYRAMIDS) else 0
         return pieces.cost_of(self.study, int(self.config.network.width), steps, gpnn, done)
 

@@ -49,8 +49,8 @@ def draw_splits(tiles: Sequence[Pair], held_out: Sequence[Pair], study: Study) -
     least = study.validation + 1 + (0 if held_out else -(-len(patients) // folds))
     if len(patients) < least or (folds < 2 and not held_out):
         raise UserError(
-            f"{len(patients)} patient(s) are too few: a fold needs {study.validation} to tune on, at least one to train"
-            " on, and others to test"
+            f"{len(patients)} patient(s) are too few: beside those tested {study.validation} tune, and at"
+            " least one trains: add patients, raise --study.folds or lower --study.validation"
         )
     splits = []
     for seed in range(study.seeds):

@@ -17,7 +17,7 @@ from launch.images.tfds_records import choose, open_prepared
 from singan.config import DataConfig
 from singan.errors import UserError
 
-NUCLEI = Study(tile=16, crop=16, reduce=1, train_sizes=(1,), share_size=0, seeds=3, validation=1, folds=2)
+NUCLEI = Study(tile=16, crop=16, reduce=1, train_sizes=(1,), share_size=0, seeds=3, validation=1, folds=3)
 TUMOUR = dataclasses.replace(NUCLEI, task="tumour")
 
 
@@ -45,7 +45,7 @@ def test_folds_of_pannuke_are_kept_apart(data_dir):
     assert material.kept_apart == FOLD
     facts = " ".join(material.facts(NUCLEI))
     assert "of 3 folds (PanNuke names no patients)" in facts
-    assert "2 folds test each once" in facts
+    assert "3 folds test each once" in facts
 
 
 def test_slices_of_brats_bring_their_patients_and_tumours(data_dir):
