@@ -229,8 +229,10 @@ def _with_config_file(argv: Sequence[str]) -> list[str]:
     """Returns the command line with the file of the study that --config names, where it names one."""
     if not (place := _config_place(argv)):
         return list(argv)
-    before, given = re.fullmatch(r"(--?config=)?(.*)", argv[place], re.DOTALL).groups("")
-    return [*argv[:place], before + studies.find_file(given, "config.py"), *argv[place + 1 :]]
+    before = re.match("(--?config=)?", argv[place])
+    assert before  # also an empty one
+    given = argv[place][before.end() :]
+    return [*argv[:place], before[0] + studies.find_file(given, "config.py"), *argv[place + 1 :]]
 
 
 def _config_place(argv: Sequence[str]) -> int:

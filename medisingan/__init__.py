@@ -5,7 +5,6 @@ from typing import Any
 
 # Imported when asked for: a command does not pay for the rest.
 _API = {"train": "singan.array_training", "load_run": "singan.api", "default_config": "launch.configs"}
-__all__ = sorted(_API)
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +14,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(_API)

@@ -12,7 +12,6 @@ _API = {
     "UserError": "singan.errors",
     "Diverged": "singan.training.scale_run",
 }
-__all__ = sorted(_API)
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +21,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(_API)

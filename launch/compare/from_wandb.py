@@ -52,7 +52,9 @@ def of_run(place: str, run: Any) -> Compared:
                 ends.setdefault(scale, {})[name] = Measured(number, number, number, 1)
             elif name == "samples" and isinstance(value, Mapping) and "path" in value:
                 pictures[scale] = str(value["path"])
-    config = flatten({key: value for key, value in dict(run.config).items() if not key.startswith("_")})
+    config = flatten(
+        {key: value for key, value in dict(run.config).items() if not key.startswith("_") and key != "started"}
+    )
     settings = {key: summary[f"evaluation/{key}"] for key in ("num_samples", "seed") if f"evaluation/{key}" in summary}
     return Compared(
         str(run.name or place),

@@ -129,7 +129,7 @@ def _copy_to_bucket(folder: Path, workdir: Path, run_id: str) -> None:
     if not files.is_bucket(workdir):
         return
     kept = workdir / "wandb"
-    earlier = [path for path in kept.glob(f"offline-run-*-{run_id}") if path.name != folder.name]
+    earlier: list[Any] = [path for path in kept.glob(f"offline-run-*-{run_id}") if path.name != folder.name]
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
         target = kept / folder.name / path.relative_to(folder).as_posix()
         files.make_directory(target.parent)

@@ -217,11 +217,14 @@ trap 'stopping=1; [ -z "$child" ] || kill -TERM $child' TERM
 train() {{
   killed=0
   while true; do
+    if [ -n "$stopping" ]; then exit 75; fi
     code=0
     {PYTHON} -m launch.train "$@" & child=$!
+    if [ -n "$stopping" ]; then kill -TERM $child; fi
     wait $child || code=$?
     # A stop ends this wait before the run has saved.
-    if [ -n "$stopping" ]; then code=0; wait $child || code=$?; exit $code; fi
+    if [ -n "$stopping" ] && [ $code -gt 128 ]; then code=0; wait $child || code=$?; fi
+    if [ -n "$stopping" ]; then exit $code; fi
     # Ended by a signal, such as for want of memory: the other hosts of a slice wait for this one.
     if [ $code -gt 130 ] && [ $killed -lt 3 ]; then killed=$((killed + 1)); continue; fi
     if [ $code -ne 75 ]; then break; fi
