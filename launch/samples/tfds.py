@@ -12,6 +12,7 @@ import numpy as np
 from launch.samples.npy import NpyRows
 from singan import files
 from singan.errors import UserError
+from singan.model.layouts import Layout
 from singan.storage.workdir import ImageRecord
 
 NAME, NUMBER = "samples", "1.0.0"
@@ -43,7 +44,7 @@ class TfdsWriter:
         self._scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(dir=self._folder, prefix=".tmp-")))
         return self
 
-    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray) -> None:
+    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray, layouts: Sequence[Sequence[Layout]] = ()) -> None:
         by_id = {record.id: record for record in self._records}
         if self._drawn is None:
             shape = (self._rows, *pixels.shape[2:])

@@ -92,6 +92,8 @@ def check_format(form: str, records: Sequence[ImageRecord], size: tuple[float, f
                 f"--format={form} needs masks, {record.id} has {', '.join(record.channels)}: train with masks as"
                 " channels, or with config.data.condition"
             )
+        if form == "tfds" and record.generated < len(record.channels):
+            raise UserError("--format=tfds has no place for the masks of pairs: use npy, pannuke, coco or nnunet")
         if form == "pannuke" and len(class_names(record)) > PANNUKE_CLASSES:
             raise UserError(f"--format=pannuke holds {PANNUKE_CLASSES} classes, {record.id} has more: use coco")
         if form == "nifti" and "affine" not in record.details:
