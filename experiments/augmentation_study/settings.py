@@ -35,7 +35,7 @@ class Study:
     share_size: int = 2  # number of real tiles at which shares of 25 and 75 % are tried too; 0: they are not
     inserted: str = ""  # tumour: the folder that experiments.tumour_insertion wrote as npy
     conditional: str = ""  # MODULE:FUNCTION that gives the generator of conditional pairs, see generators.py
-    steps: int = 2000  # gradient steps of every segmenter, whatever it is trained on
+    steps: int = 4000  # gradient steps of every segmenter, whatever it is trained on
     batch: int = 4  # crops
     crop: int = 64  # pixels of their side, a multiple of 16
     width: int = 24  # channels of the segmenter's first layer

@@ -750,7 +750,7 @@ def test_the_command_goes_from_images_to_the_table_in_shares_and_keeps_what_is_d
     page = (workdir / "study.md").read_text()
     assert "pyramids: " in page
     held_back = tmp_path / "others"
-    write_tissue(held_back, ["e_2", "f_2"])
+    write_tissue(held_back, ["e_2", "f_2"], 48)
     others = run(root, workdir, f"--study.test_path={held_back}", "--minutes=0.01")
     assert others.returncode == 75, others.stderr
     assert "2 held-back patients test every seed" in (workdir / "study.md").read_text()
