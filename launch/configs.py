@@ -91,6 +91,7 @@ def _literal(value: Any, kinds: tuple[Any, ...]) -> Any:
         return "none"  # --config.data.background=None
     tuples: list[Any] = [kind for kind in kinds if typing.get_origin(kind) is tuple]
     item: Any = typing.get_args(tuples[0])[0] if tuples else None
+    one_is_a_tuple = float not in kinds and bool(tuples) and typing.get_args(tuples[0])[-1] is Ellipsis
     if isinstance(value, str):
         words = [word.strip() for word in value.strip("()[] ").split(",") if word.strip()]
         if item is str:
@@ -98,10 +99,10 @@ def _literal(value: Any, kinds: tuple[Any, ...]) -> Any:
         numbers = [_number(word) for word in words]
         if None in numbers or (not words and str in kinds):
             return value
-        return tuple(numbers) if "," in value or float not in kinds else numbers[0]
+        return tuple(numbers) if "," in value or one_is_a_tuple else numbers[0]
     if item is str and not isinstance(value, list | tuple | bool):
         return (str(value),)  # --config.data.channels=1
-    if isinstance(value, int | float) and item and float not in kinds:
+    if isinstance(value, int | float) and one_is_a_tuple:
         return (float(value),)  # --config.train.step_shares=0.5
     if item and isinstance(value, list | tuple):
         try:

@@ -325,3 +325,10 @@ def test_a_study_is_a_config_by_its_name_from_any_folder(tmp_path, monkeypatch):
         assert cli._config_file(argv) == str(ROOT / "experiments/quickstart/config.py")
     said = studies.no_such_file("config", "quikstart", "config.py")
     assert said.startswith("--config=quikstart: there is no such file (did you mean 'quickstart'?); by name there are")
+
+
+def test_a_tuple_of_any_length_may_be_one_number():
+    config = default_config()
+    for given, expected in (("0.5", (0.5,)), ("1,0.5", (1.0, 0.5)), (0.5, (0.5,)), ("()", ()), (None, ())):
+        config.train.step_shares = given
+        assert load_config(config).train.step_shares == expected
