@@ -237,7 +237,7 @@ def test_a_run_json_that_is_missing_is_told_and_its_form_taken_from_the_checkpoi
 def test_every_key_has_a_legacy_default():
     """A key that is added must say what runs without it were trained with."""
     assert set(legacy_defaults.LEGACY_DEFAULTS) == set(flatten(default_mapping()))
-    changed = {"preset": "corrected", "tracking": {"wandb": "offline"}}  # by later versions
+    changed = {"preset": "corrected", "tracking": {"wandb": "offline", "job_type": ""}}  # by later versions
     assert parse(with_legacy_defaults({})) == parse(changed)
 
 
