@@ -74,7 +74,8 @@ def _curves(runs: Sequence[Compared]) -> Html:
 def _steps(run: Compared) -> list[int]:
     """Returns the steps of each scale."""
     coarsest, shares = int(run.config["train.steps_per_scale"]), run.config.get("train.step_shares") or ()
-    return [steps_of_scale(coarsest, shares, scale, len(run.sizes)) for scale in range(len(run.sizes))]
+    count = max(len(run.sizes), *(scale.scale + 1 for scale in run.history))  # sizes may be damaged
+    return [steps_of_scale(coarsest, shares, scale, count) for scale in range(count)]
 
 
 def _grids(runs: Sequence[Compared]) -> list[Html]:

@@ -4,10 +4,10 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from singan import files
+from singan.files import AnyPath
 from singan.storage import metrics_file
 from singan.storage.metrics_file import ROW_KEYS, Row, place
 from singan.text import print_warning
@@ -26,7 +26,7 @@ class JsonLines:
     def scalars(self, row: Row) -> None:
         self._append(row)
 
-    def pictures(self, row: Row, pictures: Mapping[str, Path]) -> None:
+    def pictures(self, row: Row, pictures: Mapping[str, AnyPath]) -> None:
         """Appends the row with 'pictures': {name: path relative to the workdir}."""
         relative = {name: os.path.relpath(path, self.path.parent) for name, path in pictures.items()}
         self._append({**place(row), "pictures": relative})

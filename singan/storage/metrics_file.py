@@ -11,10 +11,10 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from singan import files
+from singan.files import AnyPath
 
 Row: TypeAlias = Mapping[str, float | int | str | list | None]
 ROW_KEYS = ("global_step", "scale", "scale_step")
@@ -36,7 +36,7 @@ class RowFile(Protocol):
     def close(self) -> None: ...
 
 
-def open_row_file(path: Path) -> RowFile:
+def open_row_file(path: AnyPath) -> RowFile:
     """Returns the file of a run's rows, in the form that its place asks for."""
     return RowObject(path) if files.is_bucket(path) else AppendedFile(path)
 
@@ -46,7 +46,7 @@ def place(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in (*ROW_KEYS, "time") if key in row}
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
+def read_lines(path: AnyPath) -> Iterator[bytes]:
     """Yields the lines of a run's rows, oldest first, without their newlines; none where there are none.
 
     Raises:
@@ -59,12 +59,12 @@ def read_lines(path: Path) -> Iterator[bytes]:
         yield from files.read_bytes(part).splitlines()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: AnyPath) -> list[dict[str, Any]]:
     """Returns a run's rows; lines that are not whole are left out."""
     return [row for row in map(parse_row, read_lines(path)) if row is not None]
 
 
-def last_rows(path: Path, size: int) -> list[dict[str, Any]]:
+def last_rows(path: AnyPath, size: int) -> list[dict[str, Any]]:
     """Returns the rows at the end of metrics.jsonl, from about the last `size` bytes."""
     data = b""
     for part in (*reversed(_old_parts(path)), path):
@@ -88,7 +88,7 @@ def parse_row(line: bytes) -> dict[str, Any] | None:
 class AppendedFile:
     """metrics.jsonl in a directory: each row is one write, and in the file at once."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: AnyPath):
         self.path, self._synced = path, True
         with files.named_os_errors(path):
             if path.exists() and path.stat().st_nlink > 1:
@@ -132,7 +132,7 @@ class AppendedFile:
 class RowObject:
     """metrics.jsonl in a bucket, where nothing can be appended: one object, kept in memory and written as it grows."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: AnyPath):
         self.path = path
         with files.named_os_errors(path):
             self._lines = bytearray(_wanted_lines(path, lambda line: line + b"\n"))
@@ -163,7 +163,7 @@ class RowObject:
         self._flushed, self._flushed_at = len(self._lines), time.monotonic()
 
 
-def _old_parts(path: Path) -> list[Path]:
+def _old_parts(path: AnyPath) -> list[AnyPath]:
     """Returns the parts that an earlier version wrote beside metrics.jsonl in a bucket, oldest first."""
     folder = path.with_suffix("")
     if not folder.is_dir():
@@ -171,13 +171,13 @@ def _old_parts(path: Path) -> list[Path]:
     return sorted(part for part in folder.iterdir() if re.fullmatch(r"\d{5,}\.jsonl", part.name))
 
 
-def _wanted_lines(path: Path, wanted: Callable[[bytes], bytes | None]) -> bytes:
+def _wanted_lines(path: AnyPath, wanted: Callable[[bytes], bytes | None]) -> bytes:
     # A stop between writing metrics.jsonl and removing the parts leaves their lines twice.
     lines = dict.fromkeys(read_lines(path)) if _old_parts(path) else read_lines(path)
     return b"".join(line for line in map(wanted, lines) if line is not None)
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def _write_whole(path: AnyPath, data: bytes) -> None:
     """Writes metrics.jsonl, then removes the old parts, whose lines `data` has."""
     files.write_bytes(path, data)
     for part in _old_parts(path):

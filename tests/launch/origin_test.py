@@ -266,7 +266,9 @@ def test_a_run_without_a_key_keeps_its_value_when_the_default_changes(tmp_path, 
     assert records.read_config(workdir) == old
     assert origin_of_pixels(records.read_config(workdir), {"a": "1"}) == before
     assert load.load([str(tmp_path)])[0].config == flatten(to_mapping(old))
-    with pytest.raises(UserError, match=r"'corrected' -> 'reference'; pyramid.min_size: 25 -> 19\): .*preset=corrected"):
+    with pytest.raises(
+        UserError, match=r"'corrected' -> 'reference'; pyramid.min_size: 25 -> 19\): .*preset=corrected"
+    ):
         claim(tmp_path)
     claim(tmp_path, old)  # as it was: it goes on
     assert records.read_config(workdir) == old

@@ -6,11 +6,11 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from singan import files
 from singan.errors import UserError
+from singan.files import AnyPath
 from singan.storage.workdir_lock.heartbeat import Heartbeat, still_held
 from singan.storage.workdir_lock.owner import LEASE_SECONDS, REFRESH_SECONDS, parse_holder, refusal, this_process
 
@@ -22,7 +22,7 @@ class Lease:
 
     def __init__(
         self,
-        path: Path,
+        path: AnyPath,
         refresh: float = REFRESH_SECONDS,
         settle: float = SETTLE_SECONDS,
         end: Callable[[int], Any] = os._exit,

@@ -6,10 +6,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from singan.errors import RESUMABLE, UserError
+from singan.files import AnyPath
 from singan.storage.workdir_lock.owner import LEASE_SECONDS, REFRESH_SECONDS, age, boot_id, may_be_alive, parse_holder
 
 
@@ -18,7 +18,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        path: Path,
+        path: AnyPath,
         is_own: Callable[[], bool],
         write: Callable[[], None],
         refresh: float = REFRESH_SECONDS,
@@ -62,7 +62,7 @@ class Heartbeat:
 
 
 def still_held(
-    path: Path,
+    path: AnyPath,
     held: bytes,
     read: Callable[[], bytes],
     guarded: bool = False,

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from singan.files import AnyPath
 from singan.text import printable
 
 REFRESH_SECONDS = 20.0  # from one time that a holder refreshes its lock to the next
@@ -75,7 +76,7 @@ def age(holder: Mapping[str, Any]) -> float | None:
     return time.time() - beat if isinstance(beat, int | float) else None
 
 
-def refusal(path: Path, holder: Mapping[str, Any] | None) -> str:
+def refusal(path: AnyPath, holder: Mapping[str, Any] | None) -> str:
     """Returns the line for who finds a workdir held. Args: path: of the lock."""
     workdir = path.parent
     if not holder:

@@ -190,10 +190,11 @@ def test_plan_writes_nothing(commands, tmp_path):
     assert f"2 images, channels intensity; {SCALES} scales of {STEPS} steps: 12x12 16x16" in result.stdout
     lines = result.stdout.splitlines()
     assert re.match(r"1 x cpu, precision highest: matrix products at [\d.]+ TFLOP/s$", lines[1])
-    for scale, line in enumerate(lines[4:-1]):
+    for scale, line in enumerate(lines[4:-2]):
         assert line.split()[:2] == [str(scale), ("12x12", "16x16")[scale]]
         assert line.split()[3:5] == ["2", "1"]  # images of the device, and how many of them at once
-    assert len(lines) == 5 + SCALES
+    assert re.match(r"at least [\d.e-]+ hours with --config.train.recipe=fast$", lines[-1])
+    assert len(lines) == 6 + SCALES
     assert not (tmp_path / "run").exists()
 
 
