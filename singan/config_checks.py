@@ -119,7 +119,7 @@ def check_ranges(flat: Mapping[str, Any]) -> None:
     for share in flat["train.step_shares"]:
         if not 0 < share <= MOST_STEPS:
             raise UserError(
-                f"config.train.step_shares={flat['train.step_shares']} must be above 0 and at most {MOST_STEPS}"
+                f"config.train.step_shares={flat['train.step_shares']}: each must be above 0 and at most {MOST_STEPS}"
             )
     if flat["preset"] == "reference" and flat["train.recipe"] != "full":
         raise UserError(

@@ -35,7 +35,8 @@ def given_layouts(run: Run, masks: str, rule: Rule, seed: int, size: tuple[float
     if not run.spec.condition:
         if masks or rule != Rule():
             raise UserError(
-                f"{run.workdir.path} makes its masks itself, if any: train with config.data.condition to give it some"
+                f"--masks, --density and --overlap are for runs that are given masks, and {run.workdir.path} is not:"
+                " leave them out, or train with config.data.condition"
             )
         return GivenLayouts(None, "")
     if scale and (masks not in ("", SOURCE) or size != (1.0, 1.0)):

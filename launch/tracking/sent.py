@@ -58,7 +58,7 @@ class Sent:
     def said(self) -> str:
         """Returns what is sent, for the one who decides about it."""
         parts = ["metrics, the configuration, the commit"]
-        parts += ["ids of the images, made of file names, paths and the command line"] if self.names else []
+        parts += ["file names, as ids of the images, paths and the command line"] if self.names else []
         parts += ["pictures of training images and samples"] if self.pictures else []
         parts += ["weights"] if self.weights else []
         asked = [] if not self.pictures else ["--config.tracking.images=off sends numbers alone"]

@@ -5,7 +5,7 @@ import numpy as np
 from singan import files
 from singan.errors import UserError
 from singan.model.layouts import Layout
-from singan.storage.workdir import DamagedRecord, ImageRecord, Workdir, pixel_digest
+from singan.storage.workdir import ImageRecord, Workdir, read_kept_array
 
 
 def layout_array(layout: Layout) -> np.ndarray:
@@ -23,16 +23,7 @@ def write_layout(workdir: Workdir, image_id: str, layout: Layout) -> None:
 
 def read_layout(workdir: Workdir, record: ImageRecord) -> Layout:
     """Returns the layout of a training image. Raises UserError where it is missing or damaged."""
-    path = workdir.layout(record.id)
-    try:
-        array = files.read_npy(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): start the training command again, which writes it anew"
-        ) from None
-    if pixel_digest(array) != record.details["condition"]["digest"]:
-        raise DamagedRecord(f"{path} is damaged: start the training command again, which writes it anew")
-    objects, classes, region = array
+    objects, classes, region = read_kept_array(workdir.layout(record.id), record.details["condition"]["digest"])
     return Layout(objects, classes.astype(np.uint8), None if region.all() else region > 0)
 
 

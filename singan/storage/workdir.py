@@ -214,16 +214,20 @@ def write_image(workdir: Workdir, image_id: str, pixels: np.ndarray) -> None:
 
 def read_image(workdir: Workdir, record: ImageRecord) -> np.ndarray:
     """Returns a training image, float32 [H, W, C] in [-1, 1]. Raises UserError where it is missing or damaged."""
-    path = workdir.image(record.id)
+    return read_kept_array(workdir.image(record.id), record.digest)
+
+
+def read_kept_array(path: AnyPath, digest: str) -> np.ndarray:
+    """Returns an array that is kept with the run. Raises UserError where it is missing or not of this digest."""
     try:
-        pixels = files.read_npy(path)
+        array = files.read_npy(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"{path} cannot be read ({error}): start the training command again, which writes it anew"
         ) from None
-    if pixel_digest(pixels) != record.digest:
+    if pixel_digest(array) != digest:
         raise DamagedRecord(f"{path} is damaged: start the training command again, which writes it anew")
-    return pixels
+    return array
 
 
 def has_image(workdir: Workdir, record: ImageRecord) -> bool:

@@ -246,3 +246,17 @@ def test_a_change_of_preset_is_told_alone_and_with_what_presets_do_not_decide():
     old = to_mapping(parse({"preset": "corrected", "train": {"steps_per_scale": 10}}))
     new = to_mapping(parse({"preset": "tuned"}))
     assert resume_differences(old, new) == ["preset: 'corrected' -> 'tuned'", "train.steps_per_scale: 10 -> 2000"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"train": {"step_shares": (1.0, 0.0)}}, r"step_shares=\(1.0, 0.0\): each must be above 0 and at most 100"),
+        ({"train": {"crop_size": 10}}, "crop_size=10 is below the critic's receptive field of 11 pixels"),
+        ({"train": {"recipe": "quick"}}, "recipe='quick' is not one of full, fast"),
+        ({"preset": "reference", "train": {"recipe": "fast"}}, "recipe='fast': config.preset=reference trains as"),
+    ],
+)
+def test_what_a_recipe_cannot_be_is_refused(given, said):
+    with pytest.raises(UserError, match=said):
+        parse(given)
