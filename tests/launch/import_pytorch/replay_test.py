@@ -10,6 +10,7 @@ from launch.import_pytorch import read_run
 from launch.import_pytorch import replay as pytorch_replay
 from singan.config import NetworkConfig
 from singan.parallel.cohort import image_mesh
+from singan.presets import PRESETS
 
 
 @pytest.mark.shared
@@ -18,7 +19,7 @@ def test_a_real_checkpoint(shared_data):
     config = read_run.config_of(found)
     read_run.check_weights(found, config)
     assert (config.pyramid.min_size, config.pyramid.max_size) == (25, 250)
-    assert config.network == NetworkConfig()
+    assert config.network == NetworkConfig(max_width=PRESETS["reference"]["network.max_width"])
     image = read_run.image_of(found, "", (), "auto")
     mesh = image_mesh(jax.devices()[:1])
     config, replays = pytorch_replay.choose_rule(found, config, image, mesh)
