@@ -42,7 +42,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "patches_10": {"preset": "tuned", "train.patch_weight": 10.0},
     "even_floor": {"preset": "tuned", "train.min_noise_amplitude": 0.05, "train.min_noise_decay": 1.0},
     "more_noise": {"preset": "tuned", "train.min_noise_amplitude": 0.1},
+    "no_floor": {"preset": "tuned", "train.min_noise_amplitude": 0.0},
     "one_and_one": {"preset": "tuned", "train.critic_updates": 1},
+    "fewer_steps": {"preset": "tuned", "train.step_shares": (1.0, 0.5, 0.5)},
+    "fast": {"preset": "tuned", "train.recipe": "fast"},
     "concurrent": {"preset": "corrected", "train.schedule": "concurrent"},
 }
 UNTRAINED = {
