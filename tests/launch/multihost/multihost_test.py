@@ -180,6 +180,29 @@ def test_the_first_process_lost_ends_the_others_in_one_line(hosts, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("count", "stopped"), [(2, 0), (2, 1), (4, 2)])
+def test_a_process_that_slept_too_long_ends_as_the_others_did(hosts, tmp_path, count, stopped):
+    """A suspended laptop: the others do not wait for it, and when it wakes it goes on with nothing."""
+    workdir = tmp_path / "run"
+    processes = hosts.start(workdir, count=count)
+    wait_until(processes, lambda: len(whole_checkpoints(workdir, 0)) >= 1)
+    processes[stopped].send_signal(signal.SIGSTOP)
+    for index, process in enumerate(processes):
+        if index != stopped:
+            assert process.wait(timeout=6 * LOST) == 75
+    time.sleep(LOST)
+    processes[stopped].send_signal(signal.SIGCONT)
+    for index, (code, _, err) in enumerate(ends(processes)):
+        assert code == 75, (index, err)
+        assert err.splitlines()[-1].endswith("the same command resumes"), (index, err)
+        assert "Traceback" not in err
+    assert not (workdir / "scales/01/DONE").exists()
+    (code, _, err), *others = ends(hosts.start(workdir))
+    assert [code, *(other[0] for other in others)] == [0, 0], err
+    assert_like(workdir, hosts.alone())
+
+
+@pytest.mark.slow
 def test_different_configurations_are_refused_everywhere(hosts, tmp_path):
     own = ("--config.train.critic_updates=2", "--config.seed=4")
     for index, (code, out, err) in enumerate(ends(hosts.start(tmp_path / "run", own=own))):
