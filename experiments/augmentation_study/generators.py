@@ -1,8 +1,6 @@
 """What makes pairs of image and instance map from source tiles. A new one is a class with an entry in `generators`."""
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +17,7 @@ from launch.sweep.plan import Sweep
 from singan.errors import UserError
 from singan.model.pyramid import Pyramid
 from singan.sampling import samples as sampling
+from singan.sampling.pairs import Pairs
 from singan.storage.run import Run, load_run
 
 Made = tuple[np.ndarray, np.ndarray]  # image uint8 [H, W, C], instances int32 [H, W]; sides as the tiles'
@@ -76,11 +75,11 @@ class Mixing:
         return made
 
 
-class Stacked:
-    """Pairs of SinGANs that know a tile and, as a further channel, its mask; one cohort trains them all."""
+class Singans:
+    """Pairs of SinGANs of the tiles, one cohort of which trains once for all conditions."""
 
-    def __init__(self, start_scales: Sequence[int], sweep: Sweep, study: Study, mesh: Mesh):
-        self._wanted, self._sweep, self._study, self._mesh = start_scales, sweep, study, mesh
+    def __init__(self, sweep: Sweep, study: Study, mesh: Mesh):
+        self._sweep, self._study, self._mesh = sweep, study, mesh
         self._run: Run | None = None
 
     def prepare(self, seconds: float) -> bool:
@@ -89,13 +88,36 @@ class Stacked:
     def fingerprint(self) -> str:
         if not singans.is_trained(self._sweep):
             return "not trained"
-        return f"{self._scales()} {[scale.fingerprint for scale in self._loaded().scales]}"
+        return f"{self.words()} {[scale.fingerprint for scale in self.loaded([]).scales]}"
+
+    def words(self) -> str:
+        """Returns what else its pairs depend on."""
+        return ""
 
     def pairs(self, tiles: Sequence[Pair], n: int, seed: int, split: Split) -> list[Made]:
-        run, scales = self._loaded(), self._scales()
-        ids = [tile.id for tile in tiles]
-        if lost := [name for name in ids if name not in run.ids]:
+        raise NotImplementedError
+
+    def loaded(self, tiles: Sequence[Pair]) -> Run:
+        """Returns the run. Raises UserError where the SinGAN of a tile is not usable."""
+        self._run = self._run or load_run(singans.workdir_of(self._sweep))
+        if lost := [tile.id for tile in tiles if tile.id not in self._run.ids]:
             raise UserError(f"the SinGAN of {lost[0]} has diverged: take the tile out, or train with a lower rate")
+        return self._run
+
+
+class Stacked(Singans):
+    """Pairs of SinGANs that know a tile and, as a further channel, its mask."""
+
+    def __init__(self, start_scales: Sequence[int], sweep: Sweep, study: Study, mesh: Mesh):
+        super().__init__(sweep, study, mesh)
+        self._wanted = start_scales
+
+    def words(self) -> str:
+        return str(self._scales())
+
+    def pairs(self, tiles: Sequence[Pair], n: int, seed: int, split: Split) -> list[Made]:
+        run, scales = self.loaded(tiles), self._scales()
+        ids = [tile.id for tile in tiles]
         each = -(-n // (len(ids) * len(scales)))
         least = {tile.id: mask_channels.min_area(tile.instances) for tile in tiles}
         made = []
@@ -106,13 +128,22 @@ class Stacked:
         order = np.random.default_rng(seed).permutation(len(made))
         return [made[i] for i in order[:n]]
 
-    def _loaded(self) -> Run:
-        self._run = self._run or load_run(singans.workdir_of(self._sweep))
-        return self._run
-
     def _scales(self) -> list[int]:
         """Returns the start scales that small pyramids have, too."""
-        return sorted({min(scale, len(self._loaded().scales) - 1) for scale in self._wanted})
+        return sorted({min(scale, len(self.loaded([]).scales) - 1) for scale in self._wanted})
+
+
+class Conditional(Singans):
+    """Pairs of SinGANs that are given the mask: nuclei of a tile at new places, and an image that shows them."""
+
+    def pairs(self, tiles: Sequence[Pair], n: int, seed: int, split: Split) -> list[Made]:
+        run = self.loaded(tiles)
+        drawn = Pairs(run, min(n, BATCH), seed, [tile.id for tile in tiles], mesh=self._mesh)
+        made: list[Made] = []
+        for batch in drawn.numbered(iter(range(-(-n // min(n, BATCH))))):
+            images = np.clip(np.rint(batch["image"]), 0, 255).astype(np.uint8)
+            made += zip(images, batch["objects"], strict=True)
+        return made[:n]
 
 
 class Gpnn:
@@ -140,25 +171,22 @@ class Gpnn:
 
 
 def generators(
-    study: Study, root: Path, sweep: Sweep, pyramid: Pyramid, mesh: Mesh, inserted: Generator | None
+    study: Study, sweeps: Mapping[str, Sweep], pyramid: Pyramid, mesh: Mesh, inserted: Generator | None
 ) -> Mapping[str, Generator]:
     """Returns what can make pairs for a study, by name, in the order of the table.
 
-    Conditional pairs come from study.conditional: a function (study, root) -> Generator, which may keep what it trains
-    in ROOT/conditional.
-
-    Raises:
-      UserError: study.conditional names no such function.
+    Args:
+      sweeps: the cohorts of SinGANs, by the generator that needs them.
     """
     nuclei = study.task == "nuclei"
     made: dict[str, Generator] = {}
     for name in ("copy_paste", "cutmix") if nuclei else ("carvemix", "cutmix"):
         made[name] = Mixing(name)
-    made["stacked"] = Stacked(START_SCALES["stacked"], sweep, study, mesh)
-    if study.conditional:
-        made["conditional"] = _function(study.conditional)(study, root / "conditional")
+    made["stacked"] = Stacked(START_SCALES["stacked"], sweeps["stacked"], study, mesh)
+    if "conditional" in sweeps:
+        made["conditional"] = Conditional(sweeps["conditional"], study, mesh)
     made["gpnn"] = Gpnn(pyramid, study)
-    made["near_copies"] = Stacked(START_SCALES["near_copies"], sweep, study, mesh)
+    made["near_copies"] = Stacked(START_SCALES["near_copies"], sweeps["near_copies"], study, mesh)
     if inserted is not None:
         made["inserted"] = inserted
     return made
@@ -167,14 +195,6 @@ def generators(
 def pool_size(name: str, study: Study) -> int:
     """Returns how many pairs a pool holds for each tile."""
     return min(GPNN_SAMPLES, study.samples) if name == "gpnn" else study.samples
-
-
-def _function(text: str) -> Callable[[Study, Path], Generator]:
-    module, _, name = text.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"--study.conditional={text!r} must name MODULE:FUNCTION ({error})") from error
 
 
 def _decoded(sample: np.ndarray, least: int, study: Study) -> Made:

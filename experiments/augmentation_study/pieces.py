@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from experiments.augmentation_study.conditions import THRESHOLDS, Condition, tra
 from experiments.augmentation_study.settings import Study
 from experiments.augmentation_study.splits import Split
 from singan import files
+from singan.model.spec import ScaleSpec
 
 FORMAT = 2
-NEEDS_PYRAMIDS = ("stacked", "near_copies")
+NEEDS_PYRAMIDS = ("stacked", "conditional", "near_copies")
 # Settings that change no result that is kept: how many there are, and what is done beside them.
 NOT_IN_DIGEST = (
     "seeds",
@@ -24,11 +26,10 @@ NOT_IN_DIGEST = (
     "also",
     "test_path",
     "inserted",
-    "conditional",
 )
 # CPU seconds, measured on two cores of a small machine (README.md), for the plan of a study that has not begun.
 CPU_SECONDS_A_STEP = 0.07  # of 4 crops of 64 pixels, width 24
-CPU_SECONDS_A_PYRAMID_STEP = 100.0  # for each megapixel of a scale and 32 channels
+CPU_SECONDS_A_PYRAMID_STEP = 100.0  # for each megapixel of a scale, 32 channels and 3 + 3 updates
 CPU_SECONDS_GPNN = 60.0  # for a pair of 128 pixels
 CORES = 2  # that hours are told for
 
@@ -126,12 +127,18 @@ class Cost:
         return self.segmenter * sum(not job.is_threshold for job in jobs)
 
 
-def cost_of(study: Study, channels: int, pyramid_steps: float, pooled: int, done: Sequence[Mapping[str, Any]]) -> Cost:
+def work_of(spec: ScaleSpec) -> float:
+    """Returns the work of one pyramid: megapixels times steps of all scales, as if of 32 channels and 3 + 3 updates."""
+    updates = (spec.train.critic_updates + spec.train.generator_updates) / 6
+    scales = [spec.at(scale) for scale in range(len(spec.pyramid))]
+    return sum(math.prod(one.window) / 1e6 * one.steps * updates * (one.width / 32) ** 2 for one in scales)
+
+
+def cost_of(study: Study, pyramid_work: float, pooled: int, done: Sequence[Mapping[str, Any]]) -> Cost:
     """Returns what a study costs: as measured in this study where segmenters are done, else by the constants above.
 
     Args:
-      channels: of the pyramids' networks.
-      pyramid_steps: megapixels times steps of all scales and tiles that are still to be trained.
+      pyramid_work: of all pyramids that are still to be trained, by work_of.
       pooled: pairs that GPNN is still to make.
       done: results.
     """
@@ -140,7 +147,7 @@ def cost_of(study: Study, channels: int, pyramid_steps: float, pooled: int, done
     trained = [one["cpu_seconds"]["training"] + one["cpu_seconds"]["pairs"] for one in done if one["trained_on"]]
     if trained:
         segmenter = sum(trained) / len(trained)
-    pyramids = CPU_SECONDS_A_PYRAMID_STEP * pyramid_steps * (channels / 32) ** 2
+    pyramids = CPU_SECONDS_A_PYRAMID_STEP * pyramid_work
     return Cost(pyramids, CPU_SECONDS_GPNN * pooled * (study.tile / 128) ** 4, segmenter)
 
 

@@ -129,10 +129,7 @@ def primary_answer(compared: Sequence[Comparison], about: Mapping[str, str], pat
     first, second, size, metric = PRIMARY
     one = next((one for one in compared if one.primary), None)
     if one is None:
-        return (
-            f"Open: {metric} of {first} against {second} at n = {size} needs both, and not both are there yet"
-            " (conditional pairs: --study.conditional)."
-        )
+        return f"Open: {metric} of {first} against {second} at n = {size} needs both, and not both are there yet."
     words = {"higher": "is higher than", "lower": "is lower than", "not told apart": "is not told apart from"}
     return (
         f"At n = {size}, {metric} with {about[first]!r} {words[one.verdict]} that with {about[second]!r}:"

@@ -19,7 +19,7 @@ from pathlib import Path
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
-from experiments.augmentation_study import inserted, material, pieces, report, settings, singans
+from experiments.augmentation_study import agreement, inserted, material, pieces, report, settings, singans
 from experiments.augmentation_study.conditions import PRIMARY, TUNED_THRESHOLD, conditions
 from experiments.augmentation_study.generators import Generator, generators, pool_size
 from experiments.augmentation_study.patients import Known
@@ -34,6 +34,7 @@ from launch.train.run_cohort import DONE, RESUMABLE
 from singan import files
 from singan.config import Config
 from singan.errors import UserError
+from singan.model.spec import make_spec
 from singan.storage.workdir import pixel_digest
 from singan.storage.workdir_lock.lock import WorkdirLock
 
@@ -49,6 +50,12 @@ STUDY = config_flags.DEFINE_config_dict(
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=ROOT, where all is kept.", required=True)
 MINUTES = flags.DEFINE_float("minutes", math.inf, "Work for about so long; the same command goes on.", lower_bound=0)
 ONLY = flags.DEFINE_list("only", [], "Do only pieces whose names begin so, such as threshold,augmented_nall.")
+AGREEMENT = flags.DEFINE_integer(
+    "agreement",
+    0,
+    "Instead of the study, measure with SinGANs of so many patients whether pairs show what their masks say.",
+    lower_bound=0,
+)
 PLAN = flags.DEFINE_boolean("plan", False, "Say what there is to do and how many hours it takes, and do nothing.")
 
 
@@ -63,8 +70,8 @@ class _Work:
     jobs: Sequence[Job]
     results: Results
     pools: Pools
-    sweep: singans.Sweep
-    megapixel_steps: float  # of one pyramid
+    sweeps: Mapping[str, singans.Sweep]  # of SinGANs, by the generator that needs them
+    pyramid_work: float  # of one pyramid
 
     def left(self) -> list[Job]:
         return [job for job in self.jobs if self.results.read(job) is None]
@@ -72,12 +79,13 @@ class _Work:
     def cost(self) -> Cost:
         """Returns what is left to pay."""
         done = [result for job in self.jobs if (result := self.results.read(job))]
-        left = 0 if singans.is_trained(self.sweep) else len(self.tiles.trained)
         used = {job.condition.generator for job in self.left()}
+        needed = {str(sweep.runs[0].workdir): sweep for name, sweep in self.sweeps.items() if name in used}
+        untrained = sum(not singans.is_trained(sweep) for sweep in needed.values())
         unmade = len(self.tiles.trained) - self.pools.count("gpnn") if "gpnn" in used else 0
         gpnn = unmade * pool_size("gpnn", self.study)
-        steps = self.megapixel_steps * left if used & set(pieces.NEEDS_PYRAMIDS) else 0
-        return pieces.cost_of(self.study, int(self.config.network.width), steps, gpnn, done)
+        work = self.pyramid_work * untrained * len(self.tiles.trained)
+        return pieces.cost_of(self.study, work, gpnn, done)
 
 
 def main(argv: list[str]) -> int:
@@ -87,6 +95,8 @@ def main(argv: list[str]) -> int:
     deadline = time.monotonic() + 60 * MINUTES.value
     root = Path(WORKDIR.value)
     work = _work(root, runtime.start_jax(1))
+    if AGREEMENT.value:
+        return _agree(work, root, deadline)
     print(_plan(work), flush=True)
     if PLAN.value:
         return DONE
@@ -99,7 +109,9 @@ def main(argv: list[str]) -> int:
         command = shlex.join(["python", "-m", "experiments.augmentation_study.run", *sys.argv[1:]])
         facts = [*work.tiles.facts(work.study), f"{len(work.jobs) - len(left)} of {len(work.jobs)} pieces are done"]
         spent = {name: work.pools.cpu_seconds(name) for name in work.generators}
-        spent["pyramids"] = singans.cpu_seconds(root)
+        spent["pyramids"] = sum(
+            singans.cpu_seconds(sweep) for sweep in {id(s): s for s in work.sweeps.values()}.values()
+        )
         print(report.write(root, work.jobs, work.results, work.study, command, facts, spent, work.tiles.kept_apart))
     if left:
         ended = stop.signal_name or ("done what --only names" if ONLY.value else "time is up")
@@ -109,6 +121,30 @@ def main(argv: list[str]) -> int:
     return DONE
 
 
+def _agree(work: _Work, root: Path, deadline: float) -> int:
+    """Trains a SinGAN of each kind for one tile of each patient, measures with them, and returns the exit code."""
+    if not set(agreement.MADE) <= set(work.generators):
+        raise UserError("--agreement is of nuclei: leave it out beside --study.task=tumour")
+    tiles, splits = work.tiles.pairs, work.tiles.splits
+    known = agreement.tiles_of(tiles, splits, AGREEMENT.value)
+    files.make_directory(root)
+    stop = runtime.StopRequest()
+    trainer = Trainer(work.study, work.tiles.pairs, work.generators, work.pools)
+    with WorkdirLock(root):
+        for name in agreement.MADE:
+            singans.write_tiles(work.sweeps[name], [tiles[one] for one in known], work.study)
+        done = all(work.generators[name].prepare(deadline - time.monotonic()) for name in agreement.MADE)
+        if done:
+            late = lambda: stop() or time.monotonic() > deadline  # noqa: E731
+            done = agreement.measure(root, work.study, tiles, known, splits, work.generators, trainer, late, note)
+        text = agreement.table(root)
+        files.write_bytes(root / "agreement.md", f"{text}\n".encode())
+    print(text)
+    if not done:
+        print(f"{stop.signal_name or 'time is up'}: the same command goes on", file=sys.stderr)
+    return DONE if done else RESUMABLE
+
+
 def _work(root: Path, mesh: Mesh) -> _Work:
     """Returns what there is to do, having read the tiles and written nothing."""
     holder = flags.FLAGS["config"]
@@ -116,14 +152,21 @@ def _work(root: Path, mesh: Mesh) -> _Work:
     study = settings.study_of(file.partition(":")[2], STUDY.value.to_dict())
     config = load_config(CONFIG.value)
     tiles = material.gather(config.data, study, note)
-    sweep = singans.plan_singans(file, CONFIG.value.to_dict(), shared, root)
-    pyramid = singans.pyramid_of(sweep, study)
+    cohorts = {
+        name: singans.plan_singans(name, file, CONFIG.value.to_dict(), shared, root, study.tile)
+        for name in (singans.STACKED, singans.CONDITIONAL)
+    }
+    stacked = cohorts[singans.STACKED]
+    sweeps = {"stacked": stacked, "near_copies": stacked}
+    if study.task == "nuclei":
+        sweeps["conditional"] = cohorts[singans.CONDITIONAL]
+    pyramid = singans.pyramid_of(stacked, study)
     tumours = None
     if study.inserted:
         paths = [config.data.path, *(path for path in (study.also, study.test_path) if path)]
         known = Known(config.data, study.patient, paths, {pair.patient for pair in tiles.pairs.values()})
         tumours = inserted.Inserted(inserted.load(study, next(iter(tiles.pairs.values())), known), tiles.pairs)
-    makers = generators(study, root, sweep, pyramid, mesh, tumours)
+    makers = generators(study, sweeps, pyramid, mesh, tumours)
     jobs = pieces.jobs_of(study, conditions(study, list(makers)), tiles.splits, _is_stained(tiles))
     digests = "".join(
         pixel_digest(pair.pixels) + pixel_digest(pair.instances) for _, pair in sorted(tiles.pairs.items())
@@ -133,9 +176,10 @@ def _work(root: Path, mesh: Mesh) -> _Work:
         root / "results",
         lambda job: pieces.digest_of(job, study, of_tiles, lambda name: makers[name].fingerprint()),
     )
-    steps = int(sweep.runs[0].config.train.steps_per_scale) * sum(h * w for h, w in pyramid.sizes) / 1e6
+    config = stacked.runs[0].config
+    work = pieces.work_of(make_spec(config, pyramid, len(next(iter(tiles.pairs.values())).channels) + 1, "direct"))
     pools = Pools(root / "pools", study, makers)
-    return _Work(study, sweep.runs[0].config, tiles, makers, jobs, results, pools, sweep, steps)
+    return _Work(study, config, tiles, makers, jobs, results, pools, sweeps, work)
 
 
 def _is_stained(tiles: material.Material) -> bool:
@@ -154,7 +198,7 @@ def _plan(work: _Work) -> str:
     if cost.gpnn:
         lines.append(f"{pieces.hours(cost.gpnn):7.2f} h        pairs of GPNN")
     if PRIMARY[0] not in work.generators:
-        lines.append("the primary question stays open: --study.conditional names no conditional pyramids")
+        lines.append("the primary question stays open: it is asked of nuclei")
     return "\n".join([*lines, f"left: {_left(work)}"])
 
 
@@ -180,7 +224,8 @@ def _do(work: _Work, root: Path, deadline: float, stop: runtime.StopRequest) -> 
             continue
         name = job.condition.generator
         if name in pieces.NEEDS_PYRAMIDS:
-            singans.write_tiles(root / "tiles", [work.tiles.pairs[one] for one in work.tiles.trained], work.study)
+            trained = [work.tiles.pairs[one] for one in work.tiles.trained]
+            singans.write_tiles(work.sweeps[name], trained, work.study)
         if name and not work.generators[name].prepare(deadline - now):
             return
         now = time.monotonic()

@@ -34,7 +34,6 @@ class Study:
     share: float = 0.5  # of synthetic crops in a batch
     share_size: int = 2  # number of real tiles at which shares of 25 and 75 % are tried too; 0: they are not
     inserted: str = ""  # tumour: the folder that experiments.tumour_insertion wrote as npy
-    conditional: str = ""  # MODULE:FUNCTION that gives the generator of conditional pairs, see generators.py
     steps: int = 4000  # gradient steps of every segmenter, whatever it is trained on
     batch: int = 4  # crops
     crop: int = 64  # pixels of their side, a multiple of 16

@@ -1,4 +1,7 @@
-"""One SinGAN for each training tile and its mask, trained together by launch.train in ROOT/singan."""
+"""The SinGANs of a study, one for each training tile, trained together by launch.train.
+
+Those in ROOT/singan know a tile and, as one more channel, its mask; those in ROOT/conditional are given the mask.
+"""
 
 import dataclasses
 import io
@@ -6,7 +9,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +31,35 @@ from singan.model.pyramid import Pyramid, plan
 from singan.storage import workdir as records
 from singan.storage.workdir import Workdir, pixel_digest
 
-NAME = "singan"
-SPENT = "singan_spent.json"
+STACKED, CONDITIONAL = "singan", "conditional"  # names of the runs
+GIVEN = ("binary", "boundary")  # of nuclei: the edge keeps those apart that touch
+COARSEST = 3  # a conditional pyramid begins at least at this part of a tile: a nucleus must be some pixels there
 MASK = {"nuclei": "instance", "tumour": "tumour"}  # name of the mask's channel
 
 
-def write_tiles(folder: Path, tiles: Sequence[Pair], study: Study) -> None:
-    """Writes FOLDER/<id>.npz: `image` uint8 [H, W, C + 1], the mask drawn as the last channel, and `channels`."""
+def write_tiles(sweep: Sweep, tiles: Sequence[Pair], study: Study) -> None:
+    """Writes what a run trains on: <id>.npz with `image` uint8 [H, W, C] and `channels`, and the masks.
+
+    They are the last channel of the image, or files of their own where the run is given them.
+    """
+    (run,) = sweep.runs
+    folder = Path(run.config.data.path)
     files.make_directory(folder)
     for pair in tiles:
-        buffer = io.BytesIO()
-        np.savez(buffer, image=with_mask(pair, study), channels=np.array([*pair.channels, MASK[study.task]]))
-        files.write_bytes(folder / f"{pair.id}.npz", buffer.getvalue())
+        if run.config.data.condition:
+            image, channels = pair.pixels, pair.channels
+            masks = Path(run.config.data.masks)
+            files.make_directory(masks)
+            files.write_bytes(masks / f"{pair.id}.npy", _saved(np.save, pair.instances))
+        else:
+            image, channels = with_mask(pair, study), (*pair.channels, MASK[study.task])
+        files.write_bytes(folder / f"{pair.id}.npz", _saved(np.savez, image=image, channels=np.array(channels)))
+
+
+def _saved(save: Callable[..., None], *values: np.ndarray, **named: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, *values, **named)
+    return buffer.getvalue()
 
 
 def with_mask(pair: Pair, study: Study) -> np.ndarray:
@@ -51,16 +71,25 @@ def with_mask(pair: Pair, study: Study) -> np.ndarray:
     return np.concatenate([pair.pixels, mask], axis=-1)
 
 
-def plan_singans(config_file: str, base: Mapping[str, Any], shared: Mapping[str, Any], root: Path) -> Sweep:
-    """Returns the one run of the cohort, its images being those of ROOT/tiles.
+def plan_singans(
+    name: str, config_file: str, base: Mapping[str, Any], shared: Mapping[str, Any], root: Path, tile: int
+) -> Sweep:
+    """Returns the one run of a cohort, which trains on what `write_tiles` writes.
 
     Args:
+      name: STACKED or CONDITIONAL.
       config_file, base, shared: see launch.sweep.plan.plan_sweep; what they say of data is left out.
+      tile: pixels of a tile's side.
     """
     default = dataclasses.asdict(DataConfig())
-    given = load_config(base).data
-    changes = {f"data.{key}": value for key, value in default.items() if getattr(given, key) != value}
-    run = {**changes, "data.path": str(root / "tiles"), "tracking.name": NAME}
+    given = load_config(base)
+    run: dict[str, Any] = {f"data.{key}": value for key, value in default.items() if getattr(given.data, key) != value}
+    run |= {"data.path": str(root / "tiles"), "tracking.name": name}
+    if name == CONDITIONAL:
+        folder = root / "conditional_tiles"
+        run |= {"data.path": str(folder / "images"), "data.masks": str(folder / "masks"), "data.condition": GIVEN}
+        if "pyramid.min_size" not in shared:
+            run["pyramid.min_size"] = max(given.pyramid.min_size, tile // COARSEST)
     kept = {key: value for key, value in shared.items() if not key.startswith("data.") and key != "tracking.name"}
     return plan_sweep(config_file, base, kept, [run], str(root))
 
@@ -114,17 +143,20 @@ def train(sweep: Sweep, seconds: float) -> bool:
     finally:
         if timer:
             timer.cancel()
-        root = Path(sweep.root)
-        files.write_json(root / SPENT, {"cpu_seconds": cpu_seconds(root) + _children() - before})
+        files.write_json(_spent(sweep), {"cpu_seconds": cpu_seconds(sweep) + _children() - before})
     if code not in (DONE, RESUMABLE):
         raise UserError(f"the SinGANs are not trained: see {sweep.log(run)}")
     return code == DONE
 
 
-def cpu_seconds(root: Path) -> float:
-    """Returns what training the SinGANs of a study took so far."""
-    path = root / SPENT
+def cpu_seconds(sweep: Sweep) -> float:
+    """Returns what training the SinGANs took so far."""
+    path = _spent(sweep)
     return float(files.read_json(path)["cpu_seconds"]) if path.is_file() else 0.0
+
+
+def _spent(sweep: Sweep) -> Path:
+    return Path(sweep.root) / f"{sweep.runs[0].name}_spent.json"
 
 
 def _children() -> float:

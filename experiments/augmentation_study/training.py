@@ -1,5 +1,7 @@
 """Trains one segmenter, tunes its decoding on validation patients, and scores it on the patients of its fold."""
 
+import dataclasses
+import functools
 import io
 import time
 import zlib
@@ -12,7 +14,7 @@ import numpy as np
 
 from experiments.augmentation_study.augmentation import crop, stack_of, stacked
 from experiments.augmentation_study.conditions import Condition
-from experiments.augmentation_study.decoding import by_threshold, decode, tune, tune_threshold
+from experiments.augmentation_study.decoding import Decoding, by_threshold, decode, tune, tune_threshold
 from experiments.augmentation_study.generators import Generator, Made, pool_size
 from experiments.augmentation_study.network import programs
 from experiments.augmentation_study.pairs import Pair
@@ -82,6 +84,7 @@ class Batches:
         """Returns float32 [batch, crop, crop, C + 2] for a step; those that are made come first."""
         study, condition = self._study, self._condition
         made = min(max(round(study.batch * condition.share), 1), study.batch - 1) if condition.generator else 0
+        made = study.batch if condition.share == 1 else made
         if made and (not self._stacks or (condition.fresh and number % study.refresh == 0)):
             before = time.process_time()
             self._stacks = [stacked(*pair, study.task == "nuclei") for pair in self._make(number, made)]
@@ -110,8 +113,25 @@ class Trainer:
 
     def train(self, condition: Condition, size: int, split: Split, stop: Callable[[], bool]) -> dict[str, Any] | None:
         """Returns what is kept of a segmenter: its scores by patient, its decoding and CPU seconds; None if stopped."""
-        study, before = self._study, time.process_time()
+        before = time.process_time()
         tiles = [self._tiles[name] for name in split.train(size)]
+        fitted = self.fit(condition, tiles, split, stop)
+        if fitted is None:
+            return None
+        segmenter, in_pairs = fitted
+        scores = segmenter.score([self._tiles[name] for name in split.test])
+        spent = time.process_time() - before
+        return {
+            "patients": scores,
+            "decoding": segmenter.how._asdict(),
+            "cpu_seconds": {"pairs": in_pairs, "training": spent - in_pairs},
+        }
+
+    def fit(
+        self, condition: Condition, tiles: Sequence[Pair], split: Split, stop: Callable[[], bool]
+    ) -> "tuple[Segmenter, float] | None":
+        """Returns a segmenter trained on tiles, and the CPU seconds of making its pairs; None if stopped."""
+        study = self._study
         batches = Batches(condition, tiles, split, study, self._generators, self._pools)
         channels = tiles[0].pixels.shape[-1]
         # The same start for every condition of a seed and fold.
@@ -125,19 +145,27 @@ class Trainer:
             crops = batches.next(number)
             state, _ = self._step(state, crops[..., :channels], crops[..., channels:])
         nuclei = study.task == "nuclei"
-        validation, test = ([self._tiles[name] for name in ids] for ids in (split.validation, split.test))
-        how = tune([self.predict(state, pair) for pair in validation], validation, nuclei)
-        scores = score([decode(self.predict(state, pair), how, nuclei) for pair in test], test, nuclei)
-        spent = time.process_time() - before
-        return {
-            "patients": scores,
-            "decoding": how._asdict(),
-            "cpu_seconds": {"pairs": batches.cpu_seconds, "training": spent - batches.cpu_seconds},
-        }
+        segmenter = Segmenter(functools.partial(self._predict, state), nuclei)
+        validation = [self._tiles[name] for name in split.validation]
+        how = tune([segmenter.predict(pair) for pair in validation], validation, nuclei)
+        return dataclasses.replace(segmenter, how=how), batches.cpu_seconds
 
-    def predict(self, state: Any, pair: Pair) -> np.ndarray:
+
+@dataclasses.dataclass(frozen=True)
+class Segmenter:
+    """A trained network, and how instances are read from what it predicts."""
+
+    predictor: Callable[[Any], Any]
+    nuclei: bool
+    how: Decoding = dataclasses.field(default_factory=Decoding)
+
+    def predict(self, pair: Pair) -> np.ndarray:
         """Returns float32 [H, W, 2], inside and distance."""
-        return np.asarray(self._predict(state, pair.pixels[None].astype(np.float32) / 255))[0]
+        return np.asarray(self.predictor(pair.pixels[None].astype(np.float32) / 255))[0]
+
+    def score(self, pairs: Sequence[Pair]) -> Scores:
+        """Returns the metrics of each patient."""
+        return score([decode(self.predict(pair), self.how, self.nuclei) for pair in pairs], pairs, self.nuclei)
 
 
 def thresholds(split: Split, tiles: Mapping[str, Pair], tuned: bool) -> dict[str, Any]:

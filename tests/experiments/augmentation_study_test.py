@@ -607,11 +607,11 @@ def test_pieces_come_seed_by_seed_and_a_result_made_otherwise_is_made_anew(tmp_p
 
 def test_the_plan_goes_by_what_segmenters_took_here():
     study = Study(steps=1000)
-    guess = pieces.cost_of(study, 32, 10.0, 3, [])
+    guess = pieces.cost_of(study, 10.0, 3, [])
     assert guess.pyramids == pytest.approx(10 * pieces.CPU_SECONDS_A_PYRAMID_STEP)
     assert guess.segmenter == pytest.approx(1000 * pieces.CPU_SECONDS_A_STEP)
     done = [{"trained_on": ["a"], "cpu_seconds": {"pairs": 5.0, "training": 15.0}}]
-    assert pieces.cost_of(study, 32, 0, 0, done).segmenter == 20
+    assert pieces.cost_of(study, 0, 0, done).segmenter == 20
     assert pieces.hours(7200 * 2) == 2
 
 
@@ -721,14 +721,14 @@ def test_the_command_goes_from_images_to_the_table_in_shares_and_keeps_what_is_d
     assert_refused(run(root, workdir, "--study.train_sizes=1,99"), "asks for 99")
     plan = run(root, workdir, "--plan")
     assert plan.returncode == 0, plan.stderr
-    assert "the primary question stays open" in plan.stdout
-    assert "left: 36 of 36 pieces" in plan.stdout
+    assert "stays open" not in plan.stdout
+    assert "left: 44 of 44 pieces" in plan.stdout
     assert not workdir.exists()
     first = run(root, workdir, "--minutes=0.01")
     assert first.returncode == 75, first.stderr
     assert "time is up" in first.stderr
     done = {path: path.stat().st_mtime_ns for path in (workdir / "results").iterdir()}
-    assert 1 <= len(done) < 36
+    assert 1 <= len(done) < 44
     result = run(root, workdir)
     assert result.returncode == 0, result.stderr
     assert {path: path.stat().st_mtime_ns for path in done} == done
@@ -742,6 +742,8 @@ def test_the_command_goes_from_images_to_the_table_in_shares_and_keeps_what_is_d
             "copy_paste",
             "cutmix",
             "stacked",
+            "conditional",
+            "conditional_pool",
             "gpnn",
             "near_copies",
         ),
@@ -754,3 +756,24 @@ def test_the_command_goes_from_images_to_the_table_in_shares_and_keeps_what_is_d
     others = run(root, workdir, f"--study.test_path={held_back}", "--minutes=0.01")
     assert others.returncode == 75, others.stderr
     assert "2 held-back patients test every seed" in (workdir / "study.md").read_text()
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_agreement_is_measured_both_ways_and_kept(tmp_path):
+    root, workdir = tmp_path / "data", tmp_path / "agreement"
+    write_tissue(root, ["a_1", "b_1", "c_1", "d_1"])
+    result = run(root, workdir, "--agreement=4", "--study.steps=40")
+    assert result.returncode == 0, result.stderr
+    done = sorted((workdir / "agreement").iterdir())
+    assert len(done) == 2 * 4  # folds, pieces
+    on = json.loads(done[-1].read_text())["scores"]
+    assert set(on) == {"real", "conditional", "conditional_copied", "stacked", "stacked_copied"}
+    masks = sorted((workdir / "conditional_tiles/masks").iterdir())
+    assert [path.stem for path in masks] == [path.stem for path in sorted((workdir / "tiles").iterdir())]
+    text = (workdir / "agreement.md").read_text()
+    assert "conditional divided by real" in text
+    assert "that the SinGANs know" in text
+    again = run(root, workdir, "--agreement=4", "--study.steps=40")
+    assert (again.returncode, again.stdout) == (0, text)
+    assert "is done" not in again.stderr
