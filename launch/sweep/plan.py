@@ -56,7 +56,7 @@ def plan_sweep(
     """Returns the sweep, every value of which has been checked; nothing is read or written.
 
     Args:
-      config_file: as --config takes it.
+      config_file: as --config takes it; a study's name becomes its path.
       base: the config that it gives, with `shared` applied: nested.
       shared: overrides that all runs have, {key: value}, as given on the command line.
       runs: overrides of each run, {key: value}; None leaves a key as `base` has it.
@@ -67,7 +67,7 @@ def plan_sweep(
       UserError: an unknown key (the nearest is named), a value that singan.config.parse refuses, or two runs that are
         the same or would share a workdir.
     """
-    root = root.rstrip("/") or root
+    root, config_file = root.rstrip("/") or root, studies.find_file(config_file, "config.py")
     runs = [{key: value for key, value in run.items() if value is not None} for run in runs]
     _check_keys(runs, shared)
     last_part = root.rsplit("/", 1)[-1] if is_bucket(root) else Path(root).resolve().name

@@ -61,7 +61,8 @@ def use_flags(given: list[tuple[str, str]], folder: Path) -> None:
     (folder / "config.py").write_text(CONFIG)
     argv = ["x", f"--config={folder / 'config.py'}", *(f"--config.{key}={text}" for key, text in given)]
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "", lock_config=True, flag_values=values)
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    values["config"].parser = cli.ConfigFile()
     try:
         left = values(argv)
     except Exception as error:
