@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from launch.results.history import ScaleHistory, read_history, values
+from launch.results.history import ScaleHistory, read_history
 from launch.results.quality import Evaluation, read_evaluation
 from singan import files, links
 from singan.config import Config
@@ -111,12 +111,6 @@ def read_facts(path: Path) -> RunFacts:
         attempt(lambda: read_evaluation(path / "evaluation.json"), None),
         tuple(problems),
     )
-
-
-def final_rmse(scales: tuple[ScaleHistory, ...]) -> list[float]:
-    """Returns the reconstruction RMSE of each image at the last finished scale; [] where none is finished."""
-    ends = [scale.ends["reconstruction_rmse"] for scale in scales if "reconstruction_rmse" in scale.ends]
-    return values(ends[-1]).tolist() if ends else []
 
 
 def _record(workdir: Workdir) -> dict[str, Any]:
