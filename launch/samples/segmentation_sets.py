@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from launch.images import geometry
-from launch.images.channels import COLOUR
 from launch.samples import pictures
 from launch.samples.nifti import nifti_bytes
 from launch.samples.png import THREADS
@@ -16,6 +15,7 @@ from launch.samples.shown_layout import class_names, layout_at, shown_layout
 from singan import files
 from singan.model.layouts import Layout
 from singan.model.pyramid import resize_to
+from singan.source_image import COLOURS
 from singan.storage.workdir import ImageRecord
 
 
@@ -92,7 +92,7 @@ class NnunetWriter(SetWriter):
         super().__init__(folder, records)
         self._in_space = all("affine" in record.details for record in records)
         self._channels = list(records[0].channels[: records[0].generated])
-        self._colour = tuple(self._channels) == COLOUR and not self._in_space
+        self._colour = tuple(self._channels) == COLOURS and not self._in_space
         self._count = 0
         for name in ("imagesTr", "labelsTr"):
             files.make_directory(folder / name)
@@ -131,7 +131,7 @@ class NnunetWriter(SetWriter):
 def _picture(record: ImageRecord, image: np.ndarray) -> np.ndarray:
     """Returns uint8 [H, W, 3 or 1], upright: the colours, else the first channel."""
     shown = geometry.upright(record.value_map.shown(image), record.details)
-    colours = [record.channels.index(name) for name in COLOUR] if set(COLOUR) <= set(record.channels) else [0]
+    colours = [record.channels.index(name) for name in COLOURS] if set(COLOURS) <= set(record.channels) else [0]
     return pictures.to_uint8(shown[..., colours])
 
 
