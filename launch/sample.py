@@ -14,7 +14,7 @@ from launch.samples import texture, writers
 from launch.samples.given_layouts import given_layouts
 from singan import files
 from singan.model.layouts import Rule
-from singan.parallel.planning import Memory
+from singan.parallel.costs import Memory
 from singan.sampling import samples as sampling
 from singan.storage.run import load_run
 

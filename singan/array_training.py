@@ -15,7 +15,7 @@ from singan.api import TrainedRun, load_run
 from singan.config import Config, flatten, parse, with_overrides
 from singan.errors import UserError
 from singan.model.convolution import conv_impl_for
-from singan.model.pyramid import plan
+from singan.model.pyramid import pyramid_of
 from singan.model.spec import make_spec
 from singan.parallel.cohort import training_mesh
 from singan.source_image import SourceImage, default_channels
@@ -73,7 +73,7 @@ def train(
     parsed = given if isinstance(given, Config) else parse(with_overrides({}, flatten(given)))
     sources = [_source_image(image_id, pixels, parsed) for image_id, pixels in _by_id(images).items()]
     shape = sources[0].pixels.shape
-    pyramid = plan(shape[0], shape[1], parsed.pyramid, str(parsed.method.resize_border))
+    pyramid = pyramid_of(shape, parsed)
     first = make_spec(parsed, pyramid, shape[2], "direct", len(pyramid) - 1)
     mesh = training_mesh(len(sources), first.width, print_warning)
     place = Workdir(files.absolute(files.make_directory(workdir)))

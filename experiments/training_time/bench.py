@@ -26,7 +26,7 @@ from singan import files
 from singan.config import parse
 from singan.errors import UserError
 from singan.model.convolution import conv_impl_for
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.spec import ScaleSpec, make_spec
 from singan.parallel.cohort import PRECISIONS
 from singan.parallel.convolution_timing import time_conv_impls
@@ -91,7 +91,7 @@ class Bench:
         }
         self._full = parse({**settings, "train": {"precision": PRECISION.value[0]}})
         config = self._configs[PRECISION.value[0]]
-        self._pyramid = plan(height, width, config.pyramid)
+        self._pyramid = make_pyramid(height, width, config.pyramid)
         if PEER.value:
             official_checkout.check(PEER.value, PEER_PYTHON.value)
         self.mesh = runtime.start_jax(1)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from experiments.training_time.whole_steps import example_of
 from singan.config import parse
 from singan.model.convolution import CONV_IMPLS
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.spec import ScaleSpec, make_spec
 from singan.model.step import train_step
 from singan.parallel import cohort
@@ -27,7 +27,7 @@ def run(mesh: Mesh) -> list[dict[str, Any]]:
     # Few layers and updates, so that the checks leave the time to the tables.
     network, updates = {"width": 8, "num_layers": 3}, {"critic_updates": 2, "generator_updates": 2}
     config = parse({"pyramid": {"min_size": 15, "max_size": 24}, "network": network, "train": updates})
-    spec = make_spec(config, plan(24, 24, config.pyramid), 3, "grouped", 1)
+    spec = make_spec(config, make_pyramid(24, 24, config.pyramid), 3, "grouped", 1)
     conv_impls = [
         _outcome(step_as_on_a_cpu, dataclasses.replace(spec, conv_impl=conv_impl)) for conv_impl in CONV_IMPLS
     ]

@@ -12,7 +12,7 @@ from experiments.training_time import reference_peer
 from singan import files
 from singan.config import parse
 from singan.errors import UserError
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.spec import make_spec
 from tests.launch.train.train_test import ROOT
 
@@ -99,7 +99,7 @@ def checkout(tmp_path):
 
 def _measure(checkout):
     config = parse({"pyramid": {"min_size": 20, "num_scales": 2}})
-    pyramid = plan(30, 30, config.pyramid)
+    pyramid = make_pyramid(30, 30, config.pyramid)
     specs = [make_spec(config, pyramid, 3, "direct", scale) for scale in range(2)]
     return reference_peer.measure(str(checkout), sys.executable, specs, {0: 20.0, 1: 20.0}, 0.1)
 
