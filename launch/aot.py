@@ -20,10 +20,10 @@ from singan import files
 from singan.config import to_mapping
 from singan.errors import UserError
 from singan.model.convolution import CONV_IMPLS, conv_impl_for
-from singan.model.pyramid import plan
+from singan.model.pyramid import pyramid_of
 from singan.model.spec import make_spec
 from singan.parallel.cohort import image_mesh
-from singan.parallel.planning import ScaleCost, scale_cost
+from singan.parallel.costs import ScaleCost, scale_cost
 from singan.parallel.processes import Processes
 from singan.parallel.tpu_topologies import devices_of, find_topology
 from singan.storage import run_record
@@ -50,7 +50,7 @@ HEAD = (
 def main(argv: list[str]) -> int:
     del argv
     config = load_config(CONFIG.value)
-    pyramid = plan(HEIGHT.value, WIDTH.value, config.pyramid, str(config.method.resize_border))
+    pyramid = pyramid_of((HEIGHT.value, WIDTH.value), config)
     scales = _chosen_scales(len(pyramid))
     mesh = _mesh(TOPOLOGY.value, IMAGES.value)
     device = mesh.devices.flat[0]

@@ -4,11 +4,12 @@ Exit codes: 0 done, 1 the run failed, 2 the user can put it right, 75 stopped ea
 """
 
 import contextlib
+import itertools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -16,7 +17,7 @@ from ml_collections import config_flags
 
 from launch import streams, studies
 from launch.text import described, one_line
-from singan import config as singan_config
+from singan.config import default_mapping, flatten, nearest
 from singan.errors import RESUMABLE as RESUMABLE
 from singan.errors import UserError
 from singan.training.ahead import at_work
@@ -33,13 +34,23 @@ def config_flag(default: str | None = None) -> flags.FlagHolder:
 
     The value is what FILE's get_config() returns, locked; launch.configs.load_config makes a Config of it.
     """
-    return config_flags.DEFINE_config_file(
+    holder = config_flags.DEFINE_config_file(
         "config",
-        studies.find_file(default, "config.py") if default else default,
+        None,
         "A Python file whose get_config() returns the configuration, or a study's name (quickstart, own_images ...).",
-        lock_config=True,
         allow_override=True,
     )
+    FLAGS["config"].parser = ConfigFile()  # whose errors name the line
+    FLAGS.set_default("config", default)
+    return holder
+
+
+class ConfigFile(flags.ArgumentParser):
+    """Parses --config: runs the file that it names, and locks the ConfigDict."""
+
+    def parse(self, argument: str) -> Any:
+        config, _ = studies.run_file("config", argument)
+        return config.lock() if hasattr(config, "lock") else config
 
 
 def run(main: Callable[[list[str]], int | None], *, positional: bool = False) -> NoReturn:
@@ -59,14 +70,12 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
 
     def parse_flags(argv: Sequence[str]) -> list[str]:
         try:
-            left = FLAGS(_with_config_file(argv))
-        except SystemExit as error:
-            if any(re.fullmatch(r"--?(help\w*|\?)", argument) for argument in argv):
-                sys.exit(0)  # it was given: absl would exit with 1
-            sys.exit(_user_error(_broken_config(error)))
+            left = FLAGS(argv)
+        except SystemExit:
+            sys.exit(DONE)  # help was given: absl would exit with 1
         except KeyboardInterrupt:
             sys.exit(_interrupted())
-        except Exception as error:  # config files run any code, and absl's errors have no common class with theirs
+        except Exception as error:  # absl's errors have no common class with those of ml_collections
             sys.exit(_user_error(_flag_error(error, argv)))
         if len(left) > 1 and not positional:
             sys.exit(_user_error(_leftover(left[1], argv)))
@@ -88,10 +97,6 @@ def run(main: Callable[[list[str]], int | None], *, positional: bool = False) ->
             return _user_error(
                 f"{error.object!r} cannot be the name of a file in this locale ({error.encoding}): set LC_ALL=C.UTF-8"
             )
-        except OSError as error:
-            if text := _unreadable_config(error):
-                return _user_error(text)
-            raise
 
     try:
         app.run(call_main, flags_parser=parse_flags)
@@ -142,113 +147,31 @@ def _leftover(word: str, argv: Sequence[str]) -> str:
 
 def _flag_error(error: Exception, argv: Sequence[str]) -> str:
     """The text for whatever parsing the flags raised."""
+    if isinstance(error.__context__, UserError):  # of the config file; absl puts the flag in front
+        return str(error.__context__)
     if text := _unknown_override(argv):
         return text
-    if isinstance(error, OSError):
-        return _unreadable_config(error) or str(error)
     if not isinstance(error, flags.Error):
-        return _broken_config(error)
-    text = str(error)
+        return f"--config: {described(error)}"
     if isinstance(error, flags.UnrecognizedFlagError):
         name = error.flagname
         if name.split(".")[0].removeprefix("no") == "config" and "config" in FLAGS:
             return f"--{name} needs a config to change: give --config=FILE before it"
-        return f"--{name} is not a flag{singan_config.nearest(name, FLAGS)}; --help lists them"
-    if missing := re.search(r"Flag --(\S+) must have a value other than None", text):
+        return f"--{name} is not a flag{nearest(name, FLAGS)}; --help lists them"
+    if missing := re.search(r"Flag --(\S+) must have a value other than None", str(error)):
         name = missing[1]
         if name == "config":
             return "--config is needed: give --config=FILE, for instance --config=quickstart"
         return f"--{name} is needed: {FLAGS[name].help}"
-    if "Error whilst parsing config file" in text:  # ml_collections puts the whole traceback into the text
-        file, lines = _config_file(argv), re.findall(r'File "(.*?)", line (\d+)', text)
-        line = next((f", line {number}" for name, number in reversed(lines) if _same_file(name, file)), "")
-        return f"the config file {file}{line}: {text.strip().splitlines()[-1].split(': ', 1)[-1]}"
-    return text
+    return str(error)
 
 
 def _unknown_override(argv: Sequence[str]) -> str:
     """The text for the first `--config.a.b` that is not a key of the configuration, or ''."""
-    for argument in argv[1:]:
-        if argument == "--":
-            break
+    known = flatten(default_mapping())
+    for argument in itertools.takewhile(lambda word: word != "--", argv[1:]):
         match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
-        if not match:
-            continue
-        group: Any = singan_config.default_mapping()
-        path = match[1].split(".")
-        for depth, word in enumerate(path):
-            if not isinstance(group, Mapping) or word not in group:
-                name = "config." + ".".join(path[: depth + 1])
-                return f"{name} is not a config key{_nearest_key(word, path[:depth], group)}"
-            group = group[word]
-    return ""
-
-
-def _nearest_key(word: str, prefix: list[str], group: Any) -> str:
-    if isinstance(group, Mapping) and (hint := singan_config.nearest(word, group)):
-        key = re.findall(r"'(.*)'", hint)[0]
-        return f" (did you mean config.{'.'.join([*prefix, key])}?)"
-    # The right key in the wrong group, such as config.chunk for config.train.chunk.
-    by_leaf = {key.rsplit(".", 1)[-1]: key for key in singan_config.flatten(singan_config.default_mapping())}
-    if hint := singan_config.nearest(word, by_leaf):
-        return f" (did you mean config.{by_leaf[re.findall(chr(39) + '(.*)' + chr(39), hint)[0]]}?)"
-    return ""
-
-
-def _unreadable_config(error: OSError) -> str:
-    """The text where an OSError says that the config file could not be loaded, else ''.
-
-    ml_collections keeps such an error back until the config is used, in main or by an override.
-    """
-    if "onfiguration is not available" not in str(error):
-        return ""
-    file = _config_file(sys.argv)
-    if not os.path.exists(file):
-        return studies.no_such_file("config", file, "config.py")
-    return f"--config={file} could not be loaded: {error.__cause__ or error}"
-
-
-def _broken_config(error: BaseException) -> str:
-    """The text for an exception that the config file's own code raised."""
-    file = _config_file(sys.argv)
-    what = described(error)
-    if isinstance(error, SyntaxError):
-        return f"the config file {error.filename or file}, line {error.lineno}: {error.msg}"
-    if isinstance(error, AttributeError) and "'get_config'" in str(error):
-        return f"the config file {file} has no function get_config()"
-    frames = traceback.extract_tb(error.__traceback__)
-    line = next((f", line {frame.lineno}" for frame in reversed(frames) if _same_file(frame.filename, file)), "")
-    return f"the config file {file}{line}: {what}"
-
-
-def _same_file(a: str, b: str) -> bool:
-    return os.path.abspath(a) == os.path.abspath(b)
-
-
-def _with_config_file(argv: Sequence[str]) -> list[str]:
-    """Returns the command line with the file of the study that --config names, where it names one."""
-    if not (place := _config_place(argv)):
-        return list(argv)
-    before = re.match("(--?config=)?", argv[place])
-    assert before  # also an empty one
-    given = argv[place][before.end() :]
-    return [*argv[:place], before[0] + studies.find_file(given, "config.py"), *argv[place + 1 :]]
-
-
-def _config_place(argv: Sequence[str]) -> int:
-    """Returns which argument holds the value of --config; 0 where none does."""
-    for place, argument in enumerate(argv[1:], start=1):
-        if re.match(r"--?config=", argument):
-            return place
-        if re.fullmatch(r"--?config", argument) and place + 1 < len(argv):
-            return place + 1
-    return 0
-
-
-def _config_file(argv: Sequence[str]) -> str:
-    """The path given by --config, without the argument that may follow its colon; '' where there is none."""
-    if place := _config_place(argv):
-        return re.sub("^--?config=", "", _with_config_file(argv)[place]).split(":", 1)[0]
-    if "config" in FLAGS:
-        return str(FLAGS["config"].default or "").split(":", 1)[0]
+        if match and not any(f"{key}.".startswith(f"{match[1]}.") for key in known):
+            meant = nearest(match[1], known).replace("'", "config.", 1).replace("'", "")
+            return f"config.{match[1]} is not a config key{meant}"
     return ""

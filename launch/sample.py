@@ -3,8 +3,6 @@
 python -m launch.sample --workdir=runs/quickstart --num_samples=16 --start_scales=0,1 --out=samples
 """
 
-import sys
-
 import numpy as np
 
 from launch import cli, runtime, selection
@@ -14,9 +12,10 @@ from launch.samples import texture, writers
 from launch.samples.given_layouts import given_layouts
 from singan import files
 from singan.model.layouts import Rule
-from singan.parallel.planning import Memory
+from singan.parallel.costs import Memory
 from singan.sampling import samples as sampling
 from singan.storage.run import load_run
+from singan.text import print_warning
 
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=DIR, the directory of a trained run.", required=True)
 OUT = flags.DEFINE_string("out", None, "give --out=DIR, where the samples are written.", required=True)
@@ -55,7 +54,7 @@ FORMAT = flags.DEFINE_enum(
 def main(argv: list[str]) -> int:
     del argv
     mesh = runtime.start_jax(len(IMAGES.value) or 2**16)
-    run = load_run(WORKDIR.value, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    run = load_run(WORKDIR.value, warn=print_warning)
     ids = selection.chosen_images(run, IMAGES.value)
     scales = selection.chosen_scales(run, START_SCALES.value)
     size = selection.chosen_size(SIZE.value)

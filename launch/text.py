@@ -1,6 +1,7 @@
 """Text of others (names, values, messages) made fit for one line on a terminal."""
 
 import sys
+from collections.abc import Sequence
 
 from singan.text import printable
 
@@ -30,6 +31,11 @@ def described(error: BaseException) -> str:
     except Exception:
         return name
     return f"{name}: {text}" if text else name
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Returns the first of some names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def print_note(text: str) -> None:

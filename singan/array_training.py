@@ -9,20 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 
 from singan import files, links
 from singan.api import TrainedRun, load_run
-from singan.config import Config, parse
+from singan.config import Config, flatten, parse, with_overrides
 from singan.errors import UserError
-from singan.model.convolution import CONV_IMPLS, conv_impl_for
-from singan.model.pyramid import plan
+from singan.model.convolution import conv_impl_for
+from singan.model.pyramid import pyramid_of
 from singan.model.spec import make_spec
 from singan.parallel.cohort import training_mesh
 from singan.source_image import SourceImage, default_channels
 from singan.storage.finished_scale import image_padding
 from singan.storage.json_lines import JsonLines
-from singan.storage.run_record import RunRecord, claim_workdir
+from singan.storage.run_record import claim_workdir
 from singan.storage.workdir import Workdir
 from singan.storage.workdir_lock.lock import WorkdirLock
 from singan.text import print_warning
@@ -70,10 +69,11 @@ def train(
       UserError: a key or an image is wrong, the workdir holds another run or is in use, or a disk is full.
       Diverged: no image is left; the learning rates are too high.
     """
-    parsed = _parsed(config)
+    given: Any = config.to_dict() if hasattr(config, "to_dict") else config or {}  # pyright: ignore
+    parsed = given if isinstance(given, Config) else parse(with_overrides({}, flatten(given)))
     sources = [_source_image(image_id, pixels, parsed) for image_id, pixels in _by_id(images).items()]
     shape = sources[0].pixels.shape
-    pyramid = plan(shape[0], shape[1], parsed.pyramid, str(parsed.method.resize_border))
+    pyramid = pyramid_of(shape, parsed)
     first = make_spec(parsed, pyramid, shape[2], "direct", len(pyramid) - 1)
     mesh = training_mesh(len(sources), first.width, print_warning)
     place = Workdir(files.absolute(files.make_directory(workdir)))
@@ -86,7 +86,9 @@ def train(
         observer = _Recorder(parsed, place, len(pyramid), progress)
         status = "stopped"
         try:
-            conv_impl = _conv_impl(record, place, mesh)
+            device = mesh.devices.flat[0]
+            form = {"form": conv_impl_for(device.platform), "why": "the platform's"}
+            conv_impl = record.conv_impl(place, device, lambda: form)
             scales = trainer.train(
                 parsed, own, pyramid, place, observer, mesh, conv_impl, lambda: False, None, record.origin
             )
@@ -101,23 +103,6 @@ def train(
                 observer.close()
                 record.update(place, status=status)
     return load_run(place.path)
-
-
-def _parsed(config: Any) -> Config:
-    if isinstance(config, Config):
-        return config
-    given = config.to_dict() if hasattr(config, "to_dict") else config or {}
-    nested: dict[str, Any] = {}
-    for key, value in given.items():
-        *groups, leaf = key.split(".")
-        inside = nested
-        for group in groups:
-            inside = inside.setdefault(group, {})
-        if isinstance(value, Mapping):
-            inside.setdefault(leaf, {}).update(value)
-        else:
-            inside[leaf] = value
-    return parse(nested)
 
 
 def _by_id(images: Mapping[str, np.ndarray] | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -150,16 +135,6 @@ def _source_image(image_id: str, pixels: np.ndarray, config: Config) -> SourceIm
     except UserError as error:
         raise UserError(f"{image_id}: {error}") from error
     return SourceImage(image_id, value_map.apply(pixels), channels, value_map, "array")
-
-
-def _conv_impl(record: RunRecord, workdir: Workdir, mesh: Mesh) -> str:
-    """Returns the convolution's implementation: the one that run.json records for this device, or the platform's."""
-    device, recorded = mesh.devices.flat[0], record.content.get("convolution", {})
-    if recorded.get("device") == device.device_kind and recorded.get("form") in CONV_IMPLS:
-        return recorded["form"]
-    form = conv_impl_for(device.platform)
-    record.update(workdir, convolution={"device": device.device_kind, "form": form, "why": "the platform's"})
-    return form
 
 
 class _Recorder(Silent):

@@ -219,6 +219,18 @@ def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def with_overrides(nested: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a nested mapping in which the values of a flat one, {'train.chunk': 100, ...}, take their places."""
+    merged: dict[str, Any] = {k: with_overrides(v, {}) if isinstance(v, Mapping) else v for k, v in nested.items()}
+    for key, value in flat.items():
+        *groups, leaf = key.split(".")
+        place = merged
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[leaf] = value
+    return merged
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """Returns ' (did you mean X?)' for the closest of `words`, or ''."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)

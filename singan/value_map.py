@@ -61,6 +61,11 @@ class ValueMap:
         if len(least) != len(self.low) or not (np.less_equal(self.low, least) & np.less(least, self.high)).all():
             raise UserError(f"a value map's least values lie from low to below high, not as in {self}")
 
+    def of_channels(self, numbers: Sequence[int]) -> "ValueMap":
+        """Returns the map of some of the channels."""
+        names = [name for name in ("low", "high", "background", "rules", "least") if getattr(self, name)]
+        return dataclasses.replace(self, **{name: tuple(getattr(self, name)[n] for n in numbers) for name in names})
+
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Returns `image` [..., C], in source units, as float32 [..., C]; values beyond [low, high] become -1 or 1."""
         low, high = np.asarray(self.low), np.asarray(self.high)

@@ -20,7 +20,7 @@ from singan.api import TrainedRun  # noqa: E402
 from singan.config import Config, TrainConfig, parse  # noqa: E402
 from singan.model.networks import initial_variables  # noqa: E402
 from singan.model.noise import image_key_data  # noqa: E402
-from singan.model.pyramid import plan  # noqa: E402
+from singan.model.pyramid import make_pyramid  # noqa: E402
 from singan.model.scale_start import starting_noise, starting_state  # noqa: E402
 from singan.model.spec import ScaleSpec, make_spec  # noqa: E402
 from singan.model.state import ScaleInputs, ScaleState, TrainedScale, hyperparameters  # noqa: E402
@@ -126,7 +126,7 @@ def tiny_spec(tiny_config) -> Callable[..., ScaleSpec]:
         **train: Any,
     ) -> ScaleSpec:
         config = tiny_config(preset, num_layers, **train)
-        pyramid = plan(17, 15, config.pyramid, str(config.method.resize_border))
+        pyramid = make_pyramid(17, 15, config.pyramid, str(config.method.resize_border))
         return make_spec(config, pyramid, channels, form, scale)
 
     return make
@@ -161,7 +161,7 @@ def random_run(tmp_path, tiny_config, random_image, random_trained) -> Callable[
 
     def make(images: int = 2, channels: int = 2, num_layers: int = 3, **train: Any) -> TrainedRun:
         config = tiny_config("corrected", num_layers, **train)
-        spec = make_spec(config, plan(17, 15, config.pyramid), channels, "direct")
+        spec = make_spec(config, make_pyramid(17, 15, config.pyramid), channels, "direct")
         workdir, rows = Workdir(tmp_path / "run"), []
         value_map = ValueMap((0.0,) * channels, (1000.0,) * channels, (0.0,) * channels, "int16")
         for number in range(images):

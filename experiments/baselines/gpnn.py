@@ -16,7 +16,7 @@ from launch.samples import writers
 from singan import files
 from singan.config import Config, nearest
 from singan.errors import UserError
-from singan.model.pyramid import Pyramid, plan
+from singan.model.pyramid import Pyramid, pyramid_of
 from singan.source_image import SourceImage
 from singan.storage.run_record import record_of
 
@@ -88,9 +88,8 @@ def _start_scales() -> list[int]:
 
 
 def _pyramid(config: Config, image: SourceImage) -> Pyramid:
-    height, width = image.pixels.shape[:2]
     try:
-        pyramid = plan(height, width, config.pyramid, str(config.method.resize_border))
+        pyramid = pyramid_of(image.pixels.shape, config)
         for scale in _start_scales():
             check_start(pyramid, scale, Settings.patch_size)
     except UserError as error:

@@ -120,12 +120,11 @@ def replace_patches(
     values: Float[Array, "hh ww c"],
     size: int,
     alpha: float | None = None,
-    max_distances: int = MAX_DISTANCES,
 ) -> Float[Array, "h w c"]:
     """Returns the image with each patch replaced by that of `values` whose place in `keys` is the most similar.
 
     One step of the paper's patch nearest neighbour module (section 3.2). What overlaps is averaged.
     """
-    index, _ = nearest(extract_patches(image, size), extract_patches(keys, size), alpha, max_distances)
+    index, _ = nearest(extract_patches(image, size), extract_patches(keys, size), alpha)
     places = (image.shape[0] - size + 1, image.shape[1] - size + 1)
     return aggregate(values, index.reshape(places), size)

@@ -26,7 +26,7 @@ from singan.metrics.memorisation import memorisation
 from singan.metrics.sliced_wasserstein import patch_distribution
 from singan.metrics.values import Undefined, Value, summarise
 from singan.model.noise import image_key_data
-from singan.model.pyramid import plan
+from singan.model.pyramid import pyramid_of
 from singan.sampling.style import match_style
 from singan.source_image import SourceImage
 from singan.storage.run_record import record_of
@@ -59,8 +59,7 @@ def main(argv: list[str]) -> int:
     print(f"{'image':24} {'strength':>8} " + " ".join(f"{title:>10}" for title in SHOWN.values()))
     drawn: np.ndarray | None = None
     for image, record in zip(images, records, strict=True):
-        height, width = image.pixels.shape[:2]
-        pyramid = plan(height, width, config.pyramid, str(config.method.resize_border))
+        pyramid = pyramid_of(image.pixels.shape, config)
         real = pyramid.level(image.pixels, len(pyramid) - 1)
         drawn = _read(image)
         measured = texture_channels(image)

@@ -23,7 +23,6 @@ from singan.source_image import SourceImage
 from singan.storage.run import Run
 from singan.storage.run_record import record_of
 from singan.storage.workdir import ImageRecord
-from singan.value_map import ValueMap
 
 MATCHES = {
     "auto": "moments, but not for slices of the training image's own patient",
@@ -233,15 +232,7 @@ def _channels_of(path: str, record: ImageRecord, unknown: Sequence[Sequence[int]
 
 
 def _part(record: ImageRecord, numbers: Sequence[int]) -> ImageRecord:
-    whole = record.value_map
-    part = ValueMap(
-        tuple(whole.low[c] for c in numbers),
-        tuple(whole.high[c] for c in numbers),
-        tuple(whole.background[c] for c in numbers),
-        whole.dtype,
-        tuple(whole.rules[c] for c in numbers) if whole.rules else (),
-    )
-    names = tuple(record.channels[c] for c in numbers)
+    names, part = tuple(record.channels[c] for c in numbers), record.value_map.of_channels(numbers)
     return dataclasses.replace(record, channels=names, value_map=part, shape=(*record.shape[:2], len(names)))
 
 

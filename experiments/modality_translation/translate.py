@@ -18,6 +18,7 @@ from launch.samples import pictures, writers
 from singan import files
 from singan.errors import UserError
 from singan.storage.run import Run, load_run
+from singan.text import print_warning
 
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=DIR, the directory of a trained run.", required=True)
 OUT = flags.DEFINE_string("out", None, "give --out=DIR, where all is written.", required=True)
@@ -43,7 +44,7 @@ FORMAT = flags.DEFINE_enum("format", "png", ["png", "npy", "nifti"], "Of the res
 def main(argv: list[str]) -> int:
     del argv
     mesh = runtime.start_jax(len(IMAGES.value) or 64)
-    run = load_run(WORKDIR.value, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    run = load_run(WORKDIR.value, warn=print_warning)
     ids = selection.chosen_images(run, IMAGES.value)
     scales = selection.chosen_scales(run, START_SCALES.value, least=1)
     unknown = cases.unknown_channels(run.images[0], UNKNOWN.value)

@@ -1,6 +1,5 @@
 """What the studies' analysis.py share: samples of a run from several start scales, as figures and as numbers."""
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from singan.metrics.memorisation import memorisation
 from singan.metrics.values import Undefined, Value, mean
 from singan.sampling import samples as sampling
 from singan.storage.run import Run, load_run
+from singan.text import print_warning
 
 flags.disclaim_key_flags()  # they belong to the command that asks for them, so that its --help lists them
 
@@ -48,7 +48,7 @@ def main(figure: str, shown_scale: int) -> int:
       shown_scale: the start scale of the samples in it; the nearest of --start_scales is taken.
     """
     mesh = runtime.start_jax(len(FLAGS.images) or 2**16)
-    run = load_run(FLAGS.workdir, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    run = load_run(FLAGS.workdir, warn=print_warning)
     ids = selection.chosen_images(run, FLAGS.images)
     scales = selection.chosen_scales(run, FLAGS.start_scales)
     out = files.make_directory(FLAGS.out)

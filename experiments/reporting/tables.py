@@ -1,9 +1,7 @@
-"""Tables of Markdown, and the titles of metrics; launch.results.text_table has those of aligned text."""
-
-from collections.abc import Sequence
-from typing import Any
+"""Tables of Markdown, the titles of metrics, and signed differences."""
 
 from launch.results.numbers import number
+from launch.results.text_table import markdown_table as markdown_table
 
 TITLES = {
     "swd": "SWD",
@@ -14,12 +12,6 @@ TITLES = {
     "nearest_patch_ratio": "nearest-patch ratio",
     "copied": "copied",
 }
-
-
-def markdown_table(rows: Sequence[Sequence[Any]]) -> str:
-    """Returns a Markdown table; the first row is its head."""
-    head, *lines = ([str(cell).replace("|", "\\|") for cell in row] for row in rows)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *lines])
 
 
 def signed(value: float | None) -> str:

@@ -1,20 +1,15 @@
 """The official implementation beside this project, where the user has a checkout of it: --peer=DIR.
 
-Nothing of it is in this repository. official_runner.py trains and samples with the checkout's own functions, in its own
-process: the same image at the same sizes, as many steps. Started again, it goes on at the scale where it was.
+It trains on the same image at the same sizes, with as many steps. Started again, it goes on at the scale where it was.
 """
 
 from pathlib import Path
-
-import numpy as np
 
 from experiments.reporting import official_checkout
 from experiments.sample_quality.curves import Asked, Log
 from experiments.sample_quality.variants import Group
 from singan import files
 from singan.errors import UserError
-
-RUNNER = Path(__file__).with_name("official_runner.py")
 
 
 def train(
@@ -31,20 +26,20 @@ def train(
         return
     files.make_directory(folder)
     (image,) = group.images
-    levels = {str(s): group.pyramid.level(image.pixels, s).transpose(2, 0, 1)[None] for s in range(len(group.pyramid))}
-    np.savez(folder / "reals.npz", allow_pickle=False, **levels)
-    request = {
-        "seed": seed,
-        "steps": steps,
-        "width": width,
-        "ratio": group.pyramid.ratio,
-        "start_scales": [start for start in asked.start_scales if start < len(group.pyramid)],
-        "samples": asked.num_samples,
-        "cuda": False,
-    }
-    files.write_json(folder / "request.json", request)
+    scales = range(len(group.pyramid))
     log(f"{folder.name}: the official implementation trains")
-    official_checkout.run(checkout, python, RUNNER, ("request.json", "."), folder)
+    official_checkout.train(
+        checkout,
+        python,
+        folder,
+        [group.pyramid.level(image.pixels, scale) for scale in scales],
+        steps=[steps] * len(scales),
+        widths=[min(width * 2 ** (scale // 4), 128) for scale in scales],
+        ratio=group.pyramid.ratio,
+        seed=seed,
+        samples=asked.num_samples,
+        start_scales=[start for start in asked.start_scales if start in scales],
+    )
 
 
 def seconds(folder: Path) -> list[float]:

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     plan = make_plan(file, CONFIG.value.to_dict(), shared, WORKDIR.value, variants, SEEDS.value, IMAGES.value)
     asked = curves.Asked(_numbers("start_scales", int), _numbers("temperatures", float), NUM_SAMPLES.value)
     if PEER.value:
-        official_checkout.check(PEER.value, PEER_PYTHON.value, official.RUNNER)
+        official_checkout.check(PEER.value, PEER_PYTHON.value)
     code = _train(plan)
     if code == RESUMABLE:
         return RESUMABLE

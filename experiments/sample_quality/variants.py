@@ -8,9 +8,9 @@ from typing import Any
 from launch.configs import load_config
 from launch.images.find import load_images
 from launch.sweep.plan import PlannedRun, Sweep, plan_sweep
-from singan.config import nearest
+from singan.config import nearest, with_overrides
 from singan.errors import UserError
-from singan.model.pyramid import Pyramid, plan
+from singan.model.pyramid import Pyramid, pyramid_of
 from singan.source_image import SourceImage
 from singan.storage import workdir as records
 from singan.storage.workdir import Workdir, pixel_digest
@@ -135,14 +135,11 @@ def make_plan(
 
 def _group(base: Mapping[str, Any], file: str) -> Group:
     data = {"data.source": "", "data.path": str(Path(file).resolve())} if file else {}
-    nested = {**base, "data": {**base["data"], **{key.removeprefix("data."): value for key, value in data.items()}}}
-    config = load_config({**nested, "preset": "reference"})
+    config = load_config(with_overrides(base, {**data, "preset": "reference"}))
     if config.data.group_by_shape:
         raise UserError("config.data.group_by_shape: give the images one by one, with --images=FILE,FILE")
     images = load_images(config.data)
-    height, width = images[0].pixels.shape[:2]
-    pyramid = plan(height, width, config.pyramid, str(config.method.resize_border))
-    return Group(Path(file).stem if file else "", data, tuple(images), pyramid)
+    return Group(Path(file).stem if file else "", data, tuple(images), pyramid_of(images[0].pixels.shape, config))
 
 
 def _check_images(made: Plan) -> None:

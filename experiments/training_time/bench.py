@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 
+from experiments.reporting import official_checkout
 from experiments.training_time import device_checks, device_scaling, reference_peer, report, whole_steps
 from experiments.training_time.machine import machine
 from launch import command_flags as flags
@@ -25,7 +26,7 @@ from singan import files
 from singan.config import parse
 from singan.errors import UserError
 from singan.model.convolution import conv_impl_for
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.spec import ScaleSpec, make_spec
 from singan.parallel.cohort import PRECISIONS
 from singan.parallel.convolution_timing import time_conv_impls
@@ -90,9 +91,9 @@ class Bench:
         }
         self._full = parse({**settings, "train": {"precision": PRECISION.value[0]}})
         config = self._configs[PRECISION.value[0]]
-        self._pyramid = plan(height, width, config.pyramid)
+        self._pyramid = make_pyramid(height, width, config.pyramid)
         if PEER.value:
-            reference_peer.check(PEER.value, PEER_PYTHON.value)
+            official_checkout.check(PEER.value, PEER_PYTHON.value)
         self.mesh = runtime.start_jax(1)
         self._rate, self._fastest = whole_steps.best_rate, functools.cache(self._time_conv_impls)
         self._pytorch = whole_steps.pytorch_timer(SECONDS.value) if TORCH.value else None

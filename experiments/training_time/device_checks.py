@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from experiments.training_time.whole_steps import example_of
 from singan.config import parse
 from singan.model.convolution import CONV_IMPLS
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.spec import ScaleSpec, make_spec
 from singan.model.step import train_step
 from singan.parallel import cohort
@@ -27,7 +27,7 @@ def run(mesh: Mesh) -> list[dict[str, Any]]:
     # Few layers and updates, so that the checks leave the time to the tables.
     network, updates = {"width": 8, "num_layers": 3}, {"critic_updates": 2, "generator_updates": 2}
     config = parse({"pyramid": {"min_size": 15, "max_size": 24}, "network": network, "train": updates})
-    spec = make_spec(config, plan(24, 24, config.pyramid), 3, "grouped", 1)
+    spec = make_spec(config, make_pyramid(24, 24, config.pyramid), 3, "grouped", 1)
     conv_impls = [
         _outcome(step_as_on_a_cpu, dataclasses.replace(spec, conv_impl=conv_impl)) for conv_impl in CONV_IMPLS
     ]
@@ -41,13 +41,13 @@ def _outcome(check: Any, *arguments: Any) -> dict[str, Any]:
         return {"passed": False, "text": f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"}
 
 
-def step_as_on_a_cpu(spec: ScaleSpec, images: int = 3) -> str:
+def step_as_on_a_cpu(spec: ScaleSpec) -> str:
     """A training step of a cohort gives the same losses on the device as on the machine's CPU, in full float32.
 
     Its second updates use the derivatives of its first.
     """
-    here = _losses(spec, images, jax.devices()[0])
-    there = _losses(dataclasses.replace(spec, conv_impl="direct"), images, jax.devices("cpu")[0])
+    here = _losses(spec, jax.devices()[0])
+    there = _losses(dataclasses.replace(spec, conv_impl="direct"), jax.devices("cpu")[0])
     worst = max(float(np.max(np.abs(here[name] - there[name]) / (1 + np.abs(there[name])))) for name in here)
     if not worst < TOLERANCE:
         raise AssertionError(f"{spec.conv_impl}: metrics of a step differ from the CPU's by {worst:.2g}")
@@ -55,8 +55,8 @@ def step_as_on_a_cpu(spec: ScaleSpec, images: int = 3) -> str:
 
 
 @functools.cache  # the CPU's are the same for every form
-def _losses(spec: ScaleSpec, images: int, device: Any) -> dict[str, np.ndarray]:
-    batch = [cohort.stack([tree] * images, images) for tree in example_of(spec)]
+def _losses(spec: ScaleSpec, device: Any) -> dict[str, np.ndarray]:
+    batch = [cohort.stack([tree] * 3, 3) for tree in example_of(spec)]
     step = jax.jit(jax.vmap(lambda inputs, state: train_step(spec, inputs, state)[1]))
     with jax.default_matmul_precision("highest"):
         return jax.tree.map(np.array, step(*jax.device_put(batch, device)))

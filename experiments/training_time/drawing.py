@@ -9,6 +9,7 @@ start image and the transfers, not a compilation.
 
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from launch.samples import writers
 from singan.config import parse
 from singan.model.convolution import conv_impl_for
 from singan.model.noise import image_key_data
-from singan.model.pyramid import plan
+from singan.model.pyramid import pyramid_of
 from singan.model.scale_start import starting_noise
 from singan.model.spec import make_spec
 from singan.sampling import manipulation
@@ -55,8 +56,10 @@ def main(argv: list[str]) -> int:
                 memory_lines.append(f"{memory.total / 2**20:.0f} MiB for {samples} a call")
 
             def draw(batch: int, start=start, log_memory=log_memory) -> None:
-                for _ in sampling.draw(run, [image_id], DRAWN.value, start, batch=batch, mesh=mesh, planned=log_memory):
-                    pass
+                drawn = sampling.draw(
+                    run, [image_id], DRAWN.value, start, batch=batch, mesh=mesh, log_memory=log_memory
+                )
+                deque(drawn, maxlen=0)
 
             _compare(f"{DRAWN.value} samples of {SIDE.value}x{SIDE.value}x3 from scale {start}", draw, (BATCH, 1))
             print(f"    memory: {'; '.join(dict.fromkeys(memory_lines))}")
@@ -108,7 +111,7 @@ def _write(run: Run, image_id: str, form: str, folder: Path, mesh) -> None:
 def _run(folder: Path) -> Run:
     config = parse({"data": {"num_crops": 1, "crop_size": SIDE.value}})
     (image,) = load_images(config.data)
-    spec = make_spec(config, plan(SIDE.value, SIDE.value, config.pyramid), 3, conv_impl_for(jax.default_backend()))
+    spec = make_spec(config, pyramid_of(image.pixels.shape, config), 3, conv_impl_for(jax.default_backend()))
     workdir = Workdir(folder / "run")
     write_image(workdir, image.id, image.pixels)
     shape = (SIDE.value, SIDE.value, 3)

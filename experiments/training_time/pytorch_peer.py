@@ -12,6 +12,8 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
+AMPLITUDE = 0.1  # of the noise
+
 
 class Block(nn.Sequential):
     """Convolution -> BatchNorm -> LeakyReLU, without padding."""
@@ -54,7 +56,6 @@ def seconds_per_step(
     previous: torch.Tensor,
     width: int,
     min_seconds: float = 2.0,
-    min_steps: int = 3,
     frozen: Sequence[tuple[int, int, int]] = (),
 ) -> float:
     """Returns the median seconds of one training step at one scale, the first two steps not counted.
@@ -62,7 +63,7 @@ def seconds_per_step(
     Args:
       real, previous: [1, C, H, W] in [-1, 1], on the device to be timed.
       width: hidden channels of both networks.
-      min_seconds, min_steps: steps are timed until both are reached.
+      min_seconds: three steps are timed, and more until this is reached.
       frozen: height, width and hidden channels of the scales below, coarsest first, whose generators draw the previous
         image of each critic update; where there are none, `previous` stands for what they would draw.
     """
@@ -80,7 +81,7 @@ def seconds_per_step(
         return _padded(_random_pass(generators, [*sizes, tuple(real.shape[2:])], real))
 
     times: list[float] = []
-    while len(times) < min_steps + 2 or sum(times[2:]) < min_seconds:
+    while len(times) < 5 or sum(times[2:]) < min_seconds:
         start = time.perf_counter()
         _step(generator, critic, generator_adam, critic_adam, real, padded_previous, draw)
         if real.is_cuda:
@@ -94,12 +95,12 @@ def _padded(image: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _random_pass(generators: list[Generator], sizes: list, like: torch.Tensor, amplitude: float = 0.1) -> torch.Tensor:
+def _random_pass(generators: list[Generator], sizes: list, like: torch.Tensor) -> torch.Tensor:
     """Returns a random image of the frozen generators [1, C, *sizes[-1]]; sizes has one more than there are of them."""
     image = like.new_zeros(1, like.shape[1], *sizes[0])
     for generator, size, larger in zip(generators, sizes[:-1], sizes[1:], strict=True):
         previous, noise = _padded(image), _padded(torch.randn(1, like.shape[1], *size, device=like.device))
-        image = functional.interpolate(generator(amplitude * noise + previous, previous), larger, mode="bicubic")
+        image = functional.interpolate(generator(AMPLITUDE * noise + previous, previous), larger, mode="bicubic")
     return image
 
 
@@ -111,12 +112,11 @@ def _step(
     real,
     padded_previous,
     draw: Callable[[], torch.Tensor],
-    amplitude: float = 0.1,
 ) -> None:
     noise = _padded(torch.randn_like(real))
     for _ in range(3):
         previous = draw()
-        inputs = amplitude * noise + previous
+        inputs = AMPLITUDE * noise + previous
         critic_adam.zero_grad()
         (-critic(real).mean()).backward()
         with torch.no_grad():

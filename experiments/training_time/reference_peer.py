@@ -1,10 +1,9 @@
 """The PyTorch reference beside this project, where the user has a checkout of it: make bench ARGS=--peer=DIR.
 
-Nothing of the reference is in this repository. reference_runner.py trains with the checkout's own functions in its own
-process and a temporary folder: the same image and sizes, and as many updates of each network in an iteration.
+It trains in its own process and a temporary folder: the same image and sizes, and as many updates of each network in an
+iteration. What is measured is the time from the last update of an iteration to that of the next.
 """
 
-import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,20 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments.reporting import official_checkout
 from experiments.reporting.tables import markdown_table
 from experiments.training_time import whole_steps
-from singan.errors import UserError
 from singan.model.spec import ScaleSpec
-
-RUNNER = Path(__file__).with_name("reference_runner.py")
-
-
-def check(checkout: str, python: str) -> None:
-    """Raises UserError where a folder is no checkout of the reference, or `python` lacks what it needs."""
-    official_checkout.check(checkout, python, RUNNER)
 
 
 def measure(
@@ -34,7 +24,7 @@ def measure(
     """Returns the checkout's rows, each with scale, ms (of an iteration) and iterations, and the torch that it used.
 
     Args:
-      checkout: a folder that `check` accepts.
+      checkout: a folder that official_checkout.check accepts.
       python: the program that runs it.
       specs: of all scales, coarsest first.
       expected: about how many milliseconds an iteration of each scale takes.
@@ -44,26 +34,21 @@ def measure(
       UserError: it does not run, in one line.
     """
     iterations = [2 + min(max(math.ceil(1e3 * seconds / expected[spec.scale]), 3), 50) for spec in specs]
-    request = {
-        "iterations": iterations,
-        "widths": [spec.width for spec in specs],
-        "ratio": specs[0].pyramid.ratio,
-        "cuda": jax.default_backend() == "gpu",
-    }
     with tempfile.TemporaryDirectory() as folder:
-        asked, images = Path(folder) / "request.json", Path(folder) / "images.npz"
-        asked.write_text(json.dumps(request), encoding="utf-8")
-        reals = [np.ascontiguousarray(whole_steps.example_of(spec)[0].real.transpose(0, 3, 1, 2)) for spec in specs]
-        np.savez(images, allow_pickle=False, **{str(scale): real for scale, real in enumerate(reals)})
-        output = official_checkout.run(checkout, python, RUNNER, (str(asked), str(images)), folder)
-    try:
-        measured = json.loads(output.splitlines()[-1])
-        times = [measured["seconds"][str(spec.scale)] for spec in specs]
-    except (ValueError, LookupError, TypeError) as error:
-        raise UserError(f"--peer={checkout} ended without its times") from error
+        measured = official_checkout.train(
+            checkout,
+            python,
+            Path(folder),
+            [whole_steps.example_of(spec)[0].real[0] for spec in specs],
+            steps=iterations,
+            widths=[spec.width for spec in specs],
+            ratio=specs[0].pyramid.ratio,
+            of_iterations=True,
+            cuda=jax.default_backend() == "gpu",
+        )
     rows = [
         {"scale": spec.scale, "ms": 1e3 * one, "iterations": count}
-        for spec, one, count in zip(specs, times, iterations, strict=True)
+        for spec, one, count in zip(specs, measured["seconds"], iterations, strict=True)
     ]
     return {"rows": rows, "torch": f"torch {measured['torch']} with {measured['threads']} threads"}
 

@@ -19,9 +19,9 @@ from jax.sharding import Mesh
 
 from singan.model.spec import ScaleSpec
 from singan.model.state import ScaleInputs, ScaleState
-from singan.parallel import cohort, executable_cache, planning
+from singan.parallel import cohort, costs, executable_cache
+from singan.parallel.costs import Operations, matrix_operations
 from singan.parallel.device_rates import matmul_rate
-from singan.parallel.flops import Operations, matrix_operations
 
 CPU_SIDE, SIDE = 1536, 8192  # of the matrices whose product gives the rate: large enough to reach it
 
@@ -53,7 +53,7 @@ def synthetic_image(height: int, width: int, channels: int = 3, seed: int = 0) -
 
 def example_of(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
     """Returns (inputs, state) of one synthetic image at a scale."""
-    inputs, state = planning.example(spec)
+    inputs, state = costs.example(spec)
     real = synthetic_image(*spec.size, spec.channels)[None]
     previous = np.clip(real + 0.1, -1, 1) if spec.scale else np.zeros_like(real)
     # As small as amplitudes become at fine scales, and so the passes through random generators stay tame.
@@ -71,7 +71,7 @@ def accessed_bytes(compiled: Compiled) -> float:
     """Returns the bytes that a step of one image reads and writes by XLA's cost analysis; 0 where it does not say.
 
     It counts the operands of every fused operation, whether or not a cache holds them, and a loop's body once; that is
-    brought to the step's real length as singan/parallel/planning.py does it.
+    brought to the step's real length as singan/parallel/costs.py does it.
     """
     operations, analysis = _operations(compiled.spec), compiled.program.cost_analysis() or {}
     return analysis.get("bytes accessed", 0.0) * operations.every / operations.once / compiled.group
@@ -111,7 +111,7 @@ def compile_fitting(spec: ScaleSpec, images: int, mesh: Mesh, seconds: float, ra
         chunks[group] = compile_chunk(spec, images, group, steps, mesh)
         return chunks[group].program
 
-    return chunks[planning.plan_group(-(-images // mesh.size), mesh.devices.flat[0], compile).group]
+    return chunks[costs.fit_group(-(-images // mesh.size), mesh.devices.flat[0], compile).group]
 
 
 def measure(compiled: Compiled, seconds: float = 1.0, least: int = 3) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def measure(compiled: Compiled, seconds: float = 1.0, least: int = 3) -> dict[st
     if (np.array(state.diverged_at) >= 0).any() or not np.isfinite(np.array(metrics["critic/real"])).all():
         raise RuntimeError("the network diverged: its time is not that of training")
     step = sorted(times)[len(times) // 2] / compiled.steps
-    memory = planning.compiled_memory(compiled.program)
+    memory = costs.compiled_memory(compiled.program)
     return {
         "scale": compiled.spec.scale,
         "height": compiled.spec.size[0],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from launch.compare.compared import Compared
 from launch.compare.tables import Part, remarks, summary
 from launch.results.quality import Measured
-from launch.results.text_table import text_table
+from launch.results.text_table import markdown_table, text_table
 from launch.text import printable
 
 WIDTH = 100  # columns
@@ -33,15 +33,7 @@ def markdown(runs: Sequence[Compared], tables: Sequence[Part]) -> str:
     lines = []
     for part in tables:
         if part.headline:
-            head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in cells(runs, part)]
-            lines += [
-                f"### {printable(part.title)}",
-                "",
-                _joined(head),
-                _joined(["---"] * len(head)),
-                *map(_joined, rows),
-                "",
-            ]
+            lines += [f"### {printable(part.title)}", "", markdown_table(cells(runs, part)), ""]
     return "\n".join([*lines, *(f"- {line}" for line in _said(runs))])
 
 
@@ -87,7 +79,3 @@ def _block(rows: list[list[str]]) -> list[str]:
     lines = text_table(list(itertools.chain(*wrapped)), gap=GAP, min_widths=widths)
     lines.insert(len(wrapped[0]), "-" * (sum(widths) + GAP * (len(widths) - 1)))
     return lines
-
-
-def _joined(row: Sequence[str]) -> str:
-    return f"| {' | '.join(row)} |"

@@ -3,7 +3,6 @@
 python -m launch.data_card --workdir=runs/quickstart --samples=samples --licence="CC BY 4.0"
 """
 
-import sys
 from pathlib import Path
 
 from launch import cli, runtime
@@ -12,6 +11,7 @@ from launch.data_card import measure, read_samples, write
 from singan import files
 from singan.errors import UserError
 from singan.storage.run import load_run
+from singan.text import print_warning
 
 WORKDIR = flags.DEFINE_string("workdir", None, "give --workdir=DIR, the run that the samples are of.", required=True)
 SAMPLES = flags.DEFINE_string("samples", None, "give --samples=DIR, as launch.sample wrote it.", required=True)
@@ -21,7 +21,7 @@ LICENCE = flags.DEFINE_string("licence", "", "Licence of the training images, wh
 def main(argv: list[str]) -> int:
     del argv
     runtime.start_jax(1)
-    run = load_run(WORKDIR.value, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    run = load_run(WORKDIR.value, warn=print_warning)
     for folder, scale in read_samples.sets_in(Path(SAMPLES.value)).items():
         samples = read_samples.read_samples(folder, run)
         real = measure.real_images(run, samples.samples)

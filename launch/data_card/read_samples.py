@@ -113,15 +113,7 @@ def _read(entry: Entry, record: ImageRecord) -> tuple[np.ndarray, list[int]]:
     kept.sort(key=lambda pair: pair[0])
     numbers = [number for number, _ in kept]
     pixels = np.stack([plane for _, plane in kept], axis=-1)
-    known = record.value_map
-    part = dataclasses.replace(
-        known,
-        low=tuple(known.low[n] for n in numbers),
-        high=tuple(known.high[n] for n in numbers),
-        background=tuple(known.background[n] for n in numbers),
-        rules=(),
-        least=tuple(known.least[n] for n in numbers) if known.least else (),
-    )
+    part = record.value_map.of_channels(numbers)
     if pixels.dtype == np.uint8 and entry.index is None and entry.paths[0].suffix == ".png":
         mapped = volume_map([(0.0, 255.0)] * len(numbers), np.uint8, "fixed").apply(pixels)
         return _as_stored(part.from_shown(mapped), record), numbers

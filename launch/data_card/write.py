@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from launch.data_card import measure
+from launch.text import some
 from singan import files
 from singan.config import flatten, to_mapping
 from singan.storage.run import Run
@@ -85,19 +86,14 @@ def card_of(
     measured: Mapping[str, Any],
     total: int,
     licence: str = "",
-    has_masks: bool = False,
 ) -> dict[str, Any]:
-    """Returns data_card.json's content, from numbers that `measuring.measure` made.
-
-    Args:
-      has_masks: whether channels are masks, where the run's records do not say.
-    """
+    """Returns data_card.json's content, from numbers that `measuring.measure` made."""
     source = run.config.data.source
     if run.config.data.path and not source.startswith("tfds:"):
         source = "files"
     known = next((text for word, text in LICENCES.items() if source.startswith(word)), NOT_STATED)
     patients = sorted({str(row.details["patient"]) for row in run.images if row.details.get("patient")})
-    has_masks = has_masks or any(row.details.get("masks") for row in run.images)
+    has_masks = any(row.details.get("masks") for row in run.images)
     return {
         "format": FORMAT,
         "what": "synthetic images, each drawn from a SinGAN that was trained on one image",
@@ -170,8 +166,7 @@ def page(card: Mapping[str, Any]) -> str:
     """Returns DATA_CARD.md."""
     source, training, distance = card["source"], card["training"], card["distance"]
     images = source["images"]
-    names = [f"`{row['id']}` ({row['source']})" for row in images[:SHOWN]]
-    more = f" and {len(images) - SHOWN} more" if len(images) > SHOWN else ""
+    names = some([f"`{row['id']}` ({row['source']})" for row in images], SHOWN)
     patients = source["patients"]
     people = patients if isinstance(patients, str) else f"{len(patients)}: {', '.join(patients[:SHOWN])}"
     height, width = training["size_of_samples"]
@@ -187,7 +182,7 @@ def page(card: Mapping[str, Any]) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| source | {source['data']}: {', '.join(names)}{more} |",
+        f"| source | {source['data']}: {names} |",
         f"| licence of the source | {source['licence']} |",
         f"| patients | {people} |",
         f"| training set | {training['images']} image(s), one for each model, of"

@@ -23,6 +23,7 @@ from launch.images.image_folders import Entry
 from launch.images.image_ids import unique_ids
 from singan.errors import UserError
 from singan.model.pyramid import resize_to
+from singan.source_image import default_channels
 from singan.value_map import ValueMap, fit, volume_map
 
 NOT_KNOWN = -1  # the start scale of images that lie in no folder start_00, start_01 ...
@@ -167,8 +168,7 @@ def _file_name(entry: Entry) -> str:
     path = PurePosixPath(entry.source if entry.index is None else entry.source.rpartition("[")[0])
     if len(entry.words) > 1:
         return str(path).partition("_{")[0]
-    suffix = next(s for s in sorted(readers.SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s))
-    stem = path.name[: len(path.name) - len(suffix)]
+    stem, suffix = readers.split_suffix(path.name)
     return str(path.with_name(stem.removesuffix(f"_{entry.words[0]}") + suffix)) if entry.words else str(path)
 
 
@@ -197,8 +197,7 @@ class _Reader:
         pixels = np.stack(image.planes, axis=-1)
         if image.channels is not None:
             return pixels, tuple(image.channels)
-        colour = pixels.shape[-1] == 3 and pixels.dtype == np.uint8
-        return pixels, readers.COLOURS if colour else tuple(f"channel_{c}" for c in range(pixels.shape[-1]))
+        return pixels, default_channels(pixels.shape[-1], pixels.dtype)
 
     def is_picture(self, entry: Entry) -> bool:
         """Returns whether an entry holds 8 bits, black to white."""

@@ -16,7 +16,7 @@ from launch.tracking import writer as tracking
 from singan import files
 from singan.config import to_mapping
 from singan.errors import UserError
-from singan.parallel.planning import Memory
+from singan.parallel.costs import Memory
 from singan.sampling import samples as sampling
 from singan.storage import workdir as records
 from singan.storage.run import Run

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-COLOUR = ("red", "green", "blue")
+from singan.source_image import COLOURS
 
 
 def channel_groups(channels: Sequence[str]) -> dict[str, list[int]]:
@@ -12,7 +12,7 @@ def channel_groups(channels: Sequence[str]) -> dict[str, list[int]]:
     groups: dict[str, list[int]] = {}
     index = 0
     while index < len(names):
-        if tuple(names[index : index + 3]) == COLOUR:
+        if tuple(names[index : index + 3]) == COLOURS:
             groups["rgb"] = [index, index + 1, index + 2]
             index += 3
         else:

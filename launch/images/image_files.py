@@ -11,11 +11,10 @@ from pathlib import Path
 
 from launch.images import foreign_formats, readers
 from launch.images.picture import MAX_CHANNELS
-from launch.text import print_note, printable
+from launch.text import print_note, printable, some
 from singan import links
 from singan.errors import UserError
 
-SHOWN = 3  # files that a note names; the others are counted
 LARGEST_DESCRIPTION = 2**20  # bytes of a dataset.json
 # Words in the names of files and folders that hold masks, labels, drawings over images or small copies of them.
 NO_IMAGES = re.compile(
@@ -220,5 +219,4 @@ def _files(count: int) -> str:
 
 
 def _some(root: Path, paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-    return ", ".join(printable(path.relative_to(root).as_posix()) for path in paths[:SHOWN]) + more
+    return some([printable(path.relative_to(root).as_posix()) for path in paths])

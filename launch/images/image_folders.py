@@ -179,14 +179,9 @@ def _image_files(root: Path) -> tuple[list[Path], int]:
     return [path for path in paths if path not in grids], left_out
 
 
-def _stem(path: Path) -> str:
-    suffix = next(s for s in sorted(readers.SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s))
-    return path.name[: len(path.name) - len(suffix)]
-
-
 def _channel_word(path: Path, inside: Path, words: Sequence[str]) -> tuple[str, str]:
     """Returns the image that a file belongs to, and its channel, '' where its name says none."""
-    stem = _stem(path)
+    stem = readers.split_suffix(path.name)[0]
     sampled = _start_scale(path, inside) is not None and not path.name.lower().endswith(".npy")  # npy: all channels
     if sampled and not SAMPLE.fullmatch(stem) and (match := SAMPLE_CHANNEL.fullmatch(stem)):
         return match["stem"], match["word"]

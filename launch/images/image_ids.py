@@ -30,12 +30,10 @@ def unique_ids(names: Sequence[str]) -> list[str]:
 
 
 def _id_forms(name: str) -> tuple[str, ...]:
-    path = PurePosixPath(name)
-    suffix = next((s for s in sorted(readers.SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s)), "")
-    stem = path.name[: len(path.name) - len(suffix)]
+    stem, suffix = readers.split_suffix(PurePosixPath(name).name)
     full = _safe(name)
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return _safe(stem), _safe(stem + suffix), full, f"{full[: MAX_ID_LENGTH - 9]}_{digest}"
+    return _safe(stem), _safe(stem + suffix.lower()), full, f"{full[: MAX_ID_LENGTH - 9]}_{digest}"
 
 
 def _safe(text: str) -> str:

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from launch.images import nifti_volumes, size_limits, tiff_images
 from launch.images.picture import COLOURS, GREY, MAX_CHANNELS, Picture, channels_last, without_alpha
+from launch.text import some
 from singan.errors import UserError
 from singan.npy import read_npy
 
@@ -202,8 +203,7 @@ def _image_key(keys: list[str]) -> str:
     arrays = [key for key in keys if key != "channels"]
     candidates = [key for key in IMAGE_KEYS if key in arrays] or arrays
     if not arrays or (len(arrays) > 1 and candidates == arrays and arrays[0] not in IMAGE_KEYS):
-        more = f" and {len(arrays) - 5} more" if len(arrays) > 5 else ""
-        raise UserError(f"holds the arrays {', '.join(arrays[:5]) or '(none)'}{more}: name the image's array 'image'")
+        raise UserError(f"holds the arrays {some(arrays, 5) or '(none)'}: name the image's array 'image'")
     return candidates[0]
 
 

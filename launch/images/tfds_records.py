@@ -20,7 +20,7 @@ from absl import logging
 
 from launch.images import record_images
 from launch.images.found_images import TFDS, FoundImages, selection_keys
-from launch.text import printable
+from launch.text import printable, some
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
 from singan.source_image import SourceImage
@@ -143,7 +143,7 @@ def choose(prepared: Prepared, data: DataConfig) -> list[Record]:
             if unknown := [value for value in wanted if value not in known]:
                 raise UserError(
                     f"config.data.{key}: {unknown[0]!r} is not in {prepared.full_name}{nearest(unknown[0], known)};"
-                    f" it has {_some(sorted(known))}"
+                    f" it has {some(sorted(known), 5)}"
                 )
     if data.masks:
         raise UserError(f"config.data.masks is for images of config.data.path; {prepared.full_name} has its own")
@@ -229,10 +229,6 @@ def _wanted(name: str, row: Mapping[str, Any], data: DataConfig) -> bool:
             and row["brain_fraction"] >= data.min_brain
         )
     return (not data.tissues or row["tissue"] in data.tissues) and row["num_nuclei"] >= data.min_nuclei
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 @contextlib.contextmanager

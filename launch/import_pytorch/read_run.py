@@ -14,7 +14,7 @@ from launch.images.readers import COLOURS
 from singan import value_map
 from singan.config import Config, NetworkConfig, PyramidConfig, default_mapping, parse
 from singan.errors import UserError
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid, pyramid_of
 from singan.model.spec import ScaleSpec, make_spec
 from singan.presets import PRESETS
 from singan.pytorch.files import read_pytorch
@@ -110,8 +110,8 @@ def config_of(run: PytorchRun) -> Config:
 
 def spec_of(run: PytorchRun, config: Config, conv_impl: str = "direct") -> ScaleSpec:
     """Returns the spec of scale 0; conv_impl: one of convolution.CONV_IMPLS."""
-    height, width, channels = run.reals[-1].shape
-    return make_spec(config, plan(height, width, config.pyramid, str(config.method.resize_border)), channels, conv_impl)
+    shape = run.reals[-1].shape
+    return make_spec(config, pyramid_of(shape, config), shape[-1], conv_impl)
 
 
 def check_weights(run: PytorchRun, config: Config) -> None:
@@ -209,7 +209,7 @@ def _pyramid_of(run: PytorchRun) -> PyramidConfig:
         for ratio in ratios:
             config = PyramidConfig(smallest, max(height, width), ratio)
             try:
-                planned = plan(height, width, config, "reference").sizes
+                planned = make_pyramid(height, width, config, "reference").sizes
             except (UserError, ValueError):
                 continue
             if planned == sizes:

@@ -15,6 +15,7 @@ from singan.errors import UserError
 from singan.sampling import fine_tuning, manipulation
 from singan.sampling.masks import EDIT, HARMONIZE, MaskRule
 from singan.storage.run import Run, load_run
+from singan.text import print_warning
 
 TASKS = {
     "harmonize": "a composite fitted to the training image around it (--input, --mask)",
@@ -70,7 +71,7 @@ for flag in (
 def main(argv: list[str]) -> int:
     del argv
     mesh = runtime.start_jax(max(len(INPUT.value), len(IMAGES.value), 1))
-    run = load_run(WORKDIR.value, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    run = load_run(WORKDIR.value, warn=print_warning)
     run.check_unconditional()
     task = TASK.value.replace("harmonise", "harmonize")
     if task == "animate":

@@ -122,7 +122,7 @@ def reader_auc(ratings: Ratings, reader: int) -> float:
     return auc(ratings.scores[reader, there], ratings.positive[there])
 
 
-def resample(ratings: Ratings, seed: int = 0, resamples: int = RESAMPLES) -> Resampled:
+def resample(ratings: Ratings, seed: int = 0) -> Resampled:
     """Returns percentile intervals: items are drawn anew, the same for all readers, and readers as whole clusters.
 
     Items are drawn within positive and negative ones, so that both are always there. With one reader only the items are
@@ -130,11 +130,11 @@ def resample(ratings: Ratings, seed: int = 0, resamples: int = RESAMPLES) -> Res
     """
     rng = np.random.default_rng(seed)
     readers, positive = len(ratings.scores), ratings.positive
-    weights = np.zeros((resamples, len(positive)))
+    weights = np.zeros((RESAMPLES, len(positive)))
     for kind in (positive, ~positive):
         if kind.any():
-            weights[:, kind] = rng.multinomial(kind.sum(), np.full(kind.sum(), 1 / kind.sum()), size=resamples)
-    drawn = rng.multinomial(readers, np.full(readers, 1 / readers), size=resamples)
+            weights[:, kind] = rng.multinomial(kind.sum(), np.full(kind.sum(), 1 / kind.sum()), size=RESAMPLES)
+    drawn = rng.multinomial(readers, np.full(readers, 1 / readers), size=RESAMPLES)
     areas = np.stack([_weighted_auc(ratings, reader, weights) for reader in range(readers)], axis=1)
     has_area = np.isfinite(areas)
     answered, correct = weights @ ratings.answered.T.astype(float), weights @ ratings.correct.T.astype(float)

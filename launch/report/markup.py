@@ -73,9 +73,9 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> Html:
     return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs], class_="facts")
 
 
-def picture(png: bytes, alt: str, class_: str | None = None) -> Html:
+def picture(png: bytes, alt: str) -> Html:
     """Returns an image that the page holds itself."""
-    return tag("img", src=f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}", alt=alt, class_=class_)
+    return tag("img", src=f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}", alt=alt)
 
 
 def fill(template: str, parts: Mapping[str, Any]) -> str:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from launch.results.history import ScaleHistory, read_history, values
+from launch.results.history import ScaleHistory, read_history
 from launch.results.quality import Evaluation, read_evaluation
 from singan import files, links
 from singan.config import Config
 from singan.errors import UserError
-from singan.model.pyramid import plan
+from singan.model.pyramid import pyramid_of
 from singan.storage import workdir as records
 from singan.storage.origin import OtherOrigin, check_origin, origin_of
 from singan.storage.workdir import ImageRecord, Workdir
@@ -90,7 +90,7 @@ def read_facts(path: Path) -> RunFacts:
     images = attempt(lambda: tuple(records.read_images(workdir)), ())
     attempt(lambda: check_origin(workdir, origin_of(config, images)) if images else [], [])
     record = attempt(lambda: _record(workdir), {})
-    sizes = attempt(lambda: plan(*images[0].shape[:2], config.pyramid).sizes, ()) if images else ()
+    sizes = attempt(lambda: pyramid_of(images[0].shape, config).sizes, ()) if images else ()
     starts = [start for start in map(_seconds, record.get("starts", [])) if start is not None]
     history = attempt(lambda: tuple(read_history(workdir.metrics, starts)), ())
     ended = {scale.scale for scale in history if scale.ends}
@@ -111,12 +111,6 @@ def read_facts(path: Path) -> RunFacts:
         attempt(lambda: read_evaluation(path / "evaluation.json"), None),
         tuple(problems),
     )
-
-
-def final_rmse(scales: tuple[ScaleHistory, ...]) -> list[float]:
-    """Returns the reconstruction RMSE of each image at the last finished scale; [] where none is finished."""
-    ends = [scale.ends["reconstruction_rmse"] for scale in scales if "reconstruction_rmse" in scale.ends]
-    return values(ends[-1]).tolist() if ends else []
 
 
 def _record(workdir: Workdir) -> dict[str, Any]:

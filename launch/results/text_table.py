@@ -1,7 +1,8 @@
-"""Rows of cells as text in aligned columns, for a terminal."""
+"""Rows of cells as text: in aligned columns for a terminal, or as Markdown."""
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 
 def text_table(
@@ -20,3 +21,9 @@ def text_table(
     signs = align.ljust(len(widths), ">")
     cells = ([f"{cell:{sign}{width}}" for cell, sign, width in zip(row, signs, widths, strict=False)] for row in rows)
     return [(" " * gap).join(line).rstrip() for line in cells]
+
+
+def markdown_table(rows: Sequence[Sequence[Any]]) -> str:
+    """Returns a Markdown table; the first row is its head."""
+    head, *lines = ([str(cell).replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *lines])

@@ -3,15 +3,14 @@
 import gzip
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from launch.images import mask_channels
-from launch.samples.png import THREADS
-from launch.samples.shown_layout import layout_at, shown_layout
+from launch.samples.each_sample import EachSample
+from launch.samples.shown_layout import shown_layout
 from singan import files
 from singan.model.layouts import Layout
 from singan.model.pyramid import resize_to
@@ -20,29 +19,15 @@ from singan.storage.workdir import ImageRecord
 NIFTI_TYPES = ("uint8", "int16", "int32", "float32", "int8", "uint16", "uint32")  # what readers of NIfTI expect
 
 
-class NiftiWriter:
+class NiftiWriter(EachSample):
     """FOLDER/<id>_<number>_<channel>.nii.gz: [x, y, 1] with the source slice's affine, in its value range and type.
 
     Labels are one file, _seg, numbered as in the source's own segmentations.
     """
 
     def __init__(self, folder: Path, records: Sequence[ImageRecord], start_scale: int):
-        self._folder, self._records, self._start = folder, {record.id: record for record in records}, start_scale
-        self._pool = ThreadPoolExecutor(THREADS)
-
-    def __enter__(self) -> "NiftiWriter":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._pool.shutdown()
-
-    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray, layouts: Sequence[Sequence[Layout]] = ()) -> None:
-        jobs = [
-            (self._records[name], first + index, sample, layout_at(layouts, place, index))
-            for place, (name, drawn) in enumerate(zip(ids, pixels, strict=True))
-            for index, sample in enumerate(drawn)
-        ]
-        list(self._pool.map(lambda job: self._write(*job), jobs))
+        super().__init__(folder, records)
+        self._start = start_scale
 
     def _write(self, record: ImageRecord, number: int, sample: np.ndarray, layout: Layout | None) -> None:
         image = resize_to(sample, record.shape[:2])

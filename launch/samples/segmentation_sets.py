@@ -1,50 +1,40 @@
 """Samples as data sets that segmenters are trained on: COCO's annotations, and nnU-Net's raw layout."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from launch.images import geometry
-from launch.images.channels import COLOUR
 from launch.samples import pictures
+from launch.samples.each_sample import EachSample
 from launch.samples.nifti import nifti_bytes
-from launch.samples.png import THREADS
-from launch.samples.shown_layout import class_names, layout_at, shown_layout
+from launch.samples.shown_layout import class_names, shown_layout
 from singan import files
 from singan.model.layouts import Layout
 from singan.model.pyramid import resize_to
+from singan.source_image import COLOURS
 from singan.storage.workdir import ImageRecord
 
 
-class SetWriter:
+class SetWriter(EachSample):
     """Takes samples with their layouts on the source's grid, and writes a data set of them when all are there."""
 
     def __init__(self, folder: Path, records: Sequence[ImageRecord]):
-        self._folder, self._records = folder, {record.id: record for record in records}
+        super().__init__(folder, records)
         self._names = class_names(records[0]) or ["object"]
-        self._pool = ThreadPoolExecutor(THREADS)
-
-    def __enter__(self) -> "SetWriter":
-        return self
 
     def __exit__(self, *error: Any) -> None:
-        self._pool.shutdown()
+        super().__exit__(*error)
         if error[0] is None:
             self._finish()
 
-    def add(self, ids: Sequence[str], first: int, pixels: np.ndarray, layouts: Sequence[Sequence[Layout]] = ()) -> None:
-        jobs = []
-        for place, (name, drawn) in enumerate(zip(ids, pixels, strict=True)):
-            for index, sample in enumerate(drawn):
-                image = resize_to(sample, self._records[name].shape[:2])
-                layout = shown_layout(self._records[name], image, layout_at(layouts, place, index))
-                jobs.append((self._records[name], f"{name}_{first + index:04d}", image, layout))
-        list(self._pool.map(lambda job: self._write(*job), jobs))
+    def _write(self, record: ImageRecord, number: int, sample: np.ndarray, layout: Layout | None) -> None:
+        image = resize_to(sample, record.shape[:2])
+        self._write_pair(record, f"{record.id}_{number:04d}", image, shown_layout(record, image, layout))
 
-    def _write(self, record: ImageRecord, name: str, image: np.ndarray, layout: Layout) -> None:
+    def _write_pair(self, record: ImageRecord, name: str, image: np.ndarray, layout: Layout) -> None:
         raise NotImplementedError
 
     def _finish(self) -> None:
@@ -62,7 +52,7 @@ class CocoWriter(SetWriter):
         self._images = files.make_directory(folder / "images")
         self._rows: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
 
-    def _write(self, record: ImageRecord, name: str, image: np.ndarray, layout: Layout) -> None:
+    def _write_pair(self, record: ImageRecord, name: str, image: np.ndarray, layout: Layout) -> None:
         files.write_bytes(self._images / f"{name}.png", pictures.encode_png(_picture(record, image)))
         objects, classes = _upright(record, layout)
         rows = []
@@ -92,7 +82,7 @@ class NnunetWriter(SetWriter):
         super().__init__(folder, records)
         self._in_space = all("affine" in record.details for record in records)
         self._channels = list(records[0].channels[: records[0].generated])
-        self._colour = tuple(self._channels) == COLOUR and not self._in_space
+        self._colour = tuple(self._channels) == COLOURS and not self._in_space
         self._count = 0
         for name in ("imagesTr", "labelsTr"):
             files.make_directory(folder / name)
@@ -101,7 +91,7 @@ class NnunetWriter(SetWriter):
         super().add(ids, first, pixels, layouts)
         self._count += pixels.shape[0] * pixels.shape[1]
 
-    def _write(self, record: ImageRecord, name: str, image: np.ndarray, layout: Layout) -> None:
+    def _write_pair(self, record: ImageRecord, name: str, image: np.ndarray, layout: Layout) -> None:
         images, labels = self._folder / "imagesTr", self._folder / "labelsTr"
         if self._in_space:
             affine, forms = np.array(record.details["affine"]), record.details.get("forms")
@@ -131,7 +121,7 @@ class NnunetWriter(SetWriter):
 def _picture(record: ImageRecord, image: np.ndarray) -> np.ndarray:
     """Returns uint8 [H, W, 3 or 1], upright: the colours, else the first channel."""
     shown = geometry.upright(record.value_map.shown(image), record.details)
-    colours = [record.channels.index(name) for name in COLOUR] if set(COLOUR) <= set(record.channels) else [0]
+    colours = [record.channels.index(name) for name in COLOURS] if set(COLOURS) <= set(record.channels) else [0]
     return pictures.to_uint8(shown[..., colours])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from launch import studies
 from launch.configs import load_config
 from singan import files
-from singan.config import Config, default_mapping, flatten, nearest
+from singan.config import Config, default_mapping, flatten, nearest, with_overrides
 from singan.errors import UserError
 from singan.files import is_bucket
 from singan.resuming import resume_differences
@@ -56,7 +56,7 @@ def plan_sweep(
     """Returns the sweep, every value of which has been checked; nothing is read or written.
 
     Args:
-      config_file: as --config takes it.
+      config_file: as --config takes it; a study's name becomes its path.
       base: the config that it gives, with `shared` applied: nested.
       shared: overrides that all runs have, {key: value}, as given on the command line.
       runs: overrides of each run, {key: value}; None leaves a key as `base` has it.
@@ -67,7 +67,7 @@ def plan_sweep(
       UserError: an unknown key (the nearest is named), a value that singan.config.parse refuses, or two runs that are
         the same or would share a workdir.
     """
-    root = root.rstrip("/") or root
+    root, config_file = root.rstrip("/") or root, studies.find_file(config_file, "config.py")
     runs = [{key: value for key, value in run.items() if value is not None} for run in runs]
     _check_keys(runs, shared)
     last_part = root.rsplit("/", 1)[-1] if is_bucket(root) else Path(root).resolve().name
@@ -79,7 +79,7 @@ def plan_sweep(
         name = _name(run, differing, run_id)
         named = {**run, "tracking.group": group, "tracking.name": name}
         try:
-            config = load_config(_with_overrides(base, named))
+            config = load_config(with_overrides(base, named))
         except UserError as error:
             raise UserError(f"run {number} of the sweep: {error}") from error
         planned.append(PlannedRun(run_id, name, f"{root}/{name}", {**shared, **named}, config))
@@ -128,17 +128,6 @@ def _training(config: Config) -> Config:
     """Returns the configuration without what makes no difference to the weights: a run's name, an overruled ratio."""
     pyramid = dataclasses.replace(config.pyramid, ratio=0.0) if config.pyramid.num_scales else config.pyramid
     return dataclasses.replace(config, pyramid=pyramid, tracking=dataclasses.replace(config.tracking, name=""))
-
-
-def _with_overrides(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {k: _with_overrides(v, {}) if isinstance(v, Mapping) else v for k, v in base.items()}
-    for key, value in overrides.items():
-        *groups, leaf = key.split(".")
-        place = nested
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[leaf] = value
-    return nested
 
 
 def _run_id(config_file: str, shared: Mapping[str, Any], run: Mapping[str, Any]) -> str:

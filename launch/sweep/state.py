@@ -67,11 +67,6 @@ def read_state(sweep: Sweep, run: PlannedRun) -> RunState:
     return _with_log(worst, lines)
 
 
-def read_states(sweep: Sweep) -> dict[str, RunState]:
-    """Returns the state of each run by its name."""
-    return {run.name: read_state(sweep, run) for run in sweep.runs}
-
-
 def table(states: dict[str, RunState]) -> str:
     """Returns the states as a table, one run a line."""
     rows = [("run", "state", "scale", "step", "RMSE", "image-steps/s", "")]

@@ -36,6 +36,8 @@ from singan.storage import workdir as records
 from singan.storage.workdir import Workdir
 from singan.text import print_warning
 
+ONLINE_TIMEOUT = 30.0  # seconds to wait for the server before going on offline
+
 
 def open_wandb(
     tracking: TrackingConfig,
@@ -43,7 +45,6 @@ def open_wandb(
     run_id: str,
     config_mapping: Mapping[str, Any],
     kept: list[dict[str, Any]],
-    online_timeout: float,
 ) -> Wandb:
     home, about = local_home(workdir, run_id), _About.of(tracking, workdir)
     earlier = [path for path in (home / "wandb").glob(f"*run-*-{run_id}") if path.is_dir() and not path.is_symlink()]
@@ -67,7 +68,7 @@ def open_wandb(
         if not uploaded:
             print(f"note: sent to wandb: {about.sent.said()}", file=sys.stderr, flush=True)
         try:
-            run = _start_online(start, about, online_timeout)
+            run = _start_online(start, about)
             print(f"note: in wandb as {run.url}", file=sys.stderr, flush=True)
             last = run.summary.get("global_step") if run.resumed else None
             logged_through = int(last) if last is not None else -1
@@ -202,15 +203,15 @@ def _start(start: Mapping[str, Any], about: _About, **more: Any) -> Any:
         sys.argv = argv
 
 
-def _start_online(start: Mapping[str, Any], about: _About, timeout: float) -> Any:
+def _start_online(start: Mapping[str, Any], about: _About) -> Any:
     import wandb
 
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + ONLINE_TIMEOUT
     url = urllib.parse.urlsplit(wandb.setup().settings.base_url)
     host = url.hostname or ""
     if not urllib.request.getproxies() or urllib.request.proxy_bypass(host):
         # wandb itself retries a refused connection until its time-out: this finds out in a moment.
-        socket.create_connection((host, url.port or (443 if url.scheme == "https" else 80)), timeout).close()
+        socket.create_connection((host, url.port or (443 if url.scheme == "https" else 80)), ONLINE_TIMEOUT).close()
     return _start(start, about, mode="online", resume="allow", timeout=max(1.0, deadline - time.monotonic()))
 
 

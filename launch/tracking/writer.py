@@ -93,8 +93,6 @@ def open_writer(
     run_id: str,
     config_mapping: Mapping[str, Any],
     resume_global_step: int | None,
-    *,
-    online_timeout: float = 30.0,
 ) -> Writer:
     """Returns the writer of a run; one process of a run opens it.
 
@@ -102,7 +100,6 @@ def open_writer(
       run_id: the same at every start of the run.
       config_mapping: recorded with the wandb run.
       resume_global_step: the step that was restored, whose rows are kept; None starts anew and keeps none.
-      online_timeout: seconds to wait for the wandb server before going on offline.
 
     Raises:
       UserError: the workdir cannot be written.
@@ -114,7 +111,7 @@ def open_writer(
     last = max((row["global_step"] for row in kept if "global_step" in row), default=-1)
     if resume_global_step is not None and last < resume_global_step:
         print_warning(f"{lines.path} is damaged: its last rows, up to step {resume_global_step}, are missing")
-    wandb = _wandb(tracking, workdir, run_id, config_mapping, kept, online_timeout)
+    wandb = _wandb(tracking, workdir, run_id, config_mapping, kept)
     return _Both(lines, wandb, [row for row in kept if row.get("global_step") == resume_global_step])
 
 
@@ -123,8 +120,6 @@ def open_writer_to_append(
     workdir: str | os.PathLike,
     run_id: str,
     config_mapping: Mapping[str, Any],
-    *,
-    online_timeout: float = 30.0,
 ) -> Writer:
     """Returns the writer for what is found out about a run while nobody trains it: see `open_writer`.
 
@@ -135,7 +130,7 @@ def open_writer_to_append(
     lines = JsonLines(workdir / "metrics.jsonl")
     lines.trim_after(sys.maxsize)  # only what is not whole
     kept = lines.rows()
-    wandb = _wandb(tracking, workdir, run_id, config_mapping, kept, online_timeout)
+    wandb = _wandb(tracking, workdir, run_id, config_mapping, kept)
     if wandb is not None:
         wandb.append()
     return _Both(lines, wandb, [])
@@ -147,12 +142,11 @@ def _wandb(
     run_id: str,
     config_mapping: Mapping[str, Any],
     kept: list[dict[str, Any]],
-    online_timeout: float,
 ) -> Wandb | None:
     if wandb_mode(tracking) == "off":
         return None
     try:
-        return open_wandb(tracking, workdir, run_id, config_mapping, kept, online_timeout)
+        return open_wandb(tracking, workdir, run_id, config_mapping, kept)
     except Exception as error:
         print_warning(f"wandb cannot be used ({one_line(error)}); this run is recorded in metrics.jsonl alone")
         return None

@@ -9,7 +9,7 @@ from launch.images.find import check_comparable, find_images, shape_key
 from singan.config import Config, flatten, to_mapping
 from singan.errors import UserError
 from singan.files import AnyPath
-from singan.model.pyramid import Pyramid, plan
+from singan.model.pyramid import Pyramid, pyramid_of
 from singan.model.spec import make_spec
 from singan.parallel.processes import Processes, shares
 from singan.source_image import SourceImage
@@ -83,7 +83,7 @@ def load_cohorts(config: Config, root: AnyPath, processes: Processes | None = No
                 [image for image in images if image.pixels.shape == shape],
                 of_shape,
                 [[row.id for row in part if row.shape == shape] for part in parts],
-                everyone.run_on_all(lambda shape=shape: _plan(config, shape)),
+                everyone.run_on_all(lambda shape=shape: pyramid_of(shape, config)),
             )
         )
     return cohorts
@@ -121,7 +121,3 @@ def check_same(processes: Processes, config: Config, root: AnyPath, ids: Sequenc
 
 def _shown(values: dict[str, Any], key: str) -> str:
     return repr(values[key]) if key in values else "nothing"
-
-
-def _plan(config: Config, shape: Sequence[int]) -> Pyramid:
-    return plan(shape[0], shape[1], config.pyramid, str(config.method.resize_border))

@@ -27,13 +27,8 @@ MAX_TIMED = 16  # images that are timed together: more change the order little, 
 
 def conv_impl_of_run(record: RunRecord, config: Config, cohort: Cohort, mesh: Mesh) -> str:
     """Returns the implementation to train with, which run.json records with the reason (`choose`)."""
-    device = mesh.devices.flat[0]
-    recorded = record.content.get("convolution", {})
-    if recorded.get("device") == device.device_kind and recorded.get("form") in CONV_IMPLS:
-        return recorded["form"]
-    choice = choose(config, cohort.pyramid, cohort.generated, len(cohort.rows), mesh)
-    record.update(cohort.workdir, convolution={"device": device.device_kind, **choice})
-    return choice["form"]
+    new = lambda: choose(config, cohort.pyramid, cohort.generated, len(cohort.rows), mesh)  # noqa: E731
+    return record.conv_impl(cohort.workdir, mesh.devices.flat[0], new)
 
 
 def choose(config: Config, pyramid: Pyramid, channels: int, images: int, mesh: Mesh) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from launch.train.convolution_choice import choose
 from singan.config import Config, with_recipe
 from singan.model.pyramid import Pyramid
 from singan.model.spec import make_spec, steps_of_scale
+from singan.parallel.costs import ScaleCost, asked_flops, scale_cost
 from singan.parallel.device_rates import matmul_rate
-from singan.parallel.planning import ScaleCost, asked_flops, scale_cost
 from singan.presets import RECIPES
 
 HEAD = (

@@ -26,11 +26,11 @@ MAX_PAIRS = 128
 ONE_SAMPLE = "one sample alone has no diversity: draw two or more"
 
 
-def diversity(samples: Any, image: Any, names: Sequence[str] = (), most_pairs: int = MAX_PAIRS) -> dict[str, Value]:
+def diversity(samples: Any, image: Any, names: Sequence[str] = ()) -> dict[str, Value]:
     """Returns `diversity`, `diversity/<channel>` and `ms_ssim` (see DEFINITIONS) of the samples of one image.
 
     A deviation over few samples is biased low (0.56 of its limit for two Gaussian samples, 0.95 for 16): compare equal
-    numbers. MS-SSIM is taken over all pairs, or over `most_pairs` of them in which the samples take part equally often.
+    numbers. MS-SSIM is taken over all pairs, or over MAX_PAIRS of them in which the samples take part equally often.
 
     Args:
       samples: [n, H, W, C] in [-1, 1].
@@ -53,7 +53,7 @@ def diversity(samples: Any, image: Any, names: Sequence[str] = (), most_pairs: i
         ratios[key] = float(top / bottom) if bottom else constant
     if not scale_count(*samples.shape[1:3]):
         return {**ratios, "ms_ssim": Undefined(f"samples smaller than SSIM's window of {WINDOW}x{WINDOW} pixels")}
-    first, second = sample_pairs(len(samples), most_pairs)
+    first, second = sample_pairs(len(samples), MAX_PAIRS)
     return {**ratios, "ms_ssim": float(np.mean(pairwise_ms_ssim(samples, first, second)))}
 
 

@@ -245,32 +245,24 @@ def resized(images: Float[Array, "n h w c"]) -> Float[Array, "n 299 299 c"]:
     return jax.image.resize(images, shape, "bilinear", antialias=False, precision=lax.Precision.HIGHEST)
 
 
-def inception_inputs(
-    images: Float[Array, "n h w c"], names: Sequence[str], triples: Sequence[Sequence[str]] | None = None
-) -> dict[str, Float[Array, "n h w 3"]]:
+def inception_inputs(images: Float[Array, "n h w c"], names: Sequence[str]) -> dict[str, Float[Array, "n h w 3"]]:
     """Returns what Inception is to look at, as {name: images of three channels}; every result is to carry its name.
 
-    Three named channels together are 'red+green+blue', in the order named; one alone, copied to all three, is 'T1'.
+    Three channels are looked at together, as 'T1+T2+FLAIR'; of other numbers, red, green and blue where they are among
+    them. Every other channel is looked at alone, copied to all three.
 
     Args:
       names: of all channels of `images`.
-      triples: names of the channels that are looked at together. None: all, where there are three; else red, green and
-        blue where they are among them. Every channel that is in no triple is looked at alone.
 
     Raises:
-      UserError: names and channels differ in number, or a triple does not name three different channels.
+      UserError: names and channels differ in number.
     """
     names = list(names)
     if len(names) != images.shape[-1] or len(set(names)) != len(names):
         raise UserError(f"{images.shape[-1]} channels need as many different names, not {', '.join(names) or 'none'}")
-    if triples is None:
-        colour = ("red", "green", "blue")
-        triples = [names] if len(names) == 3 else [colour] if set(colour) <= set(names) else []
-    for triple in triples:
-        if len(set(triple)) != 3 or not set(triple) <= set(names):
-            raise UserError(f"Inception takes three different channels of {', '.join(names)}, not {', '.join(triple)}")
-    alone = [name for name in names if not any(name in triple for triple in triples)]
-    groups = {"+".join(triple): list(triple) for triple in triples} | {name: [name] * 3 for name in alone}
+    together = names if len(names) == 3 else ["red", "green", "blue"]
+    groups = {"+".join(together): together} if set(together) <= set(names) else {}
+    groups |= {name: [name] * 3 for name in names if not groups or name not in together}
     return {title: images[..., np.array([names.index(name) for name in group])] for title, group in groups.items()}
 
 

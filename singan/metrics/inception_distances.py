@@ -37,7 +37,6 @@ def inception_distance(
     image: Any,
     variables: PyTree,
     names: Sequence[str],
-    triples: Sequence[Sequence[str]] | None = None,
     layers: Sequence[int] = (64, 192),
 ) -> list[dict[str, Value]]:
     """Returns for each sample `sifid_<layer>/<channels>`; see DEFINITIONS and inception_inputs.
@@ -46,14 +45,14 @@ def inception_distance(
       samples: [n, H, W, C] in [-1, 1].
       image: [h, w, C] in [-1, 1]; of any size.
       variables: of Inception; jax.device_put them once where this is called for many images.
-      names, triples: of channels, see inception_inputs.
+      names: of channels, see inception_inputs.
       layers: 64, 192 or 768.
 
     Raises:
       UserError: see check_images, inception_inputs and inception_sifid.
     """
     samples, image = check_images(samples, image)
-    real, generated = (inception_inputs(images, names, triples) for images in (image[None], samples))
+    real, generated = (inception_inputs(images, names) for images in (image[None], samples))
     least = min(*samples.shape[1:3], *image.shape[:2])
     rows: list[dict[str, Value]] = [{} for _ in samples]
     for layer in layers:
@@ -71,7 +70,6 @@ def set_features(
     images: Iterable[Any],
     variables: PyTree,
     names: Sequence[str],
-    triples: Sequence[Sequence[str]] | None = None,
     batch: int = 16,
 ) -> dict[str, np.ndarray]:
     """Returns {channels: features [n, 2048]} of n images [H, W, C] in [-1, 1], which may differ in size.
@@ -80,7 +78,7 @@ def set_features(
 
     Raises:
       UserError: an image is not [H, W, C] with as many channels as names, or holds values that are not finite; the text
-        gives its number. Names and triples as in inception_inputs.
+        gives its number. Names as in inception_inputs.
     """
     waiting: dict[str, list[Any]] = {}
     features: dict[str, list[np.ndarray]] = {}
@@ -97,7 +95,7 @@ def set_features(
             raise UserError(f"image {number} has shape {image.shape}, not [H, W, {len(names)}]")
         if not np.isfinite(image).all():
             raise UserError(f"image {number} holds values that are not numbers (NaN or infinite): leave it out")
-        for title, inputs in inception_inputs(image[None], names, triples).items():
+        for title, inputs in inception_inputs(image[None], names).items():
             waiting.setdefault(title, []).append(_resized(inputs))
         if len(next(iter(waiting.values()))) == batch:
             compute()

@@ -86,12 +86,6 @@ def rmse_to_image(samples: Float[Array, "n h w c"], image: Float[Array, "h w c"]
     return jnp.sqrt(jnp.mean(jnp.square(samples - image), axis=(1, 2, 3)))
 
 
-@jax.jit
-def pixel_distances(samples: Float[Array, "n h w c"], image: Float[Array, "h w c"]) -> Float[Array, "n h w"]:
-    """Returns the root mean squared difference over the channels at each pixel, a picture of where a sample is new."""
-    return jnp.sqrt(jnp.mean(jnp.square(samples - image), axis=-1))
-
-
 def own_distance(own: Float[Array, "gh gw"]) -> Value:
     """Returns the mean of own_distances over the patches that have one: the held-out baseline of nearest_patch."""
     own = np.asarray(own, np.float64)

@@ -7,10 +7,11 @@ device, for any number of channels and images, differentiable, and never leaves 
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from singan.config import PyramidConfig
+from singan.config import Config, PyramidConfig
 from singan.errors import UserError
 
 MAX_PIXELS = 2**26  # of what is made larger than its training image: 8192 x 8192
@@ -99,7 +100,12 @@ class Pyramid:
         return rows.astype(np.float32), columns.astype(np.float32)
 
 
-def plan(height: int, width: int, config: PyramidConfig, border: str = "mirror") -> Pyramid:
+def pyramid_of(shape: Sequence[int], config: Config) -> Pyramid:
+    """Returns the Pyramid of a configuration for images [height, width, ...]; raises UserError as `make_pyramid`."""
+    return make_pyramid(shape[0], shape[1], config.pyramid, str(config.method.resize_border))
+
+
+def make_pyramid(height: int, width: int, config: PyramidConfig, border: str = "mirror") -> Pyramid:
     """Returns the Pyramid for an image of height x width pixels.
 
     Sources: the reference's adjust_scales2image and creat_reals_pyramid; sizes are ceil'ed in float64 as there. Where
@@ -208,3 +214,6 @@ def _resize(image: np.ndarray, size: tuple[int, int], scale: float, border: str)
     rows = resize_matrix(image.shape[-3], size[0], scale, border)
     columns = resize_matrix(image.shape[-2], size[1], scale, border)
     return np.einsum("ph,...hwc,qw->...pqc", rows, image, columns, optimize=True)
+
+
+plan = make_pyramid  # the name that experiments/augmentation_study still has

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from singan.parallel import cohort
-from singan.parallel.planning import Memory, compiled_memory
+from singan.parallel.costs import Memory, compiled_memory
 from singan.shapes import PyTree
 
 

@@ -13,6 +13,8 @@ from singan.model.spec import ScaleSpec
 from singan.parallel.cohort import PRECISIONS
 from singan.parallel.device_rates import median_seconds
 
+LOOPS = 4  # in a program
+
 
 def vmapped_impls(images: int) -> tuple[str, ...]:
     """Returns the implementations that differ where this many images are vmapped (direct is grouped there)."""
@@ -21,7 +23,7 @@ def vmapped_impls(images: int) -> tuple[str, ...]:
 
 
 def time_conv_impl(
-    conv_impl: str, side: int, features: int, images: int, precision: str, seconds: float = 0.2, loops: int = 4
+    conv_impl: str, side: int, features: int, images: int, precision: str, seconds: float = 0.2
 ) -> dict[str, Any]:
     """Times the value, both gradients, and the gradients of those by input, kernel and cotangent, `images` vmapped.
 
@@ -40,7 +42,7 @@ def time_conv_impl(
             steps = jax.grad(penalty, argnums=(0, 1, 2))(*carry)
             return jax.tree.map(lambda leaf, step: leaf + 1e-9 * jnp.tanh(step), carry, steps)
 
-        return lax.fori_loop(0, loops, body, (x, kernel, cotangent))
+        return lax.fori_loop(0, LOOPS, body, (x, kernel, cotangent))
 
     rng = np.random.default_rng(0)
     shapes = (1, side + 2, side + 2, features), (3, 3, features, features), (1, side, side, features)
@@ -49,7 +51,7 @@ def time_conv_impl(
     with jax.default_matmul_precision(PRECISIONS[precision]):
         compiled = jax.jit(jax.vmap(one)).lower(*arrays).compile()
     compile_seconds = time.perf_counter() - started
-    ms = 1e3 * median_seconds(compiled, tuple(arrays), seconds) / loops / images
+    ms = 1e3 * median_seconds(compiled, tuple(arrays), seconds) / LOOPS / images
     memory = compiled.memory_analysis()
     return {
         "form": conv_impl,

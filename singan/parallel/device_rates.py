@@ -18,10 +18,10 @@ def matmul_rate(precision: str, side: int = 4096, seconds: float = 0.5) -> float
     return 8 * 2 * side**3 / median_seconds(program, (a,), seconds)
 
 
-def copy_rate(mebibytes: int = 256, seconds: float = 0.3) -> float:
+def copy_rate(mebibytes: int = 256) -> float:
     """Returns the bytes per second that an elementwise operation reads and writes on the first device."""
     x = jnp.ones(mebibytes * 2**18, jnp.float32)
-    return 2 * x.nbytes / median_seconds(jax.jit(lambda x: x * 1.0001 + 1.0), (x,), seconds)
+    return 2 * x.nbytes / median_seconds(jax.jit(lambda x: x * 1.0001 + 1.0), (x,), 0.3)
 
 
 def median_seconds(program: Callable[..., Any], arguments: tuple[Any, ...], seconds: float) -> float:

@@ -47,7 +47,6 @@ def fine_tune_to_composites(
     seed: int = 0,
     mesh: Mesh | None = None,
     on_progress: Callable[[int], None] = lambda step: None,
-    rate: float = RATE,
 ) -> list[tuple[TrainedScale, ...]]:
     """Returns a pyramid for each composite, its finest scale trained further with that composite as its input.
 
@@ -57,7 +56,6 @@ def fine_tune_to_composites(
 
     Args:
       on_progress: called with the steps done, after every chunk.
-      rate: of the run's learning rates.
     """
 
     def drawn(spec: ScaleSpec, given: ScaleInputs, step: Array) -> StepNoise:
@@ -73,7 +71,7 @@ def fine_tune_to_composites(
 
     guides = [entering(run, one, start_scale)[None] for one in inputs]
     finest = len(run.scales) - 1
-    return _train(run, [one.image_id for one in inputs], guides, finest, steps, seed, mesh, drawn, on_progress, rate)
+    return _train(run, [one.image_id for one in inputs], guides, finest, steps, seed, mesh, drawn, on_progress, RATE)
 
 
 def quantize(

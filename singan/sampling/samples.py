@@ -27,7 +27,7 @@ from singan.model.spec import ScaleSpec
 from singan.model.state import TrainedScale
 from singan.parallel import cohort
 from singan.parallel.cached_program import Program
-from singan.parallel.planning import Memory
+from singan.parallel.costs import Memory
 from singan.sampling.palette import nearest_colour
 from singan.shapes import Array, Float, Int, UInt
 from singan.storage.run import Run
@@ -211,7 +211,7 @@ def draw(
     seed: int = 0,
     batch: int = 64,
     mesh: Mesh | None = None,
-    planned: Callable[[int, Memory], None] = lambda images, memory: None,
+    log_memory: Callable[[int, Memory], None] = lambda images, memory: None,
     temperature: float = 1.0,
     layouts: LayoutSource | None = None,
 ) -> Iterator[Batch]:
@@ -224,7 +224,7 @@ def draw(
     Args:
       size: height and width, in multiples of the training image's.
       batch: samples in one device call, over all images; at least one for each device.
-      planned: told once how many samples a call makes, and what memory that takes.
+      log_memory: told once how many samples a call makes, and what memory that takes.
       temperature: 0 gives the reconstruction, 1 samples as in training, more exaggerates what finer scales change. Of
         the same number, samples of all temperatures have the same noise.
       layouts: of a conditional run, what samples are to show, on the training images' grid times `size`; None: new
@@ -263,7 +263,7 @@ def draw(
                 given = tuple(tuple(layouts(name, first + i) for i in range(each)) for name in some)
                 arguments += (cohort.shard(drawn_conditions(run, given, size, together), mesh),)
             if begin == first == 0:
-                planned(together * each, program.memory(*arguments))
+                log_memory(together * each, program.memory(*arguments))
             sent.append((some, first, program(*arguments), given))
             while len(sent) > ahead:
                 yield _fetch(*sent.popleft(), num_samples)

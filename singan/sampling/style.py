@@ -1,4 +1,4 @@
-"""Bringing samples towards the style of the real image: its patches at the finest scales, or its Gram matrices.
+"""Bringing samples towards the style of the real image: its patches at the finest scales.
 
 Optional, after sampling; the structure of a sample stays, its texture moves. Fidelity bought this way can cost
 diversity: measure both. Masks are no texture: the channels that are matched are named, the others stay to the bit.
@@ -19,7 +19,6 @@ from singan.errors import UserError
 from singan.model.pyramid import resize_matrix
 from singan.shapes import Array, Bool, Float, Int, Key
 
-Features = Callable[[Float[Array, "1 h w k"]], Sequence[Float[Array, "1 _ _ _"]]]
 TOLERANCE = 0.05  # in [-1, 1], six grey levels of 8 bits: what is nearer to the background than this is background
 NEAR_ENOUGH = 1e-3  # between projections, in [-1, 1]: nearer ones are not moved, an eighth of a grey level
 
@@ -90,38 +89,6 @@ def match_style(
     return _put_back(samples, x, matched, chosen, strength)
 
 
-def match_gram(
-    samples: Float[Array, "n h w c"],
-    real: Float[Array, "hh ww cc"],
-    features: Features,
-    *,
-    channels: Sequence[int] | None = None,
-    background: Sequence[float | None] | None = None,
-    steps: int = 50,
-    strength: float = 1.0,
-    learning_rate: float = 0.02,
-    batch: int | None = None,
-) -> Float[Array, "n h w c"]:
-    """Returns the samples with the Gram matrices of the real image's features, in [-1, 1].
-
-    Adam on the pixels lowers |G(sample) - G(real)|^2 / |G(real)|^2, summed over layers, where G is the mean over
-    positions of the products of all pairs of features.
-
-    Source: Gatys, Ecker and Bethge, "Image Style Transfer Using Convolutional Neural Networks" (CVPR 2016), equations
-    3 to 5, with layers weighted by the size of their Gram matrix; SinGAN-Seg (Thambawita et al. 2022) used it to bring
-    samples of SinGAN towards the real image.
-
-    Args:
-      features: takes [1, h, w, k] in [-1, 1], the k matched channels, to maps [1, h', w', f], one for each layer. One
-        function is compiled once: keep it, rather than making it anew for each call.
-      others: see match_style.
-    """
-    chosen = _check(samples, real, channels, steps, strength)
-    x, y, padding = _matched(samples, real, background, chosen)
-    matched = _match_gram(x, y, padding, learning_rate, features=features, steps=steps, batch=_batch(batch, samples))
-    return _put_back(samples, x, matched, chosen, strength)
-
-
 def _check(samples: Any, real: Any, channels: Sequence[int] | None, steps: int, strength: float) -> tuple[int, ...]:
     """Returns the channels that are matched."""
     count = real.shape[-1]
@@ -188,22 +155,6 @@ def _descend(
 
     (images, _), _ = lax.scan(step, (images, adam.init(images)), jnp.arange(steps))
     return images
-
-
-@functools.partial(jax.jit, static_argnames=("features", "steps", "batch"))
-def _match_gram(samples, real, padding, learning_rate, *, features, steps, batch):
-    def grams(image):
-        maps = [layer.reshape(-1, layer.shape[-1]) for layer in features(image[None])]
-        return [jnp.matmul(each.T, each, precision=lax.Precision.HIGHEST) / each.shape[0] for each in maps]
-
-    targets = grams(real)
-
-    def loss(image, _, of_all):
-        pairs = zip(grams(image), targets, strict=True)
-        return sum(jnp.sum((own - target) ** 2) / jnp.sum(target**2) for own, target in pairs)
-
-    kept = _is_background(samples, padding)
-    return _descend(samples, kept, (), lambda _: (), loss, learning_rate, steps, batch)
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "factors", "patch_size", "projections", "batch"))

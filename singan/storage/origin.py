@@ -34,16 +34,13 @@ class OtherOrigin(UserError):
     """Weights were trained from something else than the run is said to be."""
 
 
-def origin_of(config: Config, images: Sequence[ImageRecord], donor: str = "") -> Origin:
+def origin_of(config: Config, images: Sequence[ImageRecord]) -> Origin:
     """Returns the origin of a run.
 
     An image's digest is of its pixels in [-1, 1], which do not tell the source's values: 0 to 100 and 0 to 200 may give
     the same. So the value maps belong to it too, without the rules that they were found by.
-
-    Args:
-      donor: the digest of weights that the training starts from, where there are such.
     """
-    alone = origin_of_pixels(config, {image.id: image.digest for image in images}, donor)
+    alone = origin_of_pixels(config, {image.id: image.digest for image in images})
     maps = {image.id: _as_stored(image.value_map) for image in images}
     return Origin(alone.ids, files.digest(files.plain({"pixels": alone.digest, "value_maps": maps})), alone.digest)
 
@@ -53,14 +50,13 @@ def _as_stored(value_map: ValueMap) -> dict[str, Any]:
     return {**ValueMap.from_json(value_map.to_json()).to_json(), "rules": []}
 
 
-def origin_of_pixels(config: Config, images: Mapping[str, str], donor: str = "") -> Origin:
+def origin_of_pixels(config: Config, images: Mapping[str, str]) -> Origin:
     """Returns the origin of a training on pixels in [-1, 1] whose source values nobody knows.
 
     Args:
       images: the digest of each image's pixels by its id.
-      donor: as in `origin_of`.
     """
-    content = {"config": training_values(config), "images": dict(images), **({"donor": donor} if donor else {})}
+    content = {"config": training_values(config), "images": dict(images)}
     return Origin(tuple(images), files.digest(files.plain(content)))
 
 

@@ -13,7 +13,7 @@ from singan.errors import UserError
 from singan.model.condition import at_finest, condition_level, in_unit_range
 from singan.model.convolution import conv_impl_for
 from singan.model.layouts import Layout
-from singan.model.pyramid import plan
+from singan.model.pyramid import pyramid_of
 from singan.model.spec import ScaleSpec, make_spec
 from singan.model.state import TrainedScale
 from singan.storage import workdir as records
@@ -98,8 +98,7 @@ def load_run(path: str | os.PathLike, conv_impl: str = "", warn: Callable[[str],
     links.check_workdir(workdir.path)
     config = records.read_config(workdir)
     images = tuple(records.read_images(workdir))
-    height, width, _ = images[0].shape
-    pyramid = plan(height, width, config.pyramid, str(config.method.resize_border))
+    pyramid = pyramid_of(images[0].shape, config)
     conv_impl = conv_impl or conv_impl_for(jax.default_backend())
     spec = make_spec(config, pyramid, images[0].generated, conv_impl, condition=images[0].given)
     if _imported_wrongly(config, images[0]):

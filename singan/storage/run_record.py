@@ -19,6 +19,7 @@ from singan import files
 from singan.config import Config, to_mapping
 from singan.errors import UserError
 from singan.files import AnyPath
+from singan.model.convolution import CONV_IMPLS
 from singan.parallel import processor
 from singan.parallel.processes import Processes
 from singan.resuming import resume_differences
@@ -50,6 +51,17 @@ class RunRecord:
         self.content.update(changes)
         if self.writes:
             records.write_run(workdir, self.content)
+
+    def conv_impl(self, workdir: Workdir, device: Any, choose: Callable[[], Mapping[str, Any]]) -> str:
+        """Returns the convolution's implementation: the one that was recorded for this kind of device, or a new choice.
+
+        Args: choose: returns {"form": the implementation, "why": ..}, which is recorded.
+        """
+        recorded = self.content.get("convolution", {})
+        if recorded.get("device") != device.device_kind or recorded.get("form") not in CONV_IMPLS:
+            recorded = {"device": device.device_kind, **choose()}
+            self.update(workdir, convolution=recorded)
+        return recorded["form"]
 
     def is_finished(self, workdir: Workdir, scales: int) -> bool:
         """Returns whether the run has ended well and every scale's mark is there."""

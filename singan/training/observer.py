@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from singan.model.spec import ScaleSpec
-from singan.parallel.planning import Memory
+from singan.parallel.costs import Memory
 from singan.storage.finished_scale import FinishedScale
 
 

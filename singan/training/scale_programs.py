@@ -13,7 +13,7 @@ from singan.model import scale_start
 from singan.model.spec import ScaleSpec
 from singan.model.state import ScaleInputs, ScaleState, TrainedScale, final_generator
 from singan.model.step import given
-from singan.parallel import cohort, planning
+from singan.parallel import cohort, costs
 from singan.parallel.processes import ProcessGroup
 from singan.shapes import PyTree
 from singan.training.ahead import AheadThread
@@ -36,8 +36,8 @@ class ScalePrograms:
         self.spec, self._processes = spec, process_group.processes
         self.mesh, self._own_mesh = process_group.mesh, process_group.own_mesh
         self._most = process_group.assignment.most
-        self.ahead_seconds = 0.0  # that the plan took ahead
-        self._ahead: dict[tuple[int, int] | None, Future] = {}  # by group and steps (0: finish); None: the plan
+        self.ahead_seconds = 0.0  # that `fit` took ahead
+        self._ahead: dict[tuple[int, int] | None, Future] = {}  # by group and steps (0: finish); None: `fit`
         # It may be a context of this thread, which the one that compiles ahead does not see.
         self._x64 = bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
         self._dropped = False
@@ -50,21 +50,21 @@ class ScalePrograms:
     @functools.cached_property
     def example(self) -> tuple[ScaleInputs, ScaleState]:
         """Shapes of one image, also where this process has none (left)."""
-        return planning.example(self.spec)
+        return costs.example(self.spec)
 
     def rows(self, group: int) -> int:
         """Returns how many rows every process has, images and filling."""
         return cohort.padded_size(self._most, self._own_mesh, group)
 
-    def plan(self, waiting: Callable[[], None]) -> planning.Planned:
+    def fit(self, waiting: Callable[[], None]) -> costs.FittedChunk:
         """Returns the compiled chunk, its group size and its memory. All processes call it, on the main thread.
 
         Args:
           waiting: called now and then while this waits for what is compiled ahead; it may raise.
         """
-        planned = self._get(None, lambda: self._plan(self._compile, self.spec.train.group_size), waiting)
-        group = min(self._processes.all_gather(planned.group))
-        return planned if group == planned.group else self._plan(self._compile, group)
+        fitted = self._get(None, lambda: self._fit(self._compile, self.spec.train.group_size), waiting)
+        group = min(self._processes.all_gather(fitted.group))
+        return fitted if group == fitted.group else self._fit(self._compile, group)
 
     def chunk(self, group: int, steps: int) -> Any:
         """Returns the compiled chunk of that many steps: (inputs, state) -> (state, metrics)."""
@@ -74,9 +74,9 @@ class ScalePrograms:
         """Returns the compiled program (inputs, state) -> weights as trained.weights_template describes them."""
         return self.chunk(group, 0)
 
-    def plan_ahead(self, thread: AheadThread) -> None:
-        """Begins what `plan` is going to return, as far as this process can know it alone."""
-        self._ahead[None] = thread.submit(self._timed_plan)
+    def fit_ahead(self, thread: AheadThread) -> None:
+        """Begins what `fit` is going to return, as far as this process can know it alone."""
+        self._ahead[None] = thread.submit(self._timed_fit)
 
     def compile_ahead(self, thread: AheadThread, group: int, steps: int) -> None:
         """Begins a chunk, or with 0 steps the program that finishes the scale."""
@@ -99,16 +99,16 @@ class ScalePrograms:
         except NotCompiled:
             return compile()
 
-    def _timed_plan(self) -> planning.Planned:
+    def _timed_fit(self) -> costs.FittedChunk:
         started = time.monotonic()
-        planned = self._plan(self._compile_unless_dropped, self.spec.train.group_size)
+        fitted = self._fit(self._compile_unless_dropped, self.spec.train.group_size)
         self.ahead_seconds = time.monotonic() - started
-        return planned
+        return fitted
 
-    def _plan(self, compile: Callable[[int, int], Any], wanted: int) -> planning.Planned:
+    def _fit(self, compile: Callable[[int, int], Any], wanted: int) -> costs.FittedChunk:
         steps = min(self.spec.train.chunk, self.spec.steps)
         images = -(-self._most // self._own_mesh.size)
-        return planning.plan_group(images, self._device, lambda group: compile(group, steps), wanted)
+        return costs.fit_group(images, self._device, lambda group: compile(group, steps), wanted)
 
     @property
     def _device(self) -> Any:
@@ -165,7 +165,7 @@ class Compiler:
         Args:
           now: of the scale that trains, whose end is compiled first.
           above: the scale that is trained next, or None.
-          group: the size that was planned for the scale that trains.
+          group: the size that was fitted for the scale that trains.
         """
         if not self._on:
             return
@@ -175,7 +175,7 @@ class Compiler:
         now.compile_ahead(self._thread, group, 0)
         if above is not None:
             self._next = ScalePrograms(above, process_group)
-            self._next.plan_ahead(self._thread)
+            self._next.fit_ahead(self._thread)
 
     def __enter__(self) -> "Compiler":
         return self

@@ -1,4 +1,4 @@
-"""One scale of one cohort: restore or start, plan, run the chunks, save, finish."""
+"""One scale of one cohort: restore or start, fit the memory, run the chunks, save, finish."""
 
 import dataclasses
 import time
@@ -79,12 +79,12 @@ class ScaleRun:
                     raise Stopped(f"stopped at scale {self.spec.scale}, step {step}")  # there is nothing new to save
 
             begun = time.monotonic()
-            planned = self.programs.plan(waiting)
-            seconds, ahead, group = time.monotonic() - begun, self.programs.ahead_seconds, planned.group
-            self.observer.scale_started(ScaleStart(self.spec, self.ids, step, group, planned.memory, seconds, ahead))
+            fitted = self.programs.fit(waiting)
+            seconds, ahead, group = time.monotonic() - begun, self.programs.ahead_seconds, fitted.group
+            self.observer.scale_started(ScaleStart(self.spec, self.ids, step, group, fitted.memory, seconds, ahead))
             started(group)
             placed, state = self._place(inputs, group), self._place(states, group, idle=True)
-            state = self._run_chunks(checkpoints, placed, state, step, group, planned.compiled, should_stop)
+            state = self._run_chunks(checkpoints, placed, state, step, group, fitted.compiled, should_stop)
             return self._finish(checkpoints, placed, state, group)
 
     def _restore(self, checkpoints: ScaleCheckpoints) -> tuple[int, list[ScaleState]] | None:

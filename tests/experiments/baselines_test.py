@@ -11,10 +11,10 @@ from experiments.baselines.generator import Settings, generate
 from experiments.baselines.patch_matching import extract_patches, nearest
 from singan.config import PyramidConfig
 from singan.errors import UserError
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 
 ROOT = Path(__file__).resolve().parents[2]
-PYRAMID = plan(21, 24, PyramidConfig(min_size=12, max_size=24, ratio=0.75), "mirror")
+PYRAMID = make_pyramid(21, 24, PyramidConfig(min_size=12, max_size=24, ratio=0.75), "mirror")
 QUICK = Settings(patch_size=5, iterations=3)
 
 

@@ -22,7 +22,7 @@ from launch.images.find import load_images
 from singan.config import parse
 from singan.errors import UserError
 from singan.metrics.values import Undefined
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.parallel.cohort import image_mesh
 from singan.storage.finished_scale import image_padding
 from singan.storage.run import load_run
@@ -82,7 +82,7 @@ def workdir(data_dir, tmp_path_factory):
     path = Workdir(tmp_path_factory.mktemp("run"))
     claim_workdir(path, made, images, mesh)
     cohort = [TrainingImage(image.id, image.pixels, image_padding(made, image.value_map)) for image in images]
-    pyramid = plan(*images[0].pixels.shape[:2], made.pyramid, str(made.method.resize_border))
+    pyramid = make_pyramid(*images[0].pixels.shape[:2], made.pyramid, str(made.method.resize_border))
     trainer.train(made, cohort, pyramid, path, Quiet(), mesh, "direct")
     return path.path
 
@@ -239,7 +239,7 @@ def test_the_configs_are_valid():
     sizes = {}
     for variant, source in (("", 240), ("small", 240), ("nuclei", 256), ("nuclei,small", 256)):
         made = load_config(config.get_config(variant))
-        sizes[variant] = len(plan(source, source, made.pyramid, str(made.method.resize_border)))
+        sizes[variant] = len(make_pyramid(source, source, made.pyramid, str(made.method.resize_border)))
     assert sizes == {"": 10, "small": 5, "nuclei": 10, "nuclei,small": 6}
     with pytest.raises(ValueError, match="there is no variant 'smal'"):
         config.get_config("smal")

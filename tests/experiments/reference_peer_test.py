@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from experiments.reporting import official_checkout
 from experiments.training_time import reference_peer
+from singan import files
 from singan.config import parse
 from singan.errors import UserError
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.spec import make_spec
 from tests.launch.train.train_test import ROOT
 
@@ -44,11 +47,14 @@ def reset_grads(model, require_grad):
 # the reference, which newer versions of torch refuse.
 TRAINING = """
 import time
+import types
+
 import torch
 import torch.optim as optim
 import SinGAN.models as models
 
 torch.set_num_threads(1)
+plt = types.SimpleNamespace()
 
 def init_models(opt):
     return models.network(opt.nfc), models.network(opt.nfc)
@@ -73,6 +79,11 @@ def train_single_scale(netD, netG, reals, Gs, Zs, in_s, NoiseAmp, opt, centers=N
     opt.noise_amp = 0.1
     return real, in_s, netG
 """
+MANIPULATE = """
+def SinGAN_generate(Gs, Zs, reals, NoiseAmp, opt, gen_start_scale, num_samples):
+    assert len(Gs) == len(Zs) == len(reals) == len(NoiseAmp) == 2 and num_samples == 1
+    return Gs[1](reals[1]).detach() * 0 + (-1, 0.5)[gen_start_scale]
+"""
 
 
 @pytest.fixture
@@ -80,7 +91,7 @@ def checkout(tmp_path):
     """A folder that is laid out as the reference's checkout."""
     folder = tmp_path / "checkout"
     (folder / "SinGAN").mkdir(parents=True)
-    texts = {"config": CONFIG, "SinGAN/models": MODELS, "SinGAN/functions": FUNCTIONS}
+    texts = {"config": CONFIG, "SinGAN/models": MODELS, "SinGAN/functions": FUNCTIONS, "SinGAN/manipulate": MANIPULATE}
     for name, text in {**texts, "SinGAN/training": TRAINING.replace("UPDATES", "opt.Gsteps")}.items():
         (folder / f"{name}.py").write_text(text)
     return folder
@@ -88,7 +99,7 @@ def checkout(tmp_path):
 
 def _measure(checkout):
     config = parse({"pyramid": {"min_size": 20, "num_scales": 2}})
-    pyramid = plan(30, 30, config.pyramid)
+    pyramid = make_pyramid(30, 30, config.pyramid)
     specs = [make_spec(config, pyramid, 3, "direct", scale) for scale in range(2)]
     return reference_peer.measure(str(checkout), sys.executable, specs, {0: 20.0, 1: 20.0}, 0.1)
 
@@ -98,7 +109,7 @@ def _measure(checkout):
 def test_iterations_of_a_checkout_are_timed(checkout):
     pytest.importorskip("torch")
     before = sorted(checkout.rglob("*"))
-    reference_peer.check(str(checkout), sys.executable)
+    official_checkout.check(str(checkout), sys.executable)
     found = _measure(checkout)
     assert [row["scale"] for row in found["rows"]] == [0, 1]
     assert all(row["ms"] >= 20 and row["iterations"] == 7 for row in found["rows"])
@@ -109,9 +120,27 @@ def test_iterations_of_a_checkout_are_timed(checkout):
     assert f"| 0 | {first:.1f} | 5 | - | 10.0 | {2 * first:.0f} | 10 | {2 * first / 10:.2f} |" in text
 
 
+@pytest.mark.processes
+@pytest.mark.slow
+def test_a_checkout_trains_once_and_draws_samples(checkout, tmp_path):
+    pytest.importorskip("torch")
+    reals = [np.zeros((20, 20, 3), np.float32), np.zeros((30, 30, 3), np.float32)]
+    settings = {"steps": (3, 3), "widths": (4, 4), "ratio": 2 / 3, "samples": 2, "start_scales": [0, 1]}
+    first = official_checkout.train(str(checkout), sys.executable, tmp_path, reals, **settings)
+    assert len(first["seconds"]) == 2
+    assert min(first["seconds"]) >= 0.06
+    assert files.read_json(tmp_path / "seconds.json") == first["seconds"]
+    with np.load(tmp_path / "samples.npz") as drawn:
+        assert {name: (drawn[name].shape, float(drawn[name].mean())) for name in drawn.files} == {
+            "start_0": ((2, 30, 30, 3), 0.0),
+            "start_1": ((2, 30, 30, 3), 0.75),
+        }
+    assert official_checkout.train(str(checkout), sys.executable, tmp_path, reals, **settings) == first
+
+
 def test_what_is_saved_after_the_first_and_the_last_iteration_is_not_counted():
     pytest.importorskip("torch")
-    from experiments.training_time.reference_runner import median_iteration
+    from experiments.reporting.official_runner import median_iteration
 
     iterations = [0.0, 9.0, 10.0, 12.0]  # when each ends; the second has the pictures of the first in it
     assert median_iteration([end - 0.1 * left for end in iterations for left in (5, 4, 3, 2, 1, 0)], 4) == 2
@@ -128,10 +157,10 @@ def test_a_checkout_that_does_not_train_is_one_line(checkout):
         _measure(checkout)
     (checkout / "SinGAN" / "functions.py").write_text("import a_package_that_it_needs")
     with pytest.raises(UserError, match=r"does not train: ModuleNotFoundError.*--peer_python=FILE") as caught:
-        reference_peer.check(str(checkout), sys.executable)
+        official_checkout.check(str(checkout), sys.executable)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"--peer_python=/no/python cannot be started"):
-        reference_peer.check(str(checkout), "/no/python")
+        official_checkout.check(str(checkout), "/no/python")
 
 
 @pytest.mark.processes

@@ -8,11 +8,11 @@ from experiments.quickstart.sweep import get_sweep
 from launch.configs import load_config
 from launch.images.find import find_images
 from singan.errors import UserError
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 
 
 def sizes(made, side):
-    return plan(side, side, made.pyramid, str(made.method.resize_border)).sizes
+    return make_pyramid(side, side, made.pyramid, str(made.method.resize_border)).sizes
 
 
 def test_the_quickstart_has_the_crops_and_scales_that_its_readme_names():

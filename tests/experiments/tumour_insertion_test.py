@@ -21,7 +21,7 @@ from launch.configs import load_config
 from launch.images.find import load_images
 from singan.config import parse
 from singan.errors import UserError
-from singan.model.pyramid import plan, resize_to
+from singan.model.pyramid import make_pyramid, resize_to
 from singan.parallel.cohort import image_mesh
 from singan.sampling import masks
 from singan.sampling.manipulation import Input, Result
@@ -84,7 +84,7 @@ def workdir(data_dir, tmp_path_factory):
     path = Workdir(tmp_path_factory.mktemp("run"))
     claim_workdir(path, made, images, mesh)
     cohort = [TrainingImage(image.id, image.pixels, image_padding(made, image.value_map)) for image in images]
-    pyramid = plan(*images[0].pixels.shape[:2], made.pyramid, str(made.method.resize_border))
+    pyramid = make_pyramid(*images[0].pixels.shape[:2], made.pyramid, str(made.method.resize_border))
     trainer.train(made, cohort, pyramid, path, Quiet(), mesh, "direct")
     return path.path
 
@@ -334,7 +334,7 @@ def test_the_configs_are_valid():
     for variant in ("", "small"):
         made = load_config(config.get_config(variant))
         assert (made.data.has_tumour, made.data.source) == ("no", "tfds:brats/slices")
-        sizes[variant] = len(plan(240, 240, made.pyramid, str(made.method.resize_border)))
+        sizes[variant] = len(make_pyramid(240, 240, made.pyramid, str(made.method.resize_border)))
     assert sizes == {"": 10, "small": 6}
     with pytest.raises(ValueError, match=r"config\.py:small"):
         config.get_config("smal")

@@ -12,7 +12,7 @@ from launch.configs import load_config
 from singan import files
 from singan.config import default_mapping, flatten, parse, to_mapping
 from singan.errors import UserError
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.spec import make_spec
 from tests.fuzz import strategies
 from tests.fuzz.areas import Area
@@ -47,7 +47,7 @@ def mappings(draw) -> dict[str, Any]:
 
 def use_mapping(mapping: dict[str, Any], folder: Path) -> None:
     config = load_config(mapping)
-    pyramid = plan(64, 48, config.pyramid, str(config.method.resize_border))
+    pyramid = make_pyramid(64, 48, config.pyramid, str(config.method.resize_border))
     make_spec(config, pyramid, 3, "direct").at(len(pyramid) - 1)
     files.write_json(folder / "config.json", to_mapping(config))
     assert parse(files.read_json(folder / "config.json")) == config
@@ -61,7 +61,8 @@ def use_flags(given: list[tuple[str, str]], folder: Path) -> None:
     (folder / "config.py").write_text(CONFIG)
     argv = ["x", f"--config={folder / 'config.py'}", *(f"--config.{key}={text}" for key, text in given)]
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "", lock_config=True, flag_values=values)
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    values["config"].parser = cli.ConfigFile()
     try:
         left = values(argv)
     except Exception as error:

@@ -20,7 +20,7 @@ from launch.report.page import write_report
 from singan import files
 from singan.config import parse
 from singan.errors import UserError
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.spec import make_spec
 from singan.parallel import cohort
 from singan.parallel.cohort import image_mesh
@@ -63,7 +63,7 @@ def template() -> Path:
     )
     images, workdir, mesh = load_images(config.data), Workdir(folder), image_mesh(jax.devices("cpu")[:1])
     record, ids = claim_workdir(workdir, config, images, mesh), tuple(image.id for image in images)
-    spec = make_spec(config, plan(17, 17, config.pyramid), 3, "direct")
+    spec = make_spec(config, make_pyramid(17, 17, config.pyramid), 3, "direct")
     lines, below = JsonLines(workdir.metrics), ""
     for scale in range(2):
         tree = cohort.stack([weights_template(spec.at(scale))] * 2, 2)

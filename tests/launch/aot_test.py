@@ -96,15 +96,15 @@ import json
 from singan.parallel.cohort import image_mesh
 from singan.config import parse
 from singan.model.convolution import conv_impl_for
-from singan.parallel.planning import scale_cost
-from singan.model.pyramid import plan
+from singan.parallel.costs import scale_cost
+from singan.model.pyramid import make_pyramid
 from singan.model.spec import make_spec
 from singan.parallel.tpu_topologies import devices_of, find_topology
 
 train = {"critic_updates": 1, "generator_updates": 1, "steps_per_scale": 10, "chunk": 2, "precision": "bf16"}
 pyramid = {"min_size": 24, "max_size": 32}
 config = parse({"pyramid": pyramid, "network": {"width": 32, "num_layers": 2}, "train": train})
-spec = make_spec(config, plan(32, 32, config.pyramid), 2, conv_impl_for("tpu"))
+spec = make_spec(config, make_pyramid(32, 32, config.pyramid), 2, conv_impl_for("tpu"))
 mesh = image_mesh(devices_of(find_topology("v5e-8")))
 for images in (64, 128):
     cost = scale_cost(spec, mesh, images)

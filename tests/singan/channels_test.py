@@ -6,7 +6,7 @@ import pytest
 
 import singan
 from singan.config import parse
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.parallel.cohort import image_mesh
 from singan.storage import workdir as records
 from singan.storage.workdir import ImageRecord, Workdir
@@ -47,7 +47,7 @@ def test_any_number_of_channels(channels, tmp_path, random_image):
     records.write_config(workdir, config)
     images = [TrainingImage("a", pixels, value_map.padding)]
     mesh = image_mesh(jax.devices()[:1])
-    trainer.train(config, images, plan(14, 14, config.pyramid), workdir, Unwarned(), mesh, "direct")
+    trainer.train(config, images, make_pyramid(14, 14, config.pyramid), workdir, Unwarned(), mesh, "direct")
 
     run = singan.load_run(workdir.path)
     height, width = run.finest("a").shape[:2]

@@ -25,7 +25,7 @@ from launch.tracking.writer import open_writer
 from singan import files
 from singan.config import parse, to_mapping
 from singan.model.convolution import conv_impl_for
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.parallel.processes import Processes, make_process_group
 from singan.storage.finished_scale import image_padding
 from singan.storage.run_record import claim_workdir
@@ -86,7 +86,7 @@ def measure(workdir: Path, first: int, steps: int, wandb: str = "offline") -> Wa
     )
     images = load_images(config.data)
     mesh = runtime.start_jax(1)
-    pyramid = plan(16, 16, config.pyramid, str(config.method.resize_border))
+    pyramid = make_pyramid(16, 16, config.pyramid, str(config.method.resize_border))
     directory = Workdir(files.make_directory(workdir))
     record = claim_workdir(directory, config, images, mesh)
     padding = {image.id: image_padding(config, image.value_map) for image in images}

@@ -127,7 +127,7 @@ def _run(spec: Any, inputs: Any, state: Any, noises: Sequence[Any]) -> Iterator[
 
 def _spec(preset: str, form: str) -> Any:
     from singan.config import parse
-    from singan.model.pyramid import plan
+    from singan.model.pyramid import make_pyramid
     from singan.model.spec import make_spec
 
     config = parse(
@@ -138,7 +138,7 @@ def _spec(preset: str, form: str) -> Any:
             "train": {"critic_updates": 1, "generator_updates": 1},
         }
     )
-    return make_spec(config, plan(24, 20, config.pyramid, str(config.method.resize_border)), 3, form)
+    return make_spec(config, make_pyramid(24, 20, config.pyramid, str(config.method.resize_border)), 3, form)
 
 
 def _state(spec: Any, scale: int) -> Any:

@@ -74,7 +74,7 @@ class Local:
             waiting = deque([run for run in runs if not self._find_live(run, free)])
             while self._active or (waiting and not self._signals):
                 while waiting and free and not self._signals:
-                    self._launch(waiting.popleft(), free)
+                    self._start_run(waiting.popleft(), free)
                 time.sleep(POLL if any(active.process for active in self._active) else POLL_FOUND)
                 for active in [active for active in self._active if self._has_ended(active)]:
                     self._active.remove(active)
@@ -122,7 +122,7 @@ class Local:
             return active.process.poll() is not None
         return state.read_state(self._sweep, active.run).state != state.RUNNING
 
-    def _launch(self, run: PlannedRun, free: list[Slot]) -> None:
+    def _start_run(self, run: PlannedRun, free: list[Slot]) -> None:
         # In the meantime another sweep of the same runs may have started or finished it.
         if self._find_live(run, free) or state.read_state(self._sweep, run).state == state.DONE:
             return

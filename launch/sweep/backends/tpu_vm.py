@@ -99,7 +99,7 @@ class TpuVm:
                     messages[machine.name] = state
                 if state in GONE:
                     print(f"error: {machine.name}: the request has ended ({state})", file=sys.stderr, flush=True)
-                if state == "ACTIVE" and self._goes_on(machine, self._begin):
+                if state == "ACTIVE" and self._goes_on(machine, self._start_runs):
                     started.append(machine)
                 if state in (*GONE, "ACTIVE"):
                     waiting.remove(machine)
@@ -144,7 +144,7 @@ class TpuVm:
             self._runner.run(self._create(machine))
             print(f"{machine.name}: asked for", flush=True)
 
-    def _begin(self, machine: Machine) -> None:
+    def _start_runs(self, machine: Machine) -> None:
         if "busy" in self._runner.run(self._is_busy(machine)):
             print(f"{machine.name}: at work already", flush=True)
             return

@@ -60,7 +60,7 @@ def test_pyramids_of_the_reference_are_found(height, width, max_size, min_size):
     sizes = [(math.ceil(h * ratio**i), math.ceil(w * ratio**i)) for i in range(finest, -1, -1)]
     found = read_run.PytorchRun(None, tuple(np.zeros((*size, 1)) for size in sizes), (), np.zeros(0))  # pyright: ignore[reportArgumentType]
     config = read_run._pyramid_of(found)
-    pyramid = read_run.plan(h, w, config, "reference")
+    pyramid = read_run.make_pyramid(h, w, config, "reference")
     assert list(pyramid.sizes) == sizes
     assert pyramid.ratio == pytest.approx(ratio, abs=2e-4 if config.min_size == min_size else 1e-2)
 

@@ -283,9 +283,11 @@ TRAIN = """
 import os, socket, sys
 import numpy as np
 from PIL import Image
+from launch.tracking import wandb_start
 from launch.tracking.writer import open_writer
 from singan.config import TrackingConfig
 
+wandb_start.ONLINE_TIMEOUT = 3
 workdir, mode, restored, last, end = sys.argv[1:6]
 if len(sys.argv) > 6:
     server = socket.socket()
@@ -297,7 +299,7 @@ if len(sys.argv) > 6:
         server.close()
 restored = None if restored == "none" else int(restored)
 tracking = TrackingConfig(wandb=mode, group="g", project="p")
-writer = open_writer(tracking, workdir, "id0", {"train": {"chunk": 5}}, restored, online_timeout=3)
+writer = open_writer(tracking, workdir, "id0", {"train": {"chunk": 5}}, restored)
 for step in range((restored or 0) + 1, int(last) + 1):
     row = {"global_step": step, "scale": step // 10, "scale_step": step % 10, "loss": 0.5}
     row["rmse"] = float("nan") if step == 3 else 1.0

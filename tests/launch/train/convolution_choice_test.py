@@ -9,7 +9,7 @@ from launch.train import convolution_choice
 from launch.train.convolution_choice import conv_impl_of_run
 from singan import files
 from singan.config import parse
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.parallel.cohort import image_mesh
 from singan.storage.origin import Origin
 from singan.storage.run_record import RunRecord
@@ -37,7 +37,7 @@ class SomeCohort:
 
     def __init__(self, path, images, side=17):
         path.mkdir(exist_ok=True)
-        self.workdir, self.rows, self.pyramid = Workdir(path), [None] * images, plan(side, side, CONFIG.pyramid)
+        self.workdir, self.rows, self.pyramid = Workdir(path), [None] * images, make_pyramid(side, side, CONFIG.pyramid)
 
 
 def record_of(run_id, **content):

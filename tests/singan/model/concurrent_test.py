@@ -11,7 +11,7 @@ from singan.model.concurrent import co_trained_noise, differentiable_upsample
 from singan.model.generation import apply_generator, generator_inputs, upsample_to_next_scale
 from singan.model.networks import initial_variables
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.scale_start import starting_noise, starting_state
 from singan.model.spec import make_spec
 from singan.model.state import ScaleInputs, hyperparameters
@@ -37,7 +37,7 @@ def config(preset="corrected", **train):
 
 
 def pyramid_of(config):
-    return plan(*SIZE, config.pyramid, str(config.method.resize_border))
+    return make_pyramid(*SIZE, config.pyramid, str(config.method.resize_border))
 
 
 def spec_at(scale, channels=2, preset="corrected", **train):

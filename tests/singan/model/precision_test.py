@@ -12,7 +12,7 @@ from singan.model.generation import upsample_to_next_scale
 from singan.model.step import draw, train_step
 from singan.parallel import cohort
 from singan.parallel.cohort import PRECISIONS
-from singan.parallel.flops import _inner
+from singan.parallel.costs import _inner
 
 MANTISSA = {"tf32": 10, "bf16": 7}  # bits
 # Sums of at most some hundred products of numbers around 1, in float32.

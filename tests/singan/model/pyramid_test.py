@@ -3,7 +3,7 @@ import pytest
 
 from singan.config import PyramidConfig
 from singan.errors import UserError
-from singan.model.pyramid import plan, resize_matrix
+from singan.model.pyramid import make_pyramid, resize_matrix
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from singan.model.pyramid import plan, resize_matrix
     ],
 )
 def test_sizes_are_the_references(height, width, scales):
-    assert plan(height, width, PyramidConfig()).sizes == tuple((size, size) for size in scales)
+    assert make_pyramid(height, width, PyramidConfig()).sizes == tuple((size, size) for size in scales)
 
 
 @pytest.mark.parametrize(
@@ -29,25 +29,25 @@ def test_sizes_are_the_references(height, width, scales):
     ],
 )
 def test_the_number_of_scales_and_the_finest_are_the_references(height, width, scales, finest):
-    pyramid = plan(height, width, PyramidConfig())
+    pyramid = make_pyramid(height, width, PyramidConfig())
     assert len(pyramid) == scales
     assert pyramid.sizes[-1] == pyramid.shrunk == finest
     assert min(pyramid.sizes[0]) in (25, 26)
 
 
 def test_the_ratio_makes_the_scales_meet_both_sizes():
-    assert plan(240, 240, PyramidConfig()).ratio == pytest.approx(0.77778, abs=5e-6)
+    assert make_pyramid(240, 240, PyramidConfig()).ratio == pytest.approx(0.77778, abs=5e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 20), (25, 25), (50, 1000), (1, 300)])
 def test_too_few_pixels_are_refused_with_the_image_and_the_key(height, width):
     with pytest.raises(UserError, match=rf"{height}x{width} pixels.*config\.pyramid\.min_size"):
-        plan(height, width, PyramidConfig())
+        make_pyramid(height, width, PyramidConfig())
 
 
 def test_scales_that_do_not_grow_are_refused():
     with pytest.raises(UserError, match="do not grow"):
-        plan(28, 28, PyramidConfig(ratio=0.99))
+        make_pyramid(28, 28, PyramidConfig(ratio=0.99))
 
 
 def test_the_references_rows_when_shrinking():
@@ -101,7 +101,7 @@ def test_resizing_by_one_changes_nothing():
 
 
 def test_a_flipped_image_gives_a_flipped_level():
-    pyramid = plan(64, 64, PyramidConfig(min_size=27, ratio=0.5))
+    pyramid = make_pyramid(64, 64, PyramidConfig(min_size=27, ratio=0.5))
     assert pyramid.sizes == ((27, 27), (36, 36), (48, 48), (64, 64))
     image = np.random.default_rng(0).uniform(-1, 1, (64, 64, 2)).astype(np.float32)
     for scale in range(4):
@@ -112,7 +112,7 @@ def test_a_flipped_image_gives_a_flipped_level():
 
 def test_a_constant_image_stays_constant():
     for border in ("mirror", "reference"):
-        pyramid = plan(300, 200, PyramidConfig(), border)
+        pyramid = make_pyramid(300, 200, PyramidConfig(), border)
         for scale in (0, 4, len(pyramid) - 1):
             level = pyramid.level(np.full((300, 200, 1), -0.3), scale)
             assert level.shape == (*pyramid.sizes[scale], 1)
@@ -120,14 +120,14 @@ def test_a_constant_image_stays_constant():
 
 
 def test_the_finest_level_of_an_image_that_fits_is_the_image():
-    pyramid = plan(60, 50, PyramidConfig())
+    pyramid = make_pyramid(60, 50, PyramidConfig())
     image = np.random.default_rng(0).uniform(-1, 1, (60, 50, 3)).astype(np.float32)
     np.testing.assert_array_equal(pyramid.level(image, len(pyramid) - 1), image)
 
 
 def test_levels_are_clipped_float32():
     image = np.kron(np.indices((12, 12)).sum(0) % 2, np.ones((9, 9)))[:, :, None] * 2 - 1  # cubic kernels overshoot
-    pyramid = plan(*image.shape[:2], PyramidConfig())
+    pyramid = make_pyramid(*image.shape[:2], PyramidConfig())
     level = pyramid.level(image.astype(np.float32), len(pyramid) - 2)
     assert level.dtype == np.float32
     assert level.min() == -1
@@ -138,7 +138,7 @@ def test_levels_are_clipped_float32():
 
 
 def test_upsampling_keeps_the_top_left_of_the_enlarged_image():
-    pyramid = plan(188, 250, PyramidConfig(), "reference")
+    pyramid = make_pyramid(188, 250, PyramidConfig(), "reference")
     for scale in range(1, len(pyramid)):
         for matrix, old, new in zip(
             pyramid.upsampling(scale), pyramid.sizes[scale - 1], pyramid.sizes[scale], strict=True
@@ -150,7 +150,7 @@ def test_upsampling_keeps_the_top_left_of_the_enlarged_image():
 
 
 def concurrent_pyramid(height, width, border="mirror", **keys):
-    return plan(height, width, PyramidConfig(**{"num_scales": 6, **keys}), border)
+    return make_pyramid(height, width, PyramidConfig(**{"num_scales": 6, **keys}), border)
 
 
 def test_a_given_number_of_scales_is_spaced_as_consingans():

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.step import train_step
 from singan.parallel import cohort, executable_cache
 from singan.parallel.cohort import image_mesh
@@ -284,7 +284,7 @@ def test_a_second_training_traces_no_step_and_gives_the_same_weights(cache, monk
 
     monkeypatch.setattr(cohort, "train_step", counted)
     config = tiny_config(num_layers=2, steps_per_scale=3, chunk=2, critic_updates=1, generator_updates=1)
-    pyramid = plan(13, 13, dataclasses.replace(config.pyramid, num_scales=2))
+    pyramid = make_pyramid(13, 13, dataclasses.replace(config.pyramid, num_scales=2))
     images = [TrainingImage(name, random_image(i)[:13, :13], np.zeros(2, np.float32)) for i, name in enumerate("abc")]
 
     def train(name):

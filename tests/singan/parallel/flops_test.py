@@ -4,7 +4,7 @@ import numpy as np
 from jax import lax
 
 from singan.model.step import train_step
-from singan.parallel.flops import Operations, matrix_operations
+from singan.parallel.costs import Operations, matrix_operations
 
 
 def test_products_and_convolutions_are_counted_and_loops_are_gone_through():

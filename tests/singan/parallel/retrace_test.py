@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.step import train_step
 from singan.parallel import cohort
 from singan.parallel.cohort import image_mesh
@@ -37,7 +37,7 @@ def test_a_scale_is_traced_once_and_its_shorter_last_chunk_once_more(
 ):
     config = tiny_config(num_layers=2, steps_per_scale=steps, chunk=2, critic_updates=1, generator_updates=1)
     pixels = random_image()[:13, :13]
-    pyramid = plan(13, 13, config.pyramid)
+    pyramid = make_pyramid(13, 13, config.pyramid)
     image = TrainingImage("a", pixels, np.zeros(2, np.float32))
     mesh = image_mesh(jax.devices()[:1])
     trainer.train(config, [image], pyramid, Workdir(tmp_path), Silent(), mesh, "direct")
@@ -65,7 +65,7 @@ def test_a_sweep_over_learning_rates_and_loss_weights_compiles_each_scale_once(
     with kept_in(tmp_path / "compiled"):
         for number, train in enumerate(runs):
             config = tiny_config(**rest, **train)
-            pyramid = plan(13, 13, config.pyramid)
+            pyramid = make_pyramid(13, 13, config.pyramid)
             workdir, mesh = Workdir(tmp_path / f"run{number}"), image_mesh(jax.devices()[:1])
             trainer.train(config, [image], pyramid, workdir, Silent(), mesh, "direct")
             weights.add((workdir.path / "scales/00/DONE").read_text())

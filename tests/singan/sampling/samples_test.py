@@ -144,7 +144,7 @@ def test_a_cpu_is_given_one_batch_at_a_time_and_an_accelerator_the_next_one(form
     mesh = image_mesh(jax.devices()[:1])
     seen = []
     for batch in sampling.draw(
-        run, ["image0", "image1"], 5, batch=3, mesh=mesh, planned=lambda images, _: told.append(images)
+        run, ["image0", "image1"], 5, batch=3, mesh=mesh, log_memory=lambda images, _: told.append(images)
     ):
         seen.append((batch.ids, batch.first, len(batch.pixels[0]), batch.pixels[0, 0, 0, 0, 0]))
         assert len(calls) == sent[len(seen) - 1]

@@ -12,7 +12,7 @@ from singan.errors import UserError
 from singan.model.condition import condition_level, make_pool
 from singan.model.encodings import encode
 from singan.model.layouts import layout_of
-from singan.model.pyramid import Pyramid, plan
+from singan.model.pyramid import Pyramid, make_pyramid
 from singan.parallel.cohort import image_mesh
 from singan.sampling.samples import draw
 from singan.storage import workdir as records
@@ -54,7 +54,7 @@ def train(path, ids=("a", "b"), stop=lambda: False, **config):
     """Trains images of two squares, darker inside, and returns the run."""
     config, workdir = parse({**CONFIG, **config}), Workdir(path)
     value_map = join([ValueMap((0.0,), (255.0,), (None,), "uint8", ("type",)), mask_map(2, 1.0, np.uint8)])
-    pyramid, rows, images = plan(SIZE, SIZE, config.pyramid), [], []
+    pyramid, rows, images = make_pyramid(SIZE, SIZE, config.pyramid), [], []
     workdir.path.mkdir(exist_ok=True)
     for number, name in enumerate("ab"):
         if name not in ids:

@@ -10,7 +10,7 @@ from singan.model.generation import pad_border
 from singan.model.spec import make_spec, steps_of_scale
 from singan.model.step import draw
 from singan.model.window import crop, crop_inputs, random_window
-from singan.parallel.planning import example
+from singan.parallel.costs import example
 from singan.training.scale_run import Stopped
 from tests.singan.model.concurrent_test import CHUNK, SCALES, STEPS, config, pyramid_of, quickly, spec_at
 from tests.singan.training.concurrent_runs_test import digests, train

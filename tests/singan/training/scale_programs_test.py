@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.spec import make_spec
 from singan.model.step import train_step
 from singan.parallel import cohort, executable_cache
@@ -78,7 +78,7 @@ def train(tiny_config, random_image):
         ]
         if broken:
             images[0].pixels[:] = np.nan
-        pyramid = plan(13, 13, dataclasses.replace(config.pyramid, num_scales=2))
+        pyramid = make_pyramid(13, 13, dataclasses.replace(config.pyramid, num_scales=2))
         mesh, told = image_mesh(jax.devices()[:1]), observer or Told()
         return trainer.train(config, images, pyramid, Workdir(path), told, mesh, "direct", stop), told
 
@@ -161,7 +161,7 @@ class Gpu:
 @pytest.mark.slow
 def test_a_gpu_that_another_scale_fills_is_not_taken_for_too_small(traces, tiny_config, monkeypatch):
     config = tiny_config(num_layers=2, steps_per_scale=2, chunk=2, critic_updates=1)
-    spec = make_spec(config, plan(13, 13, config.pyramid), 2, "direct")
+    spec = make_spec(config, make_pyramid(13, 13, config.pyramid), 2, "direct")
     mesh = image_mesh(jax.devices()[:1])
     programs = ScalePrograms(spec, make_process_group(Processes(), mesh, [["a", "b"]]))
     monkeypatch.setattr(ScalePrograms, "_device", Gpu())
@@ -171,7 +171,7 @@ def test_a_gpu_that_another_scale_fills_is_not_taken_for_too_small(traces, tiny_
 
     traces.at[0] = no_memory
     with ahead.AheadThread() as thread:
-        programs.plan_ahead(thread)
+        programs.fit_ahead(thread)
     assert traces.ahead == {0: 1}  # no smaller group was tried
-    assert programs.plan(lambda: None).group == 2
+    assert programs.fit(lambda: None).group == 2
     assert traces.on_main == {0: 1}

@@ -8,7 +8,7 @@ import pytest
 
 from singan.model.state import final_generator
 from singan.parallel.cohort import chunk_of_one
-from singan.parallel.planning import example
+from singan.parallel.costs import example
 from singan.training.scale_run import Stopped
 from tests.singan.model.concurrent_test import CHUNK, SCALES, STEPS, quickly, same, spec_at
 from tests.singan.training.concurrent_runs_test import digests, train

@@ -1,13 +1,18 @@
 """What fits and what it costs: compiled memory, a device's memory, how many images train at the same time, and FLOPs.
 
 It is the same for a device that is there and for one that is only compiled for (singan/parallel/tpu_topologies.py).
+
+FLOPs are counted where they are written down: in a program's jaxpr, loops and all. XLA's cost analysis counts the body
+of a loop once, whatever its length. What it says of a compiled program is brought to the program's real length by the
+same two counts of the jaxpr: with every loop's length, and with each body once.
 """
 
 import dataclasses
 import functools
+import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -21,7 +26,6 @@ from singan.model.scale_start import starting_state
 from singan.model.spec import ScaleSpec
 from singan.model.state import ScaleInputs, ScaleState, TrainedScale, hyperparameters
 from singan.parallel import cohort
-from singan.parallel.flops import matrix_operations
 from singan.parallel.tpu_topologies import PEAK_RATES, USABLE_MEMORY
 
 PASSES = {"bf16": 1, "tf32": 3, "highest": 6}  # in bf16 on a TPU, of a product at a train.precision
@@ -44,12 +48,23 @@ class Memory:
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
+class FittedChunk:
     """A program compiled for the group size that was chosen."""
 
     group: int
     compiled: Any
     memory: Memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Operations:
+    """FLOPs of the matrix products and convolutions, a multiply-add being two; of one device."""
+
+    every: int  # every pass through every loop
+    once: int  # each loop's body once
+
+    def __add__(self, other: "Operations") -> "Operations":
+        return Operations(self.every + other.every, self.once + other.once)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +141,7 @@ def largest_group(images: int, budget: int | None, memory_of: Callable[[int], Me
     return group
 
 
-def plan_group(images: int, device: Any, compile: Callable[[int], Any], wanted: int = 0) -> Planned:
+def fit_group(images: int, device: Any, compile: Callable[[int], Any], wanted: int = 0) -> FittedChunk:
     """Returns the program for the largest group that fits a device, or for the wanted one.
 
     Args:
@@ -151,7 +166,7 @@ def plan_group(images: int, device: Any, compile: Callable[[int], Any], wanted: 
         group = 1 if device.platform == "cpu" else largest_group(images, budget, memory_of)
     if group not in compiled:
         compiled[group] = compile(group)
-    return Planned(group, compiled[group], compiled_memory(compiled[group]))
+    return FittedChunk(group, compiled[group], compiled_memory(compiled[group]))
 
 
 def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
@@ -197,23 +212,23 @@ def scale_cost(spec: ScaleSpec, mesh: Mesh, images: int) -> ScaleCost:
         seconds = time.monotonic() - started
         return compiled
 
-    planned = plan_group(per_device, device, compile, train.group_size)
-    chunk, arguments = program(planned.group)
+    fitted = fit_group(per_device, device, compile, train.group_size)
+    chunk, arguments = program(fitted.group)
     asked = matrix_operations(cohort.trace_program(chunk, *arguments, precision=train.precision).jaxpr)
-    analysis = planned.compiled.cost_analysis() or {}
+    analysis = fitted.compiled.cost_analysis() or {}
     passes = asked.every / asked.once / steps  # of an operation of the program, on average, in a step
     return ScaleCost(
         spec.scale,
         spec.size,
         spec.width,
         per_device,
-        planned.group,
-        planned.memory,
-        _most(planned, per_device, memory_budget(device)),
+        fitted.group,
+        fitted.memory,
+        _most(fitted, per_device, memory_budget(device)),
         asked.every / steps,
         analysis.get("flops", 0.0) * passes,
         analysis.get("bytes accessed", 0.0) * passes,
-        count_collectives(planned.compiled.as_text()),
+        count_collectives(fitted.compiled.as_text()),
         seconds,
     )
 
@@ -226,17 +241,50 @@ def asked_flops(spec: ScaleSpec, mesh: Mesh) -> float:
     return float(matrix_operations(traced.jaxpr).every) * spec.steps
 
 
+def matrix_operations(jaxpr: Any) -> Operations:
+    """Returns the operations of a jaxpr (closed or not); of a condition's branches, those of the longest."""
+    total = Operations(0, 0)
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        name, inside = equation.primitive.name, [matrix_operations(inner) for inner in _inner(equation)]
+        if name == "dot_general":
+            ((contracted, _), _), left = equation.params["dimension_numbers"], equation.invars[0].aval
+            own = 2 * _elements(equation.outvars[0]) * math.prod(left.shape[axis] for axis in contracted)
+            total += Operations(own, own)
+        elif name == "conv_general_dilated":
+            kernel, axes = equation.invars[1].aval.shape, equation.params["dimension_numbers"]
+            own = 2 * _elements(equation.outvars[0]) * math.prod(kernel) // kernel[axes.rhs_spec[0]]
+            total += Operations(own, own)
+        elif name == "cond":
+            total += max(inside, key=lambda branch: branch.every)
+        else:
+            length = equation.params["length"] if name == "scan" else 1
+            for body in inside:
+                total += Operations(body.every * length, body.once)
+    return total
+
+
+def _elements(variable: Any) -> int:
+    return math.prod(variable.aval.shape)
+
+
+def _inner(equation: Any) -> Iterator[Any]:
+    for value in equation.params.values():
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if hasattr(one, "eqns") or hasattr(getattr(one, "jaxpr", None), "eqns"):
+                yield one
+
+
 def count_collectives(text: str) -> int:
     """Returns how many operations of a compiled program, given as HLO text, have devices talk to each other."""
     return len(re.findall(rf"[ )](?:{'|'.join(COLLECTIVES)})(?:-start)?\(", text))
 
 
-def _most(planned: Planned, images: int, budget: int | None) -> int | None:
+def _most(fitted: FittedChunk, images: int, budget: int | None) -> int | None:
     """Returns how many images of a device would fit in one group, memory being linear in them."""
     if budget is None:
         return None
-    memory = planned.memory
-    each = (memory.arguments + memory.output) / images + memory.temporary / planned.group
+    memory = fitted.memory
+    each = (memory.arguments + memory.output) / images + memory.temporary / fitted.group
     return max(int((budget - memory.code) / each), 0)
 
 

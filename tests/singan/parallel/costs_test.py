@@ -7,10 +7,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from singan.config import parse
-from singan.model.pyramid import plan
+from singan.model.pyramid import make_pyramid
 from singan.model.spec import make_spec
 from singan.parallel.cohort import image_mesh
-from singan.parallel.planning import (
+from singan.parallel.costs import (
     SHARE,
     Memory,
     ScaleCost,
@@ -18,9 +18,9 @@ from singan.parallel.planning import (
     compiled_memory,
     count_collectives,
     example,
+    fit_group,
     largest_group,
     memory_budget,
-    plan_group,
     scale_cost,
 )
 from singan.parallel.tpu_topologies import USABLE_MEMORY
@@ -134,7 +134,7 @@ def test_the_budget_of_a_device_that_is_only_compiled_for_is_that_of_its_kind():
 )
 def test_a_compiler_that_refuses_a_group_is_asked_for_a_smaller_one(text):
     compiler = TpuCompiler(4 * 2**20, text)
-    planned = plan_group(9, Device({"bytes_limit": 4 * 2**20}), compiler)
+    planned = fit_group(9, Device({"bytes_limit": 4 * 2**20}), compiler)
     assert planned.group == 3  # of nine images at most three at a time
     assert planned.memory == compiled_memory(planned.compiled)
     assert planned.memory.total == 3 * 2**20
@@ -144,20 +144,20 @@ def test_a_compiler_that_refuses_a_group_is_asked_for_a_smaller_one(text):
 def test_what_is_too_large_by_itself_or_refused_for_another_reason_is_told():
     device = Device({"bytes_limit": 10})
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"Used 1\.00M"):
-        plan_group(4, device, TpuCompiler(1, "Used {:.2f}M of"))
+        fit_group(4, device, TpuCompiler(1, "Used {:.2f}M of"))
 
     def broken(group):
         raise jax.errors.JaxRuntimeError(f"INTERNAL: {group} is a bad number")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="4 is a bad number"):
-        plan_group(4, device, broken)
+        fit_group(4, device, broken)
 
 
 def test_a_wanted_group_is_taken_and_a_cpu_takes_one():
     compiler = TpuCompiler(2**30, "")
-    assert plan_group(8, Device({"bytes_limit": 10}), compiler, wanted=5).group == 5
-    assert plan_group(3, Device({"bytes_limit": 10}), compiler, wanted=5).group == 3
-    assert plan_group(8, jax.devices("cpu")[0], compiler).group == 1
+    assert fit_group(8, Device({"bytes_limit": 10}), compiler, wanted=5).group == 5
+    assert fit_group(3, Device({"bytes_limit": 10}), compiler, wanted=5).group == 3
+    assert fit_group(8, jax.devices("cpu")[0], compiler).group == 1
     assert compiler.asked == [5, 3, 1]
 
 
@@ -166,7 +166,7 @@ def test_a_wanted_group_is_taken_and_a_cpu_takes_one():
 def test_the_example_of_a_scale_has_the_shapes_of_its_training(tiny_config, schedule, scale):
     config = tiny_config("reference", 3, schedule=schedule)
     config = parse({**dataclasses.asdict(config), "pyramid": {"min_size": 11, "max_size": 20, "num_scales": 4}})
-    spec = make_spec(config, plan(20, 19, config.pyramid, "reference"), 2, "direct", scale)
+    spec = make_spec(config, make_pyramid(20, 19, config.pyramid, "reference"), 2, "direct", scale)
     below = [jax.tree.map(lambda leaf: leaf[None], weights_template(spec.at(s))) for s in range(scale)]
     finished = [FinishedScale(("one",), {}, weights, {}) for weights in below]
     image = TrainingImage("one", np.zeros((20, 19, 2), np.float32), np.zeros(2, np.float32))
