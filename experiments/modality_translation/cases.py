@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.modality_translation.translation import subject
-from experiments.reporting.modalities import modality
+from launch.images.modality_names import modality
 from launch.images import readers, tfds_records
 from launch.images.channels import channel_groups
 from launch.images.found_images import TFDS

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy import ndimage
 
-from experiments.reporting.modalities import modality
+from launch.images.modality_names import modality
 from experiments.tumour_insertion import matching, placement
 from experiments.tumour_insertion.donors import Candidate, Donor, patient_of, spacing_of
 from experiments.tumour_insertion.matching import Matching

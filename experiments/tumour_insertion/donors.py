@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.reporting.modalities import modality
+from launch.images.modality_names import modality
 from launch.images import mask_channels, readers, tfds_records
 from launch.images.record_images import MODALITIES
 from launch.text import printable

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from experiments.reporting.modalities import modality
+from launch.images.modality_names import modality
 from experiments.tumour_insertion.compositing import Insertion
 from launch.images import geometry
 from launch.samples import pictures
