@@ -6,6 +6,7 @@ masks are bool [h, w].
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage, sparse, special
@@ -61,9 +62,9 @@ def choose_feather(
 ) -> Feather:
     """Returns the feather that makes the contour most like that of the donor's tumour in its own brain.
 
-    One that keeps MIN_KEPT of the contrast, or as much as there is in the donor's own brain; of these one whose step
-    over one pixel is NEAR the donor's own; of these one that keeps MIN_KEPT; of these the one whose seam, over a band of
-    some pixels, is nearest to the donor's. What none fulfils does not count.
+    In this order, and as far as there is one: it keeps MIN_KEPT of the contrast, or as much as there is in the donor's
+    own brain; its step over one pixel is NEAR the donor's own; it keeps MIN_KEPT; its seam, over a band of some pixels,
+    is the nearest to the donor's.
 
     Args:
       donor: what is mixed in; see `extended`.
@@ -94,7 +95,8 @@ def extended(donor: np.ndarray, known: np.ndarray) -> np.ndarray:
     Args:
       known: bool [h, w], the tumour and the brain around it.
     """
-    rows, columns = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    indices: Any = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    rows, columns = indices
     return donor[rows, columns]
 
 

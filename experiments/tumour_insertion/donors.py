@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from launch.images.modality_names import modality
 from launch.images import mask_channels, readers, tfds_records
 from launch.images.brain import brain_mask, fluid_mask
+from launch.images.modality_names import modality
 from launch.images.record_images import MODALITIES
 from launch.text import printable
 from singan.config import DataConfig

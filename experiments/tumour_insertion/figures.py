@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
-from launch.images.modality_names import modality
 from experiments.tumour_insertion.compositing import Insertion
 from launch.images import geometry
+from launch.images.modality_names import modality
 from launch.samples import pictures
 from singan.model.pyramid import resize_to
 from singan.sampling.manipulation import mask_at
@@ -19,7 +19,7 @@ PAPER = 255  # where a donor has no such modality
 
 
 def figure_2a(insertion: Insertion) -> np.ndarray:
-    """Returns uint8 [H, W, 3]: background, the donor's slice with the tumour's outline, naive and feathered composite."""
+    """Returns uint8 [H, W, 3]: background, the donor's slice with the tumour's outline, two composites."""
     record, donor = insertion.record, insertion.donor
     images = [insertion.background, insertion.composite("paste"), insertion.composite("feather")]
     rows = []

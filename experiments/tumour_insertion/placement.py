@@ -6,7 +6,6 @@ values, labels uint8 [H, W] with 0 where there is no tumour, masks bool [H, W].
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import ndimage, signal
