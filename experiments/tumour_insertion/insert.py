@@ -2,9 +2,9 @@
 
 python -m experiments.tumour_insertion.insert --workdir=runs/healthy --tumours=DATA --format=nifti --out=inserted
 
-Writes figures 2a and 2b of the paper for each tumour; the naive composites, the feathered and the Poisson-blended ones,
-and what the pyramid makes of the feathered ones from each start scale, with their segmentations; insertions.json. Prints
-how all of them compare with the donors' tumours in their own brains, and which to train on.
+Writes figures 2a and 2b of the paper for each tumour; the naive, feathered and Poisson-blended composites, and what the
+pyramid makes of the feathered ones from each start scale, with their segmentations; insertions.json. Prints how all of
+them compare with the donors' tumours in their own brains, and which to train on.
 """
 
 import sys
@@ -98,11 +98,9 @@ def main(argv: list[str]) -> int:
     print(scores.table(by_method))
     for line in scores.warnings(by_method):
         print(f"warning: {line}", file=sys.stderr)
-    print(
-        f"{len(insertions)} tumours in {len({one.record.id for one in insertions})} background(s): see {out};", end=" "
-    )
     beaten = "no start scale beats it" if use == FIRST.value else f"it beats {FIRST.value}"
-    print(f"train on {use}/ ({beaten})")
+    count = len({one.record.id for one in insertions})
+    print(f"{len(insertions)} tumours in {count} background(s): see {out}; train on {use}/ ({beaten})")
     return 0
 
 

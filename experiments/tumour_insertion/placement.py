@@ -86,7 +86,7 @@ def turned(
     brain: np.ndarray | None = None,
     around: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns image, labels, mask and brain turned, cut to the mask's bounding box, which may be empty, and `around` it.
+    """Returns image, labels, mask and brain turned, cut to the mask's bounding box and `around` it; that may be empty.
 
     Values are interpolated by cubic splines and clipped to the donor's own, labels taken from the nearest pixel.
 

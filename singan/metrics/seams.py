@@ -148,11 +148,12 @@ def contour_step(
     Args:
       where: only neighbours count that both lie here; None: all.
     """
-    image, where = np.asarray(image, np.float64), np.ones(mask.shape, bool) if where is None else where
+    image = np.asarray(image, np.float64)
+    counted = np.ones(mask.shape, bool) if where is None else where
     steps = []
     for axis in (0, 1):
-        first, second = (np.moveaxis(each, axis, 0) for each in (mask, where))
-        pairs = (first[1:] != first[:-1]) & second[1:] & second[:-1]
+        inside, both = (np.moveaxis(each, axis, 0) for each in (mask, counted))
+        pairs = (inside[1:] != inside[:-1]) & both[1:] & both[:-1]
         steps.append(np.abs(np.diff(np.moveaxis(image, axis, 0), axis=0))[pairs])
     steps = np.concatenate(steps)
     return float(steps.mean()) if steps.size else float("nan")

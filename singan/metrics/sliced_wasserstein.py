@@ -120,7 +120,7 @@ def detail_distance(
     for pixels, inside in (
         (image, mask),
         (other, other_mask),
-    ):  # in NumPy: parts differ in size, none is worth compiling
+    ):  # in NumPy: each has another size
         for octave in range(octaves):
             down, up = ([make(side).astype(np.float32) for side in pixels.shape[:2]] for make in (_halving, _doubling))
             small = _resized(down, pixels)
@@ -133,9 +133,7 @@ def detail_distance(
 
 def _resized(matrices: list[np.ndarray], image: np.ndarray) -> np.ndarray:
     rows, columns = matrices
-    return np.moveaxis(columns @ np.moveaxis(np.tensordot(rows, image, 1), -1, 0).swapaxes(-1, -2), 0, -1).swapaxes(
-        0, 1
-    )
+    return np.einsum("ph,hwc,qw->pqc", rows, image, columns, optimize=True)
 
 
 def _within(band: np.ndarray, inside: np.ndarray, vectors: np.ndarray) -> np.ndarray:
