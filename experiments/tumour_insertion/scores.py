@@ -32,8 +32,8 @@ def score(insertion: Insertion, window: np.ndarray) -> Scores:
     Most of a seam is the tumour's own edge, so that 1 is smoother than any real tumour.
     contrast_kept: how much of what pasting did to the contrast between inside and surroundings is left: 1 all of it,
     0 none. A seam can be lost with its tumour.
-    step: mean step over one pixel at the contour, in units of the [-1, 1] range; step_ratio: in multiples of that of the
-    donor's tumour in its own brain, turned and scaled in the same way.
+    step: mean step over one pixel at the contour, in units of the [-1, 1] range. step_ratio: in multiples of that of
+    the donor's tumour in its own brain, turned and scaled in the same way.
     texture: distance between the fine detail of tumour and contour here and in the donor's own slice; see
     singan.metrics.sliced_wasserstein.detail_distance. None where a value is not defined.
 

@@ -117,10 +117,8 @@ def detail_distance(
     """
     vectors = unit_vectors(image.shape[-1]).reshape(-1, PROJECTIONS)
     slices = []
-    for pixels, inside in (
-        (image, mask),
-        (other, other_mask),
-    ):  # in NumPy: each has another size
+    # In NumPy: parts of images differ in size, and none is worth compiling for.
+    for pixels, inside in ((image, mask), (other, other_mask)):
         for octave in range(octaves):
             down, up = ([make(side).astype(np.float32) for side in pixels.shape[:2]] for make in (_halving, _doubling))
             small = _resized(down, pixels)
