@@ -68,12 +68,15 @@ def tumour_mask(labels: np.ndarray, take: np.ndarray | None = None) -> np.ndarra
     Args:
       take: bool [H, W], what of it may be taken: off the brain's rim. None: everything.
     """
-    tumour = labels > 0 if take is None else (labels > 0) & take
+    tumour = labels > 0
     if not tumour.any():
-        raise NoRoom("its segmentation is empty" if not (labels > 0).any() else "it lies at the brain's rim alone")
+        raise NoRoom("its segmentation is empty")
     near = np.asarray(ndimage.distance_transform_edt(~tumour)) <= GAP
-    filled = np.asarray(ndimage.binary_fill_holes(largest_piece(near, tumour)))
-    return filled if take is None else filled & take
+    mask = np.asarray(ndimage.binary_fill_holes(largest_piece(near, tumour)))
+    mask = mask if take is None else mask & take
+    if not mask.any():
+        raise NoRoom("it lies at the brain's rim alone")
+    return mask
 
 
 def turned(

@@ -153,7 +153,7 @@ def test_tumor_cp_puts_a_changed_lesion_into_the_brain_and_into_the_mask():
         sizes.append((ids > 0).sum() / (donor[1] > 0).sum())
         values.append(np.median(mixed[ids > 0]))
     assert 0.5 < min(sizes) < 0.85 < 1.2 < max(sizes) < 1.7  # 0.75 and 1.25, squared
-    assert np.isclose(values, DARK, atol=1).sum() > 10
+    assert np.isclose(values, DARK, atol=1).sum() > 5
     assert min(values) < DARK - 3  # gamma
     again = tumor_cp((image, none), given, rng(3))
     assert np.array_equal(again[0], tumor_cp((image, none), given, rng(3))[0])
