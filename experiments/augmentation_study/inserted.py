@@ -50,8 +50,12 @@ def load(study: Study, like: Pair, known: Known) -> list[Composite]:
     if not (root / "insertions.json").is_file():
         raise UserError(f"--study.inserted={where} holds no insertions.json: give what tumour_insertion.insert wrote")
     content = files.read_json(root / "insertions.json")
+    use = content.get("use")  # what the folder says is to be trained on; older ones have start scales alone, all taken
     results = [
-        _composite(root, row, result, study, like, known) for row in content["insertions"] for result in row["results"]
+        _composite(root, row, result, study, like, known)
+        for row in content["insertions"]
+        for result in row["results"]
+        if use is None or result["method"] == use
     ]
     if not results:
         raise UserError(f"--study.inserted={where} holds no tumour: insert some")

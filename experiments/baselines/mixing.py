@@ -1,4 +1,4 @@
-"""Pairs made of real ones by cutting and pasting: nuclei copy-paste, CutMix, and CarveMix for tumours.
+"""Pairs made of real ones by cutting and pasting: nuclei copy-paste, CutMix; CarveMix and TumorCP for tumours.
 
 Images are [H, W, C] of any real type, instances int [H, W] with 0 = background. What is returned has the type of the
 first image, and instances int32 numbered from 1 without gaps.
@@ -96,6 +96,40 @@ def carvemix(first: Mixed, second: Mixed, rng: np.random.Generator) -> Mixed:
     return _joined(image, instances, other, other_instances, distance <= limit)
 
 
+def tumor_cp(first: Mixed, donors: Sequence[Mixed], rng: np.random.Generator) -> Mixed:
+    """Returns the first pair with one lesion of a donor copied to a random place (TumorCP, Yang et al. 2021).
+
+    It is turned and perhaps mirrored and, each by chance, scaled by 0.75 to 1.25, its intensities raised to a power of
+    0.75 to 1.5 of their range, and blurred; its edge is hard. All of it lies where the image is not 0 in every channel;
+    it may cover other lesions. Where no place is found, the pair is returned as it is.
+
+    Args:
+      donors: (image, instances) of the same patient, of others, or of both; instances are lesions.
+    """
+    image, instances = first
+    mixed, ids = image.astype(np.float64), instances.astype(np.int32)
+    lesions = [(number, *one) for number, (_, labels) in enumerate(donors) for one in _whole_nuclei(labels)]
+    if not lesions:
+        return _as(image, mixed), relabel_sequential(ids)[0].astype(np.int32)
+    number, value, box = lesions[rng.integers(len(lesions))]
+    factor = rng.uniform(0.75, 1.25) if rng.random() < 0.5 else 1.0
+    donor, labels = donors[number]
+    patch, shape = _turned(donor, labels == value, box, rng, 0, factor)
+    if rng.random() < 0.5:
+        low, high = float(donor.min()), max(float(donor.max()), float(donor.min()) + 1e-9)
+        patch = low + (high - low) * np.clip((patch - low) / (high - low), 0, 1) ** rng.uniform(0.75, 1.5)
+    if rng.random() < 0.5:
+        patch = ndimage.gaussian_filter(patch, (sigma := rng.uniform(0.5, 1.0), sigma, 0))
+    limits = np.array(ids.shape) - shape.shape
+    outside = (image == 0).all(-1)
+    for y, x in rng.integers(0, limits + 1, (TRIES, 2)) if (limits >= 0).all() and shape.any() else ():
+        part = np.s_[y : y + shape.shape[0], x : x + shape.shape[1]]
+        if not (outside[part] & shape).any():
+            mixed[part][shape], ids[part][shape] = patch[shape], ids.max() + 1
+            break
+    return _as(image, mixed), relabel_sequential(ids)[0].astype(np.int32)
+
+
 def _joined(image, instances, other, other_instances, region: Bool[Array, "h w"]) -> Mixed:
     mixed = np.where(region[..., None], other, image)
     ids = np.where(region, np.where(other_instances > 0, other_instances + int(instances.max()), 0), instances)
@@ -113,15 +147,20 @@ def _whole_nuclei(instances: np.ndarray) -> list[tuple[int, tuple[slice, slice]]
     ]
 
 
-def _turned(image: np.ndarray, shape: np.ndarray, box, rng: np.random.Generator, margin: int) -> Mixed:
-    """Returns a nucleus with its surroundings, turned by a random angle: pixels [s, s, C] and shape bool [s, s]."""
+def _turned(
+    image: np.ndarray, shape: np.ndarray, box, rng: np.random.Generator, margin: int, factor: float = 1.0
+) -> Mixed:
+    """Returns an object with its surroundings, turned by a random angle, `factor` times as large.
+
+    Pixels [s, s, C] and shape bool [s, s].
+    """
     middle = np.array([(side.start + side.stop - 1) / 2 for side in box])
-    side = int(np.ceil(np.hypot(*(one.stop - one.start for one in box)))) + 2 * margin
+    side = int(np.ceil(np.hypot(*(one.stop - one.start for one in box)) * factor)) + 2 * margin
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     if rng.random() < 0.5:
         turn[:, 1] *= -1
-    places = np.einsum("ij,jhw->ihw", turn, np.indices((side, side)) - (side - 1) / 2) + middle[:, None, None]
+    places = np.einsum("ij,jhw->ihw", turn / factor, np.indices((side, side)) - (side - 1) / 2) + middle[:, None, None]
     kept = warp(shape.astype(np.uint8), places, NEAREST) > 0
     # The mirrored border of a donor must not show the nucleus twice.
     inside = np.all([(axis >= 0) & (axis <= length - 1) for axis, length in zip(places, shape.shape, strict=True)], 0)

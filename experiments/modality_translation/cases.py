@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from experiments.modality_translation.translation import subject
-from experiments.reporting.modalities import modality
 from launch.images import readers, tfds_records
 from launch.images.channels import channel_groups
 from launch.images.found_images import TFDS
 from launch.images.image_ids import unique_ids
 from launch.images.mask_channels import kinds_of_channels
+from launch.images.modality_names import modality
 from launch.manipulate import inputs
 from launch.text import printable
 from singan import value_map

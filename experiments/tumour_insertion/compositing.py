@@ -1,38 +1,47 @@
-"""Naive composites: tumours of other patients pasted into the training images of a run, hard along their masks."""
+"""Composites: tumours of other patients in the training images of a run, pasted, feathered or blended by gradients."""
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
 
-from experiments.reporting.modalities import modality
-from experiments.tumour_insertion import matching, placement
-from experiments.tumour_insertion.donors import Candidate, Donor, patient_of, spacing_of
+from experiments.tumour_insertion import blending, matching, placement
+from experiments.tumour_insertion.blending import Feather
+from experiments.tumour_insertion.donors import Candidate, Donor, patient_of, spacing_of, usable_parts
 from experiments.tumour_insertion.matching import Matching
 from experiments.tumour_insertion.placement import NoRoom, Placed, Turn
+from launch.images.brain import brain_mask, fluid_mask
+from launch.images.modality_names import modality
 from singan.errors import UserError
+from singan.metrics.seams import contour_step
 from singan.storage.run import Run
 from singan.storage.workdir import ImageRecord
 
 ATTEMPTS = 4  # donors tried for each tumour that is wanted
 RIM = 1.0  # pixels of the brain's border whose values are part brain, part background
 SURROUNDINGS = 5  # pixels around a tumour that are no healthy tissue either
+CONTEXT = 16  # pixels of the donor's slice around its tumour that a comparison of texture may look at
 MIN_FINEST = 4  # pixels of a tumour at the run's finest scale, below which it would not be seen
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Insertion:
-    """A tumour in a background.
+    """A tumour in a background. Windows are the part of it that `placed` lies over, float32 [h, w, C] in [-1, 1].
 
     Attributes:
       name: unique in the run; of its files.
       donor: the slice it comes from.
-      pasted: numbers of the run's channels that it was pasted in; in the others the composite is the background.
-      pixels: float32 [H, W, C] in [-1, 1], the composite.
+      background: float32 [H, W, C] in [-1, 1].
+      pasted: numbers of the run's channels that it was put in; in the others composites are the background.
+      feather: how it fades out in the composite "feather".
+      windows: the composites, by blending.METHODS.
+      own: window of the donor's own slice, turned as the tumour is: the tumour in its own brain.
+      own_step: at its contour there, see singan.metrics.seams.contour_step; of the channels `pasted`.
+      real: the donor's tumour as it was, not turned, and its mask: [a, b, C] in [-1, 1], bool [a, b].
       labels: uint8 [H, W] in the donor's numbering.
-      mask: bool [H, W], what was pasted.
+      mask: bool [H, W], what is tumour.
     """
 
     name: str
@@ -40,10 +49,21 @@ class Insertion:
     donor: Donor
     placed: Placed
     matching: Matching
+    background: np.ndarray
     pasted: tuple[int, ...]
-    pixels: np.ndarray
+    feather: Feather
+    windows: Mapping[str, np.ndarray]
+    own: np.ndarray
+    own_step: float
+    real: tuple[np.ndarray, np.ndarray]
     labels: np.ndarray
     mask: np.ndarray
+
+    def composite(self, method: str) -> np.ndarray:
+        """Returns a composite as a whole image, float32 [H, W, C] in [-1, 1]; method: one of blending.METHODS."""
+        pixels = self.background.copy()
+        pixels[self.placed.window] = self.windows[method]
+        return pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +83,7 @@ class Choice:
       scales: least and largest size, in multiples of the donor's.
       margin: pixels between a tumour and the brain's border.
       match: of matching.RULES.
+      feather, edge: pixels, see blending.Feather; None: chosen for each tumour.
     """
 
     per_background: int = 4
@@ -71,6 +92,8 @@ class Choice:
     margin: float = 3.0
     match: str = "auto"
     allow_same_patient: bool = False
+    feather: float | None = None
+    edge: float | None = None
 
 
 def sizes(given: Sequence[str]) -> tuple[float, float]:
@@ -96,7 +119,9 @@ def draw(run: Run, image_id: str, candidates: Sequence[Candidate], choice: Choic
         pool = _by_patient(candidates, "" if choice.allow_same_patient else own)
         pixels = run.pixels(image_id)
         beyond = outside(record, pixels)
-        allowed, tissue = (placement.brain_mask(beyond, margin) for margin in (choice.margin, RIM))
+        allowed, tissue, brain = (brain_mask(beyond, margin) for margin in (choice.margin, RIM, 0))
+        values, healthy = record.value_map.invert(pixels), np.zeros(beyond.shape, bool)
+        fluid = fluid_mask(values, record.channels, brain, healthy)
         if not allowed.any():
             raise NoRoom(f"it shows no brain more than {choice.margin:g} pixels from its border: lower --margin")
     except NoRoom as error:
@@ -113,8 +138,9 @@ def draw(run: Run, image_id: str, candidates: Sequence[Candidate], choice: Choic
             donor = candidate.read()
             name = f"{image_id}_tumour{made:02d}"
             spacings = spacing_of(donor.details), spacing_of(record.details)
-            placed = placement.place(donor.image, donor.labels, allowed, turn, rng, least, *spacings)
-            yield composite(name, record, pixels, tissue, donor, placed, choice.match)
+            parts = usable_parts(donor)
+            placed = placement.place(donor.image, donor.labels, allowed, turn, rng, least, *spacings, fluid, *parts)
+            yield composite(name, record, pixels, tissue, donor, placed, choice)
             made += 1
         except NoRoom as error:
             yield Skipped(image_id, candidate.id, str(error))
@@ -141,9 +167,9 @@ def composite(
     tissue: np.ndarray,
     donor: Donor,
     placed: Placed,
-    match: str = "auto",
+    choice: Choice,
 ) -> Insertion:
-    """Returns the composite: the background's very bits, and within the mask the donor's matched intensities.
+    """Returns the composites: the background's very bits, and the donor's matched intensities at the tumour.
 
     Args:
       pixels: the background, float32 [H, W, C] in [-1, 1].
@@ -153,24 +179,53 @@ def composite(
     pasted = tuple(c for c, channel in enumerate(names) if channel in donor.channels)
     if not pasted:
         raise NoRoom(f"it holds {', '.join(donor.channels)}, of which the run has none")
-    theirs = [donor.channels.index(names[c]) for c in pasted]
-    their_tissue = placement.brain_mask((donor.image == 0).all(-1), RIM)
+    theirs, ours = [donor.channels.index(names[c]) for c in pasted], list(pasted)
+    their_tissue = brain_mask((donor.image == 0).all(-1), RIM)
     their_tissue &= np.asarray(ndimage.distance_transform_edt(donor.labels == 0)) > SURROUNDINGS
     values = record.value_map.invert(pixels)
     try:
-        matched = matching.match(donor.image[..., theirs], their_tissue, values[..., list(pasted)], tissue, match)
+        matched = matching.match(donor.image[..., theirs], their_tissue, values[..., ours], tissue, choice.match)
     except ValueError as error:
         raise NoRoom(str(error)) from error
-    tumour = values[placed.window].astype(np.float64)
-    tumour[..., list(pasted)] = matched.apply(placed.image[..., theirs])
+
+    def in_our_range(image: np.ndarray, rest: np.ndarray | float) -> np.ndarray:
+        """Donor values [..., C'] as all channels of the run in [-1, 1]; `rest` where the donor has none."""
+        filled = np.broadcast_to(rest, (*image.shape[:-1], len(names))).astype(np.float64)
+        filled[..., ours] = matched.apply(image[..., theirs])
+        return record.value_map.apply(filled)
+
+    window = placed.window
+    behind = pixels[window]
+    own = in_our_range(placed.image, values[window])
+    own[..., [c for c in range(len(names)) if c not in pasted]] = np.delete(behind, ours, axis=-1)  # their very bits
+    known = placed.mask | placed.brain
+    donor_values = blending.extended(own, known)
+    own_step = contour_step(own[..., ours], placed.mask, known)
+    feather = blending.choose_feather(
+        behind[..., ours],
+        donor_values[..., ours],
+        placed.mask,
+        tissue[window],
+        own[..., ours],
+        own_step,
+        blending.choices(choice.feather, choice.edge),
+    )
+    near = np.asarray(ndimage.distance_transform_edt(~placed.mask)) <= blending.RING
+    ring = placed.mask | (near & tissue[window])
+    windows = {
+        "paste": blending.mix(behind, own, placed.mask),
+        "feather": blending.mix(behind, donor_values, blending.feather_weights(placed.mask, tissue[window], feather)),
+        "poisson": np.clip(blending.poisson(behind, donor_values, ring), -1, 1),
+    }
     mask, labels = np.zeros(pixels.shape[:2], bool), np.zeros(pixels.shape[:2], np.uint8)
-    mask[placed.window], labels[placed.window] = placed.mask, placed.labels
-    drawn = np.zeros(len(names), bool)
-    drawn[list(pasted)] = True
-    result = pixels.copy()
-    where = placed.mask[..., None] & drawn
-    result[placed.window] = np.where(where, record.value_map.apply(tumour), pixels[placed.window])
-    return Insertion(name, record, donor, placed, matched, pasted, result, labels, mask)
+    mask[window], labels[window] = placed.mask, placed.labels
+    their_mask = placement.tumour_mask(donor.labels, usable_parts(donor)[0])
+    (box,) = ndimage.find_objects(their_mask.astype(np.uint8))
+    box = tuple(slice(max(side.start - CONTEXT, 0), side.stop + CONTEXT) for side in box)
+    real = in_our_range(donor.image[box], 0.0), their_mask[box]
+    return Insertion(
+        name, record, donor, placed, matched, pixels, pasted, feather, windows, own, own_step, real, labels, mask
+    )
 
 
 def check_run(run: Run) -> None:

@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments.reporting.modalities import modality
 from launch.images import mask_channels, readers, tfds_records
+from launch.images.brain import brain_mask, fluid_mask
+from launch.images.modality_names import modality
 from launch.images.record_images import MODALITIES
 from launch.text import printable
 from singan.config import DataConfig
 from singan.errors import UserError
+
+TRIM = 2.0  # pixels of the brain's border that no tumour is taken from
+RIM = 6.0  # pixels from it within which nothing dark is
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,6 +48,20 @@ class Candidate:
     id: str
     patient: str
     read: Callable[[], Donor]
+
+
+def usable_parts(donor: Donor) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what may be taken of a donor slice, bool [H, W] each: of its tumour, and of the brain around that.
+
+    Tumour off the brain's border, which is part background, and not what is dark in FLAIR near it: an outline that
+    belongs to the skull's side and not to the tumour. Brain likewise, and off fluid.
+    """
+    outside = (donor.image == 0).all(-1)
+    brain = brain_mask(outside, 0)
+    flair = [name if name == "flair" else "" for name in donor.channels]  # a tumour is dark in T1 itself
+    dark = fluid_mask(donor.image, flair, brain, donor.labels > 0, specks=True)
+    take = brain_mask(outside, TRIM) & ~(dark & ~brain_mask(outside, RIM))
+    return take, take & ~fluid_mask(donor.image, donor.channels, brain, donor.labels > 0)
 
 
 def patient_of(slice_id: str, details: Mapping[str, Any]) -> str:

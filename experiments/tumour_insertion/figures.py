@@ -1,17 +1,16 @@
-"""The paper's figures 2a (background, donor, composite) and 2b (background, composite, results), by modality."""
+"""The paper's figures 2a (background, donor, composites) and 2b (background, composites, results), by modality."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from scipy import ndimage
 
-from experiments.reporting.modalities import modality
 from experiments.tumour_insertion.compositing import Insertion
 from launch.images import geometry
+from launch.images.modality_names import modality
 from launch.samples import pictures
 from singan.model.pyramid import resize_to
-from singan.sampling.manipulation import Result, mask_at
-from singan.storage.run import Run
+from singan.sampling.manipulation import mask_at
 
 BRIGHTEST = 99.8  # percentile of what is not black that is shown as white: a few vessels would darken all else
 OUTLINE = (255, 160, 0)
@@ -19,36 +18,31 @@ MIN_HEIGHT = 160  # of the panels of figure 2b
 PAPER = 255  # where a donor has no such modality
 
 
-def figure_2a(run: Run, insertion: Insertion) -> np.ndarray:
-    """Returns uint8 [H, W, 3]: background, the donor's slice with the tumour's outline, and the naive composite."""
+def figure_2a(insertion: Insertion) -> np.ndarray:
+    """Returns uint8 [H, W, 3]: background, the donor's slice with the tumour's outline, two composites."""
     record, donor = insertion.record, insertion.donor
-    background = run.pixels(record.id)
+    images = [insertion.background, insertion.composite("paste"), insertion.composite("feather")]
     rows = []
     for c, channel in enumerate(record.channels):
-        white = _white(background[..., c], insertion.pixels[..., c])
-        panels = [_panel(image[..., c], white) for image in (background, insertion.pixels)]
-        panels = [geometry.upright(panel, record.details) for panel in panels]
-        name = modality(channel)
-        rows.append((channel, [panels[0], _donor_panel(insertion, name, panels[0].shape[:2]), panels[1]]))
-    return pictures.grid(rows, ["background", f"donor {donor.id}"[:32], "naive composite"])
+        white = _white(images[0][..., c], images[1][..., c])
+        first, *composites = (geometry.upright(_panel(image[..., c], white), record.details) for image in images)
+        rows.append((channel, [first, _donor_panel(insertion, modality(channel), first.shape[:2]), *composites]))
+    return pictures.grid(rows, ["background", f"donor {donor.id}"[:32], "naive paste", "feather"])
 
 
-def figure_2b(run: Run, insertion: Insertion, results: Sequence[Result]) -> np.ndarray:
-    """Returns uint8 [H, W, 3]: background, naive composite, and what each start scale makes of it, around the brain."""
-    record = insertion.record
-    background = run.finest(record.id)
-    shown = [background, resize_to(insertion.pixels, background.shape[:2])]
-    for result in results:
-        assert result.blended is not None
-        shown.append(result.blended[0])
-    shown = [image[_around(background)] for image in shown]
+def figure_2b(insertion: Insertion, results: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns uint8 [H, W, 3]: the background and each result by its name, [H, W, C] on its grid, around the brain."""
+    record, background = insertion.record, insertion.background
+    part = _around(background)
+    shown = [image[part] for image in (background, *results.values())]
     rows = []
     for c, channel in enumerate(record.channels):
-        white = _white(shown[0][..., c], shown[1][..., c])
+        white = _white(shown[0][..., c], insertion.composite("paste")[part][..., c])
         panels = [geometry.upright(_panel(image[..., c], white), record.details) for image in shown]
         factor = max(1, -(-MIN_HEIGHT // panels[0].shape[0]))
         rows.append((channel, [panel.repeat(factor, 0).repeat(factor, 1) for panel in panels]))
-    return pictures.grid(rows, ["background", "composite", *(f"start {result.start_scale}" for result in results)])
+    names = [name.replace("start_0", "start ").replace("start_", "start ") for name in results]
+    return pictures.grid(rows, ["background", *names])
 
 
 def _donor_panel(insertion: Insertion, channel: str, size: tuple[int, int]) -> np.ndarray:

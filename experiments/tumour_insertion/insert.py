@@ -1,15 +1,17 @@
-"""Puts tumours of other patients into the healthy slices that a run was trained on, and makes them fit in.
+"""Puts tumours of other patients into the healthy slices that a run was trained on, and measures how they fit in.
 
 python -m experiments.tumour_insertion.insert --workdir=runs/healthy --tumours=DATA --format=nifti --out=inserted
 
-Writes figures 2a and 2b of the paper for each tumour, the naive composites, the result of each start scale with its
-segmentation, insertions.json, and prints how strong the seams are before and after.
+Writes figures 2a and 2b of the paper for each tumour; the naive, feathered and Poisson-blended composites, and what the
+pyramid makes of the feathered ones from each start scale, with their segmentations; insertions.json. Prints how all of
+them compare with the donors' tumours in their own brains, and which to train on.
 """
 
 import sys
 
-from experiments.tumour_insertion import compositing, donors, inserted, matching, outputs, scores
+from experiments.tumour_insertion import blending, compositing, donors, inserted, matching, outputs, scores
 from experiments.tumour_insertion.compositing import Choice, Insertion, Skipped
+from experiments.tumour_insertion.inserted import Harmonisation
 from launch import cli, runtime, selection
 from launch import command_flags as flags
 from launch.samples import writers
@@ -38,6 +40,16 @@ SAME_PATIENT = flags.DEFINE_boolean("allow_same_patient", False, "Take tumours o
 DILATION = flags.DEFINE_float(
     "mask_dilation", HARMONIZE.dilation, "Pixels of 250 around a tumour that may change.", lower_bound=0
 )
+FIRST = flags.DEFINE_enum("first", "feather", list(blending.METHODS), "The composite that the pyramid starts from.")
+FEATHER = flags.DEFINE_float(
+    "feather", None, "Pixels of the feather's width; chosen for each tumour where not given.", lower_bound=0.1
+)
+FEATHER_EDGE = flags.DEFINE_float(
+    "feather_edge", None, "Pixels outside the tumour at which it has half faded out; chosen where not given."
+)
+REGION = flags.DEFINE_enum(
+    "region", "ring", list(inserted.REGIONS), "Where the pyramid is used: in a ring at the contour, or on the whole."
+)
 BLUR = flags.DEFINE_float("mask_blur", HARMONIZE.blur, "Width of the blend within these, pixels of 250.", lower_bound=0)
 
 
@@ -51,28 +63,44 @@ def main(argv: list[str]) -> int:
     writers.check_format(FORMAT.value, [run.record(name) for name in images])
     candidates = donors.find_candidates(TUMOURS.value, run.images[0].channels, MIN_TUMOUR.value)
     choice = Choice(
-        PER_BACKGROUND.value, SEED.value, compositing.sizes(SCALE.value), MARGIN.value, MATCH.value, SAME_PATIENT.value
+        PER_BACKGROUND.value,
+        SEED.value,
+        compositing.sizes(SCALE.value),
+        MARGIN.value,
+        MATCH.value,
+        SAME_PATIENT.value,
+        FEATHER.value,
+        FEATHER_EDGE.value,
     )
     insertions, skipped = _draw(run, images, candidates, choice)
     # Nothing outside the dilated mask changes: what is not tumour is to be the background's own voxels.
     rule = MaskRule(DILATION.value, BLUR.value, within=True)
+    how = Harmonisation(scales, FIRST.value, rule, REGION.value, FINE_TUNE.value)
     out = files.make_directory(OUT.value)
-    rows = inserted.harmonize_and_write(
-        run, insertions, scales, rule, out, FORMAT.value, SEED.value, FINE_TUNE.value, mesh, _log
-    )
+    rows = inserted.harmonize_and_write(run, insertions, how, out, FORMAT.value, SEED.value, mesh, _log)
     results = [result for row in rows for result in row["results"]]
-    by_scale = {scale: [result for result in results if result["start_scale"] == scale] for scale in scales}
+    by_method = {scores.OWN: [row[scores.OWN] for row in rows]}
+    for result in results:
+        by_method.setdefault(result["method"], []).append(result)
+    use = scores.best(by_method, FIRST.value)
     about = {
         "seed": SEED.value,
         "match": MATCH.value,
+        "first": FIRST.value,
+        "region": REGION.value,
         "mask": {"dilation": rule.dilation, "blur": rule.blur, "within": rule.within},
         "fine_tune_steps": FINE_TUNE.value,
-        "means": {str(scale): scores.means(scored) for scale, scored in by_scale.items()},
+        "use": use,
+        "means": {method: scores.means(scored) for method, scored in by_method.items()},
     }
     lost = [vars(one) for one in skipped]
     files.write_json(out / "insertions.json", {**about, "insertions": rows, "skipped": lost})
-    print(scores.table(by_scale))
-    print(f"{len(insertions)} tumours in {len({one.record.id for one in insertions})} background(s): see {out}")
+    print(scores.table(by_method))
+    for line in scores.warnings(by_method):
+        print(f"warning: {line}", file=sys.stderr)
+    beaten = "no start scale beats it" if use == FIRST.value else f"it beats {FIRST.value}"
+    count = len({one.record.id for one in insertions})
+    print(f"{len(insertions)} tumours in {count} background(s): see {out}; train on {use}/ ({beaten})")
     return 0
 
 

@@ -73,6 +73,8 @@ def describe(insertion: Insertion) -> dict:
         "position": {"row": placed.corner[0], "column": placed.corner[1], "of": "the corner of its bounding box"},
         "centre": [float(rows.mean()), float(columns.mean())],
         "positions_possible": placed.places,
+        "over_fluid": placed.over_fluid,
+        "feather": {"width": insertion.feather.width, "edge": insertion.feather.edge},
         "pixels": int(insertion.mask.sum()),
         "label_pixels": dict(zip(map(str, values.tolist()), counts.tolist(), strict=True)),
         "channels_pasted": pasted,

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from launch.images import mask_channels, readers
+from launch.images.brain import brain_mask, fluid_mask
 from launch.images.image_files import ImageFiles
 from launch.images.picture import Picture
 from launch.text import printable
@@ -22,7 +22,6 @@ from singan.storage.layout_files import layout_array
 from singan.storage.workdir import pixel_digest
 
 CLASSES = "classes.txt"  # beside label maps: the names of their classes, one a line
-FLUID = 0.6  # of the brain's median signal in FLAIR or T1, below which is fluid
 MARGIN = 2  # pixels that a tumour keeps from the brain's rim
 
 
@@ -80,27 +79,15 @@ def conditioned(image: SourceImage, layout: Layout, data: DataConfig, class_name
 def brain_region(image: SourceImage, tumour: np.ndarray) -> np.ndarray | None:
     """Returns where a tumour may lie, bool [H, W]: in the brain, off its rim, and off fluid where that can be told.
 
-    The brain is the largest piece of what is not background, holes filled. Fluid is dark in FLAIR and T1: what is below
-    FLUID of the brain's median there, in pieces of more than a few pixels. None where no channel has a background.
+    None where no channel has a background. See launch/images/brain.py.
     """
     levels = image.value_map.background_levels
     known = [channel for channel, level in enumerate(levels) if level is not None]
     if not known:
         return None
     outside = np.all([image.pixels[..., channel] == levels[channel] for channel in known], axis=0)
-    pieces: Any = np.zeros(outside.shape, np.int32)
-    ndimage.label(~outside, output=pieces)
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    brain = np.asarray(ndimage.binary_fill_holes(pieces == sizes.argmax()))
-    region = np.asarray(ndimage.distance_transform_edt(np.pad(brain, 1)))[1:-1, 1:-1] > MARGIN
-    lower = [name.casefold() for name in image.channels]
-    weighted = next((lower.index(name) for name in ("flair", "t1") if name in lower), None)
-    if weighted is not None:
-        signal = image.pixels[..., weighted] + 1
-        dark = brain & (signal < FLUID * np.median(signal[brain & np.logical_not(tumour)]))
-        region &= np.logical_not(ndimage.binary_opening(dark))
-    return region | tumour
+    region = brain_mask(outside, MARGIN)
+    return (region & ~fluid_mask(image.pixels + 1, image.channels, brain_mask(outside, 0), tumour)) | tumour
 
 
 def from_files(image: SourceImage, of: ImageFiles, data: DataConfig) -> SourceImage:

@@ -1,7 +1,9 @@
 """The cohort: which images `config.data` names, read, named, mapped to [-1, 1] and found to fit together."""
 
 import dataclasses
+import glob
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from launch.images import conditions, geometry, readers
 from launch.images.found_images import TFDS, FoundImages, selection_keys
 from launch.images.image_files import ImageFiles, find_image_files
 from launch.images.image_ids import unique_ids
+from launch.images.modality_names import modality
 from launch.text import print_note, printable, some
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
@@ -45,6 +48,7 @@ def load_images(data: DataConfig) -> list[SourceImage]:
 def find_images(data: DataConfig) -> FoundImages:
     """Returns what `load_images` would read, for whoever reads a part of it. Raises UserError likewise."""
     _check_channel_names(data.channels)
+    data = _of_files_alone(data)
     if data.source.startswith(TFDS):
         from launch.images import tfds_records  # imported here: TFDS takes a second, and only its sources need it
 
@@ -73,6 +77,22 @@ def find_images(data: DataConfig) -> FoundImages:
         f"config.data.source={data.source!r} is not one of {', '.join(SOURCES)}{nearest(data.source, SOURCES)};"
         " images of your own are given with --config.data.path=FOLDER"
     )
+
+
+def _of_files_alone(data: DataConfig) -> DataConfig:
+    """Returns `data` without its TFDS source and what chooses among its records where data.path names files instead.
+
+    A folder is a TFDS source's data_dir. Of a file, a glob, or what ends as an image does, none can be.
+    """
+    path = Path(data.path).expanduser()
+    named = path.is_file() or glob.has_magic(data.path) or readers.is_image(path)
+    if not (data.source.startswith(TFDS) and data.path and named) or path.is_dir():
+        return data
+    unused = selection_keys(data)
+    also = f", nor are config.data.{', '.join(unused)}" if unused else ""
+    print_note(f"config.data.path names files: config.data.source={data.source} is not used{also}")
+    default = DataConfig()
+    return dataclasses.replace(data, source="", **{key: getattr(default, key) for key in unused})
 
 
 def check_comparable(data: DataConfig, images: Sequence[tuple[str, tuple[int, ...], Sequence[str]]]) -> None:
@@ -128,7 +148,17 @@ def _picture(files: ImageFiles, data: DataConfig) -> readers.Picture:
     if picture.alpha is not None and len(data.channels) == picture.pixels.shape[-1] + 1:  # asked for
         pixels = np.concatenate([picture.pixels, picture.alpha[..., None]], axis=-1)
         picture = dataclasses.replace(picture, pixels=pixels, alpha=None)
-    return picture
+    return _wanted_channels(picture, data.channels)
+
+
+def _wanted_channels(picture: readers.Picture, wanted: tuple[str, ...]) -> readers.Picture:
+    """Returns a picture with the channels that are wanted, in that order, where all of them are among its own names."""
+    own = [modality(name) for name in picture.channels or ()]
+    names = [modality(name) for name in wanted]
+    if not names or len(own) != picture.pixels.shape[-1] or len(set(own)) < len(own) or not set(names) <= set(own):
+        return picture
+    at = [own.index(name) for name in names]
+    return dataclasses.replace(picture, pixels=picture.pixels[..., at], channels=wanted)
 
 
 def _note_what_is_lost(pictures: Sequence[readers.Picture], images: Sequence[SourceImage], data: DataConfig) -> None:

@@ -19,12 +19,15 @@ from singan.storage.run import Run
 
 
 def write_results(run: Run, out: Path, form: str, results: Sequence[Result], rule: MaskRule) -> None:
-    """Writes results as OUT/start_SS/<input>..., as samples are written; what was not blended is <input>_unmasked."""
+    """Writes results as OUT/start_SS/<input>..., as samples are written; what was not blended is <input>_unmasked.
+
+    What was blended is of the training image's size in every format, so that it can be laid over it.
+    """
     for result in results:
         folder = files.make_directory(out / f"start_{result.start_scale:02d}")
         kinds = {"": result.raw} if result.blended is None else {"": result.blended, "_unmasked": result.raw}
         for suffix, pixels in kinds.items():
-            if form in writers.SOURCE_GRID and not suffix and result.blended is not None:
+            if not suffix and result.blended is not None:
                 pixels = on_source_grid(run, result, rule)
             record = dataclasses.replace(run.record(result.input.image_id), id=result.input.name + suffix)
             with writers.open_writer(form, folder, [record], len(pixels), result.start_scale) as writer:

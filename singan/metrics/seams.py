@@ -138,6 +138,27 @@ def seam_energy(images: Float[Array, "n h w c"], mask: Bool[Array, "h w"], band:
     return np.array([np.abs(each).mean() for each in along])
 
 
+def contour_step(
+    image: Float[Array, "h w c"], mask: Bool[Array, "h w"], where: Bool[Array, "h w"] | None = None
+) -> float:
+    """Returns the mean size of the step over one pixel at the contour, over all channels; NaN without any such pixels.
+
+    That is |a - b| for neighbours by an edge, a inside the mask and b outside.
+
+    Args:
+      where: only neighbours count that both lie here; None: all.
+    """
+    image = np.asarray(image, np.float64)
+    counted = np.ones(mask.shape, bool) if where is None else where
+    steps = []
+    for axis in (0, 1):
+        inside, both = (np.moveaxis(each, axis, 0) for each in (mask, counted))
+        pairs = (inside[1:] != inside[:-1]) & both[1:] & both[:-1]
+        steps.append(np.abs(np.diff(np.moveaxis(image, axis, 0), axis=0))[pairs])
+    steps = np.concatenate(steps)
+    return float(steps.mean()) if steps.size else float("nan")
+
+
 def inside_statistics(images: Float[Array, "n h w c"], mask: Bool[Array, "h w"]) -> InsideStatistics:
     """Returns statistics of the values inside the mask, per image and channel."""
     values = np.asarray(images, np.float64)[:, mask]

@@ -6,7 +6,7 @@ from skimage.color import hed2rgb, rgb2hed
 from skimage.measure import label
 
 from experiments.baselines.deformation import elastic
-from experiments.baselines.mixing import carvemix, copy_paste, cutmix
+from experiments.baselines.mixing import carvemix, copy_paste, cutmix, tumor_cp
 from experiments.baselines.stain_jitter import jitter_stain
 
 LIGHT, DARK = 220, 60
@@ -133,6 +133,34 @@ def test_carvemix_takes_a_region_around_the_lesion_and_no_more():
     assert max(sizes) == whole  # with surroundings
     assert min(sizes) > 0.15 * whole  # half the depth at most is left out
     assert len(set(sizes)) > 5
+
+
+def test_tumor_cp_puts_a_changed_lesion_into_the_brain_and_into_the_mask():
+    rows, columns = np.indices((64, 64))
+    brain = (rows - 32) ** 2 + (columns - 32) ** 2 < 28**2
+    image = np.where(brain[..., None], np.float32(50), 0)
+    donor = discs((30, 30), radius=6)
+    donor[0][0, 0] = 0  # the range that the power is taken of begins there
+    given = [(donor[0][..., :1], donor[1])]
+    none = np.zeros((64, 64), np.int32)
+    sizes, values = [], []
+    for seed in range(40):
+        mixed, ids = tumor_cp((image, none), given, rng(seed))
+        assert (mixed.dtype, mixed.shape) == (np.float32, image.shape)
+        assert ids.max() == 1
+        assert brain[ids > 0].all()
+        assert np.array_equal(mixed[ids == 0], image[ids == 0])
+        sizes.append((ids > 0).sum() / (donor[1] > 0).sum())
+        values.append(np.median(mixed[ids > 0]))
+    assert 0.5 < min(sizes) < 0.85 < 1.2 < max(sizes) < 1.7  # 0.75 and 1.25, squared
+    assert np.isclose(values, DARK, atol=1).sum() > 5
+    assert min(values) < DARK - 3  # gamma
+    again = tumor_cp((image, none), given, rng(3))
+    assert np.array_equal(again[0], tumor_cp((image, none), given, rng(3))[0])
+    nothing, ids = tumor_cp((0 * image, none), given, rng())
+    assert not nothing.any()
+    assert not ids.any()
+    assert np.array_equal(tumor_cp((image, none), [], rng())[0], image)
 
 
 # Deformation and stain

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from datasets.brats import make_dummy_data as brats
 from datasets.build import build
-from experiments.tumour_insertion import compositing, config, donors, outputs, scores
+from experiments.tumour_insertion import blending, compositing, config, donors, inserted, outputs, scores
 from experiments.tumour_insertion.compositing import Choice, Insertion, Skipped
 from experiments.tumour_insertion.placement import NoRoom
 from launch.configs import load_config
@@ -24,7 +24,6 @@ from singan.errors import UserError
 from singan.model.pyramid import make_pyramid, resize_to
 from singan.parallel.cohort import image_mesh
 from singan.sampling import masks
-from singan.sampling.manipulation import Input, Result
 from singan.storage.finished_scale import image_padding
 from singan.storage.run import load_run
 from singan.storage.run_record import claim_workdir
@@ -181,15 +180,25 @@ def test_composites_hold_the_donor_s_matched_values_and_the_background_s_bits(ru
         assert one.pasted == (0, 1, 2)
         outside = compositing.outside(record, background)
         assert not outside[one.mask].any()
-        np.testing.assert_array_equal(one.pixels[~one.mask], background[~one.mask])
+        naive, soft = one.composite("paste"), one.composite("feather")
+        np.testing.assert_array_equal(naive[~one.mask], background[~one.mask])
         expected = record.value_map.apply(one.matching.apply(one.placed.image))[one.placed.mask]
-        np.testing.assert_array_equal(one.pixels[one.placed.window][one.placed.mask], expected)
+        np.testing.assert_array_equal(naive[one.placed.window][one.placed.mask], expected)
+        far = ndimage.distance_transform_edt(~one.mask) > 12
+        for method in ("feather", "poisson"):
+            np.testing.assert_array_equal(one.composite(method)[far | outside], background[far | outside])
+        deep = ndimage.distance_transform_edt(one.mask) > one.feather.width * 3 + 1
+        np.testing.assert_allclose(soft[deep], naive[deep], atol=0.01)
         assert not one.labels[~one.mask].any()
         assert set(np.unique(one.labels)) <= {0, 1, 2, 4}
         np.testing.assert_array_equal(one.matching.offset, 0)
     again, other = drawn(run, candidates), drawn(run, candidates, seed=1)
-    assert all((a.pixels == b.pixels).all() for a, b in zip(found, again, strict=True))
-    assert not all((a.pixels == b.pixels).all() for a, b in zip(found, other, strict=True))
+
+    def same(some):
+        return all((a.composite("feather") == b.composite("feather")).all() for a, b in zip(found, some, strict=True))
+
+    assert same(again)
+    assert not same(other)
 
 
 def test_channels_that_a_donor_lacks_keep_the_background(run, tmp_path):
@@ -199,8 +208,9 @@ def test_channels_that_a_donor_lacks_keep_the_background(run, tmp_path):
     one = drawn(run, found, scales=(0.7, 0.7))[0]
     assert isinstance(one, Insertion)
     assert one.pasted == (1, 2)
-    np.testing.assert_array_equal(one.pixels[..., 0], background[..., 0])
-    assert (one.pixels != background)[one.mask][:, 1:].mean() > 0.9
+    for method in blending.METHODS:
+        np.testing.assert_array_equal(one.composite(method)[..., 0], background[..., 0])
+    assert (one.composite("paste") != background)[one.mask][:, 1:].mean() > 0.9
     assert outputs.describe(one)["channels_of_background"] == ["t1"]
 
 
@@ -241,20 +251,54 @@ def test_backgrounds_must_be_healthy_scans(run, data_dir):
 
 def test_the_background_s_own_pixels_have_no_seam_and_no_tumour(run, candidates):
     one = drawn(run, candidates)[0]
-    background, naive = run.finest(one.record.id), resize_to(one.pixels, run.spec.at(1).size)
-    rows = [score(run, one, image) for image in (background, naive, (background + naive) / 2)]
+    behind, naive = one.background[one.placed.window], one.windows["paste"]
+    rows = [scores.score(one, image) for image in (behind, naive, (behind + naive) / 2, one.own)]
     np.testing.assert_allclose([row["seam_removed"] for row in rows[:2]], [1, 0], atol=1e-6)
     assert 0 < rows[2]["seam_removed"] < 1
     assert rows[0]["seam"] == rows[0]["seam_background"] < rows[1]["seam"] == rows[1]["seam_composite"]
-    np.testing.assert_allclose([row["contrast_kept"] for row in rows], [0, 1, 0.5], atol=1e-5)
-    text = scores.table({2: rows[1:], 1: rows[:1]})
-    assert [line.split()[0] for line in text.splitlines()[2:]] == ["1", "2"]
+    np.testing.assert_allclose([row["contrast_kept"] for row in rows[:3]], [0, 1, 0.5], atol=1e-5)
+    assert rows[3]["step_ratio"] == 1
+    assert rows[1]["step"] == pytest.approx(rows[1]["step_ratio"] * rows[3]["step"])
+    text = scores.table({"own": rows[3:], "paste": rows[1:2]})
+    assert [line.split()[0] for line in text.splitlines()[2:]] == ["own", "paste"]
     assert text.splitlines()[2].endswith("1 of 1")
 
 
-def score(run, one, image):
-    given = Input(one.record.id, one.name, one.pixels, one.mask)
-    return scores.score(run, one, Result(given, 1, image[None], image[None]))
+def rows_of(contrast, ratio, texture, count=4):
+    rest = {"seam_removed": 0.5, "step": 0.1}
+    return [{**rest, "contrast_kept": contrast, "step_ratio": ratio, "texture": texture}] * count
+
+
+def test_a_start_scale_is_used_only_where_it_beats_the_feather_and_lost_tumours_are_told():
+    feather = rows_of(0.92, 1.0, 0.2)
+    made = {"own": rows_of(1, 1, 0.1), "paste": rows_of(1, 1, 0.01), "feather": feather}
+    assert scores.best({**made, "start_01": rows_of(0.6, 1, 0.1), "start_05": rows_of(0.9, 1.3, 0.1)}, "feather") == (
+        "feather"
+    )
+    better = {**made, "start_05": rows_of(0.9, 1.05, 0.15), "start_07": rows_of(0.9, 1.05, 0.12)}
+    assert scores.best(better, "feather") == "start_07"
+    (line,) = scores.warnings({**made, "start_01": rows_of(0.6, 1, 0.1)})
+    assert line.startswith("start_01 keeps 60% of the tumours' contrast, 4 of 4 less than 80%")
+    gone = rows_of(None, None, None)
+    assert scores.means(gone)["contrast_kept"] is None
+    assert scores.as_sharp(gone) == 0
+
+
+def test_the_pyramid_changes_a_ring_or_the_whole_and_no_detail_that_it_does_not_know(run, candidates):
+    one = drawn(run, candidates)[0]
+    composite = one.composite("feather")
+    size = run.spec.at(1).size
+    rule = masks.MaskRule(within=True)
+    for region in inserted.REGIONS:
+        how = inserted.Harmonisation((1,), "feather", rule, region)
+        same = inserted.on_source_grid(one, resize_to(composite, size), how)
+        np.testing.assert_allclose(same, composite, atol=1e-6)
+        darker = np.abs(inserted.on_source_grid(one, resize_to(composite, size) - 0.2, how) - composite).max(-1)
+        beyond = ~masks.dilate(one.mask, rule.dilation * max(SHAPE[:2]) / masks.REFERENCE_SIZE)
+        assert not darker[beyond].any()
+        assert darker[one.mask].max() > 0.1
+        deep = ndimage.distance_transform_edt(one.mask) > 6.5
+        assert region == "whole" or not darker[deep].any()
 
 
 # --- the command
@@ -278,13 +322,18 @@ def test_insert_writes_slices_with_their_segmentation_and_leaves_the_rest_its_bi
     assert "4 tumours in 2 background(s)" in result.stdout
     index = json.loads((tmp_path / "insertions.json").read_text())
     assert len(index["insertions"]) == 4
+    assert index["use"] in ("feather", "start_01")
+    assert f"train on {index['use']}/" in result.stdout
     for row in index["insertions"]:
         name, background = row["name"], row["background"]["id"]
         assert (row["background"]["patient"], row["donor"]["patient"]) == (BACKGROUND, OTHER)
         for letter in "ab":
             assert (tmp_path / "figures" / f"{name}_2{letter}.png").is_file()
-        (made,) = row["results"]
-        assert made["start_scale"] == 1
+        methods = [result["method"] for result in row["results"]]
+        assert methods == ["paste", "feather", "poisson", "start_01"]
+        assert row["results"][-1]["start_scale"] == 1
+        assert row["own"]["step_ratio"] == 1
+        assert row["over_fluid"] <= 0.03 + 0.5 / row["pixels"]
         folder = tmp_path / "start_01" / name
         seg = nibabel.load(folder / f"{name}_seg.nii.gz")
         labels = np.asarray(seg.dataobj)[..., 0]
@@ -301,7 +350,7 @@ def test_insert_writes_slices_with_their_segmentation_and_leaves_the_rest_its_bi
             written = np.asarray(image.dataobj)[..., 0]
             np.testing.assert_array_equal(written[far], plane[far])
             assert (written != plane)[mask].mean() > 0.5
-            naive = np.asarray(nibabel.load(tmp_path / "composite" / name / f"{name}_{channel}.nii.gz").dataobj)
+            naive = np.asarray(nibabel.load(tmp_path / "paste" / name / f"{name}_{channel}.nii.gz").dataobj)
             np.testing.assert_array_equal(naive[..., 0][~mask], plane[~mask])
     # Ready to train on: the results are read back as patients of their own.
     folder, _ = build("brats", tmp_path / "start_01", data_dir=tmp_path / "again")

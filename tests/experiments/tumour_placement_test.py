@@ -5,7 +5,8 @@ import pytest
 from scipy import ndimage
 
 from experiments.tumour_insertion import matching, placement
-from experiments.tumour_insertion.placement import NoRoom, Turn
+from experiments.tumour_insertion.placement import AROUND, NoRoom, Turn
+from launch.images.brain import brain_mask
 
 ONE = Turn(0.0, False, 1.0)
 
@@ -29,25 +30,10 @@ def allowed():
     shape = (64, 56)
     brain = ellipse(shape, (30, 27), (26, 20)) & ~ellipse(shape, (5, 27), (12, 4))
     brain[60:63, 50:54] = True
-    return placement.brain_mask(~brain, 2.0)
+    return brain_mask(~brain, 2.0)
 
 
 # --- placement
-
-
-def test_the_brain_is_the_largest_piece_filled_and_eroded():
-    outside = np.ones((20, 30), bool)
-    outside[0:12, 4:16] = False
-    outside[4:6, 8:10] = True  # a ventricle
-    outside[14:16, 20:24] = False  # an eye
-    outside[12, 16] = False  # meets the brain at a corner
-    expected = np.zeros_like(outside)
-    expected[0:12, 4:16] = True
-    np.testing.assert_array_equal(placement.brain_mask(outside, 0), expected)
-    expected[:] = False
-    expected[2:10, 6:14] = True  # what lies beyond the image is not brain either
-    np.testing.assert_array_equal(placement.brain_mask(outside, 2), expected)
-    assert not placement.brain_mask(np.ones((5, 5), bool), 1).any()
 
 
 def test_the_tumour_is_the_largest_one_with_what_is_near_and_what_it_encloses():
@@ -62,6 +48,12 @@ def test_the_tumour_is_the_largest_one_with_what_is_near_and_what_it_encloses():
     np.testing.assert_array_equal(placement.tumour_mask(labels), expected)
     with pytest.raises(NoRoom, match="empty"):
         placement.tumour_mask(np.zeros((5, 5), np.uint8))
+    rim = np.ones((40, 40), bool)
+    rim[:, :4] = False  # there the brain ends
+    expected[:, :4] = False
+    np.testing.assert_array_equal(placement.tumour_mask(labels, rim), expected)
+    with pytest.raises(NoRoom, match="lies at the brain's rim alone"):
+        placement.tumour_mask(labels, np.zeros((40, 40), bool))
 
 
 def test_turning_moves_values_and_labels_together():
@@ -81,11 +73,17 @@ def test_turning_moves_values_and_labels_together():
         ({"rotation": 180}, lambda array: array[::-1, ::-1]),
         ({"rotation": 90}, np.rot90),
     ):
-        values, new_labels, new_mask = turn(**given)
+        values, new_labels, new_mask, _ = turn(**given)
         np.testing.assert_array_equal(new_labels, expected(labels[box]))
         np.testing.assert_array_equal(new_mask, expected(mask[box]))
         np.testing.assert_allclose(values, expected(image[box]), atol=1e-9)
-    values, new_labels, new_mask = turn(rotation=33, scale=1.3)
+    there = np.zeros((30, 28), bool)
+    there[:, :23] = True
+    wider = placement.turned(image, labels, mask, Turn(90, False, 1), brain=there, around=4)
+    np.testing.assert_allclose(wider[0], np.rot90(image[4:21, 6:24]), atol=1e-9)
+    np.testing.assert_array_equal(wider[2], np.pad(np.rot90(mask[box]), 4))
+    np.testing.assert_array_equal(wider[3], np.rot90(there[4:21, 6:24]))
+    values, new_labels, new_mask, _ = turn(rotation=33, scale=1.3)
     assert set(np.unique(new_labels)) == {0, 1, 2, 4}
     assert new_mask.sum() == pytest.approx(mask.sum() * 1.3**2, rel=0.08)
     assert values.min() >= image.min()
@@ -95,9 +93,9 @@ def test_turning_moves_values_and_labels_together():
 def test_tumours_keep_their_size_in_millimetres():
     labels = np.zeros((30, 30), np.uint8)
     labels[10:18, 10:16] = 1
-    _, _, mask = placement.turned(labels[..., None], labels, labels > 0, ONE, (1.0, 2.0), (0.5, 1.0))
+    _, _, mask, _ = placement.turned(labels[..., None], labels, labels > 0, ONE, (1.0, 2.0), (0.5, 1.0))
     assert mask.shape == (16, 12)
-    _, _, mask = placement.turned(labels[..., None], labels, labels > 0, Turn(90, False, 1), (1.0, 2.0), (1.0, 1.0))
+    _, _, mask, _ = placement.turned(labels[..., None], labels, labels > 0, Turn(90, False, 1), (1.0, 2.0), (1.0, 1.0))
     assert mask.shape == (12, 8)
 
 
@@ -108,6 +106,11 @@ def test_positions_are_those_where_all_of_the_mask_is_allowed(allowed):
     np.testing.assert_array_equal(placement.positions(mask, allowed), expected)
     assert 0 < np.sum(expected) < rows * columns
     assert not placement.positions(np.ones((70, 3), bool), allowed).size
+    fluid = ellipse(allowed.shape, (30, 27), (9, 6))
+    share = np.array([[fluid[r : r + 9, c : c + 8][mask].mean() for c in range(columns)] for r in range(rows)])
+    free = placement.positions(mask, allowed, fluid)
+    np.testing.assert_array_equal(free, np.array(expected) & (share * mask.sum() < 0.03 * mask.sum() + 0.5))
+    assert 0 < free.sum() < np.sum(expected)
 
 
 def test_no_tumour_ever_leaves_the_brain_nor_loses_its_labels(allowed):
@@ -124,6 +127,9 @@ def test_no_tumour_ever_leaves_the_brain_nor_loses_its_labels(allowed):
         assert allowed[placed.window][placed.mask].all()
         assert placed.mask.sum() >= 10
         assert not placed.labels[~placed.mask].any()
+        assert placed.image.shape[:2] == placed.brain.shape == placed.labels.shape
+        rows = np.flatnonzero(placed.mask.any(1))
+        assert rows[0] == min(AROUND, rows[0] + placed.corner[0])  # as much comes along as the image has room for
         np.testing.assert_array_equal(placed.mask, ndimage.binary_fill_holes(placed.mask))
         kept = np.where(placement.tumour_mask(labels), labels, 0)
         before, after = (np.bincount(each.ravel(), minlength=5)[[1, 2, 4]] for each in (kept, placed.labels))

@@ -414,6 +414,27 @@ def test_channel_names(tmp_path):
     assert load(tmp_path / "c.png")[0].channels == ("intensity",)
 
 
+def test_channels_that_a_file_names_are_chosen_and_put_in_order(tmp_path):
+    pixels = noise(3, 8, 9)
+    np.savez(tmp_path / "a.npz", image=pixels, channels=np.array(["T2w", "t1c", "flair"]))
+    (image,) = load(tmp_path, channels=("flair", "t2"), value_range=(0.0, 255.0))
+    assert image.channels == ("flair", "t2")
+    np.testing.assert_allclose(image.value_map.invert(image.pixels), np.moveaxis(pixels[[2, 0]], 0, -1), atol=1e-4)
+    assert "has 3 channels, but config.data.channels names 2 (t1, t2)" in refusal(tmp_path, channels=("t1", "t2"))
+
+
+def test_files_win_over_a_tfds_source_and_what_chooses_among_its_records(tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", image=noise(2, 8, 9), channels=np.array(["flair", "t1"]))
+    given = {"source": "tfds:brats/slices", "channels": ("t1", "flair"), "has_tumour": "no", "first_slice": 60}
+    for path in (tmp_path / "a.npz", tmp_path / "*.npz"):
+        (image,) = load(path, **given)
+        assert (image.id, image.channels) == ("a", ("t1", "flair"))
+        note = "config.data.source=tfds:brats/slices is not used, nor are config.data.first_slice, has_tumour"
+        assert note in capsys.readouterr().err
+    assert "does not exist" in refusal(tmp_path / "b.npz", **given)
+    assert "no prepared data set in" in refusal(tmp_path, **given)
+
+
 def test_channel_names_that_do_not_fit(tmp_path):
     png(tmp_path / "a.png")
     text = refusal(tmp_path, channels=("t1", "t2"))

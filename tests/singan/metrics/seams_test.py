@@ -120,3 +120,13 @@ def test_a_real_tumour_in_a_healthy_slice(shared_data):
     assert rows[0]["seam_removed"] == 0
     assert rows[0]["contrast/flair"] > 0.3
     assert rows[2]["contrast/flair"] > 0.5 * rows[0]["contrast/flair"]
+
+
+def test_the_step_at_the_contour_is_that_between_neighbours_on_either_side():
+    image = np.where(HALF[..., None], 0.6, 0.1) + np.array([0.0, 1.0])
+    image[:32, SIZE // 2 :, 1] += 0.4
+    assert s.contour_step(image, HALF) == pytest.approx((0.5 * 3 + 0.9) / 4)
+    assert s.contour_step(image, HALF, ROWS > 0) == pytest.approx(0.5)
+    assert np.isnan(s.contour_step(image, HALF, np.zeros_like(HALF)))
+    slope = 0.02 * COLUMNS[..., None]
+    assert s.contour_step(slope, HALF) == pytest.approx(0.02)

@@ -9,6 +9,7 @@ from singan.metrics.sliced_wasserstein import (
     DEFINITIONS,
     PATCH,
     PROJECTIONS,
+    detail_distance,
     laplacian,
     level_sizes,
     patch_distribution,
@@ -132,3 +133,23 @@ def test_damage_to_real_tissue_is_seen_monotonically(shared_data):
     for kind, images in damaged(image).items():
         values = np.asarray(compiled(image, images)).mean(axis=1)
         assert np.all(np.diff([0, *values]) > 0), kind
+
+
+def test_detail_within_masks_is_compared_and_nothing_else():
+    rng = np.random.default_rng(0)
+    image = rng.uniform(-0.5, 0.5, (40, 33, 2)).astype(np.float32)
+    mask, everywhere = np.zeros((40, 33), bool), np.ones((40, 33), bool)
+    mask[12:28, 10:24] = True
+    assert detail_distance(image, mask, image, mask) == 0
+    brighter = image + np.float32(0.3)
+    assert detail_distance(image, mask, brighter, mask) == pytest.approx(0, abs=1e-5)
+    elsewhere = np.where(mask[..., None] | (np.indices((40, 33))[0] > 8)[..., None], image, 0)
+    assert detail_distance(image, mask, elsewhere, mask) < 0.1 * detail_distance(image, mask, 0 * image, mask)
+    softer = [detail_distance(image, mask, image * factor, mask) for factor in (0.9, 0.5, 0)]
+    assert 0 < softer[0] < softer[1] < softer[2]
+    bands = laplacian(image, 3)
+    slices = [sorted_projections(band, unit_vectors(2)) for band in bands[:0:-1]]
+    expected = np.mean([np.abs(np.asarray(each)).mean() for each in slices])
+    inner = everywhere.copy()
+    assert detail_distance(image, inner, 0 * image, inner) == pytest.approx(expected, rel=1e-3)
+    assert np.isnan(detail_distance(image, np.zeros((40, 33), bool), image, mask))
