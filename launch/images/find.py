@@ -2,6 +2,7 @@
 
 import dataclasses
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,9 @@ def _of_files_alone(data: DataConfig) -> DataConfig:
     A folder is a TFDS source's data_dir. Of a file, a glob, or what ends as an image does, none can be.
     """
     path = Path(data.path).expanduser()
-    named = path.is_file() or glob.has_magic(data.path) or readers.is_image(path)
-    if not (data.source.startswith(TFDS) and data.path and named) or path.is_dir():
+    # os.path's, which take a name that no file can have as what it is: no file.
+    named = os.path.isfile(path) or glob.has_magic(data.path) or readers.is_image(path)
+    if not (data.source.startswith(TFDS) and data.path and named) or os.path.isdir(path):
         return data
     unused = selection_keys(data)
     also = f", nor are config.data.{', '.join(unused)}" if unused else ""
