@@ -159,9 +159,9 @@ def test_no_message_tells_to_delete_a_record(tmp_path):
 
 def test_the_origin_is_of_what_decides_on_the_weights():
     images = {"a": "1", "b": "2"}
-    of = lambda images=images, donor="", **keys: origin_of_pixels(make_config(**keys), images, donor).digest  # noqa: E731
+    of = lambda images=images, **keys: origin_of_pixels(make_config(**keys), images).digest  # noqa: E731
     assert of() == of(images={"b": "2", "a": "1"}) == of(tracking={"name": "x"}) == of(train={"group_size": 3})
-    found = [of(), of(seed=1), of(preset="reference"), of(images={"a": "1", "b": "3"}), of({"a": "1"}), of(donor="d")]
+    found = [of(), of(seed=1), of(preset="reference"), of(images={"a": "1", "b": "3"}), of({"a": "1"})]
     assert len(set(found)) == len(found)
 
 

@@ -369,7 +369,7 @@ def six_runs(commands, tmp_path):
 
 def kill_half_way(workdir: Path) -> None:
     """Kills the process of a run, as a machine does that is short of memory, when it has trained for a while."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not (workdir / "metrics.jsonl").exists() or (workdir / "metrics.jsonl").read_text().count("\n") < 6:
         assert time.monotonic() < end
         time.sleep(0.001)
