@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from launch.images import mask_channels, readers, tfds_records
 from launch.images.brain import brain_mask, fluid_mask
@@ -54,14 +55,15 @@ def usable_parts(donor: Donor) -> tuple[np.ndarray, np.ndarray]:
     """Returns what may be taken of a donor slice, bool [H, W] each: of its tumour, and of the brain around that.
 
     Tumour off the brain's border, which is part background, and not what is dark in FLAIR near it: an outline that
-    belongs to the skull's side and not to the tumour. Brain likewise, and off fluid.
+    belongs to the skull's side and not to the tumour. Brain likewise, and a pixel off fluid, narrow sulci included.
     """
-    outside = (donor.image == 0).all(-1)
+    outside, tumour = (donor.image == 0).all(-1), donor.labels > 0
     brain = brain_mask(outside, 0)
     flair = [name if name == "flair" else "" for name in donor.channels]  # a tumour is dark in T1 itself
-    dark = fluid_mask(donor.image, flair, brain, donor.labels > 0, specks=True)
+    dark = fluid_mask(donor.image, flair, brain, tumour, specks=True)
     take = brain_mask(outside, TRIM) & ~(dark & ~brain_mask(outside, RIM))
-    return take, take & ~fluid_mask(donor.image, donor.channels, brain, donor.labels > 0)
+    fluid = fluid_mask(donor.image, donor.channels, brain, tumour, specks=True) & ~tumour
+    return take, take & ~np.asarray(ndimage.binary_dilation(fluid))
 
 
 def patient_of(slice_id: str, details: Mapping[str, Any]) -> str:
