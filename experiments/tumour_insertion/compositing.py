@@ -197,7 +197,7 @@ def composite(
     window = placed.window
     behind = pixels[window]
     own = in_our_range(placed.image, values[window])
-    own[..., [c for c in range(len(names)) if c not in pasted]] = np.delete(behind, ours, axis=-1)  # their very bits
+    rest = [c for c in range(len(names)) if c not in pasted]
     known = placed.mask | placed.brain
     donor_values = blending.extended(own, known)
     own_step = contour_step(own[..., ours], placed.mask, known)
@@ -217,6 +217,8 @@ def composite(
         "feather": blending.mix(behind, donor_values, blending.feather_weights(placed.mask, tissue[window], feather)),
         "poisson": np.clip(blending.poisson(behind, donor_values, ring), -1, 1),
     }
+    for image in (own, *windows.values()):
+        image[..., rest] = behind[..., rest]  # their very bits
     mask, labels = np.zeros(pixels.shape[:2], bool), np.zeros(pixels.shape[:2], np.uint8)
     mask[window], labels[window] = placed.mask, placed.labels
     their_mask = placement.tumour_mask(donor.labels, usable_parts(donor)[0])

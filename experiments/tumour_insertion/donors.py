@@ -21,6 +21,7 @@ from singan.errors import UserError
 
 TRIM = 2.0  # pixels of the brain's border that no tumour is taken from
 RIM = 6.0  # pixels from it within which nothing dark is
+OUTLINE = 3.0  # pixels within a tumour's contour where nothing dark is
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,14 +55,16 @@ class Candidate:
 def usable_parts(donor: Donor) -> tuple[np.ndarray, np.ndarray]:
     """Returns what may be taken of a donor slice, bool [H, W] each: of its tumour, and of the brain around that.
 
-    Tumour off the brain's border, which is part background, and not what is dark in FLAIR near it: an outline that
-    belongs to the skull's side and not to the tumour. Brain likewise, and a pixel off fluid, narrow sulci included.
+    Tumour off the brain's border, which is part background, and without what is dark in FLAIR near that or near its own
+    contour, and a pixel around it: an outline of fluid, which does not belong to the tumour. Brain likewise, narrow sulci
+    left out too.
     """
     outside, tumour = (donor.image == 0).all(-1), donor.labels > 0
     brain = brain_mask(outside, 0)
     flair = [name if name == "flair" else "" for name in donor.channels]  # a tumour is dark in T1 itself
     dark = fluid_mask(donor.image, flair, brain, tumour, specks=True)
-    take = brain_mask(outside, TRIM) & ~(dark & ~brain_mask(outside, RIM))
+    deep = brain_mask(outside, RIM) & (np.asarray(ndimage.distance_transform_edt(tumour)) > OUTLINE)
+    take = brain_mask(outside, TRIM) & (deep | ~np.asarray(ndimage.binary_dilation(dark & ~deep)))
     fluid = fluid_mask(donor.image, donor.channels, brain, tumour, specks=True) & ~tumour
     return take, take & ~np.asarray(ndimage.binary_dilation(fluid))
 
