@@ -56,8 +56,7 @@ def usable_parts(donor: Donor) -> tuple[np.ndarray, np.ndarray]:
     """Returns what may be taken of a donor slice, bool [H, W] each: of its tumour, and of the brain around that.
 
     Tumour off the brain's border, which is part background, and without what is dark in FLAIR near that or near its own
-    contour, and a pixel around it: an outline of fluid, which does not belong to the tumour. Brain likewise, narrow sulci
-    left out too.
+    contour, and a pixel around that: an outline of fluid is no part of it. Brain likewise, off narrow sulci too.
     """
     outside, tumour = (donor.image == 0).all(-1), donor.labels > 0
     brain = brain_mask(outside, 0)
