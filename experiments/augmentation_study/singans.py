@@ -27,7 +27,7 @@ from singan import files
 from singan.config import DataConfig
 from singan.errors import UserError
 from singan.model import encodings
-from singan.model.pyramid import Pyramid, plan
+from singan.model.pyramid import Pyramid, make_pyramid
 from singan.storage import workdir as records
 from singan.storage.workdir import Workdir, pixel_digest
 
@@ -97,7 +97,7 @@ def plan_singans(
 def pyramid_of(sweep: Sweep, study: Study) -> Pyramid:
     """Returns the scales of the SinGANs. Raises UserError where they would not end at a tile's size."""
     config = sweep.runs[0].config
-    pyramid = plan(study.tile, study.tile, config.pyramid, str(config.method.resize_border))
+    pyramid = make_pyramid(study.tile, study.tile, config.pyramid, str(config.method.resize_border))
     if pyramid.sizes[-1] != (study.tile, study.tile):
         raise UserError(
             f"the SinGANs end at {pyramid.sizes[-1][0]} pixels, the tiles have {study.tile}: set"

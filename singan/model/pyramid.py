@@ -214,6 +214,3 @@ def _resize(image: np.ndarray, size: tuple[int, int], scale: float, border: str)
     rows = resize_matrix(image.shape[-3], size[0], scale, border)
     columns = resize_matrix(image.shape[-2], size[1], scale, border)
     return np.einsum("ph,...hwc,qw->...pqc", rows, image, columns, optimize=True)
-
-
-plan = make_pyramid  # the name that experiments/augmentation_study still has
