@@ -63,9 +63,9 @@ def usable_parts(donor: Donor) -> tuple[np.ndarray, np.ndarray]:
     flair = [name if name == "flair" else "" for name in donor.channels]  # a tumour is dark in T1 itself
     dark = fluid_mask(donor.image, flair, brain, tumour, specks=True)
     deep = brain_mask(outside, RIM) & (np.asarray(ndimage.distance_transform_edt(tumour)) > OUTLINE)
-    take = brain_mask(outside, TRIM) & (deep | ~np.asarray(ndimage.binary_dilation(dark & ~deep)))
+    take = brain_mask(outside, TRIM) & (deep | np.logical_not(ndimage.binary_dilation(dark & ~deep)))
     fluid = fluid_mask(donor.image, donor.channels, brain, tumour, specks=True) & ~tumour
-    return take, take & ~np.asarray(ndimage.binary_dilation(fluid))
+    return take, take & np.logical_not(ndimage.binary_dilation(fluid))
 
 
 def patient_of(slice_id: str, details: Mapping[str, Any]) -> str:
