@@ -201,6 +201,8 @@ def composite(
     known = placed.mask | placed.brain
     donor_values = blending.extended(own, known)
     own_step = contour_step(own[..., ours], placed.mask, known)
+    if np.isnan(own_step):  # nothing around it is solid brain
+        own_step = contour_step(own[..., ours], placed.mask)
     feather = blending.choose_feather(
         behind[..., ours],
         donor_values[..., ours],
