@@ -14,7 +14,7 @@ from launch.images.found_images import TFDS, FoundImages, selection_keys
 from launch.images.image_files import ImageFiles, find_image_files
 from launch.images.image_ids import unique_ids
 from launch.images.modality_names import modality
-from launch.text import print_note, printable, some
+from launch.text import print_note, printable
 from singan.config import DataConfig, nearest
 from singan.errors import UserError
 from singan.source_image import SourceImage, default_channels
@@ -85,10 +85,10 @@ def _of_files_alone(data: DataConfig) -> DataConfig:
 
     A folder is a TFDS source's data_dir. Of a file, a glob, or what ends as an image does, none can be.
     """
-    path = Path(data.path).expanduser()
-    # os.path's, which take a name that no file can have as what it is: no file.
-    named = os.path.isfile(path) or glob.has_magic(data.path) or readers.is_image(path)
-    if not (data.source.startswith(TFDS) and data.path and named) or os.path.isdir(path):
+    path = os.path.expanduser(data.path)
+    if not (data.source.startswith(TFDS) and data.path) or os.path.isdir(path):
+        return data
+    if not (os.path.isfile(path) or glob.has_magic(path) or readers.is_image(Path(path))):
         return data
     unused = selection_keys(data)
     also = f", nor are config.data.{', '.join(unused)}" if unused else ""
@@ -166,12 +166,12 @@ def _wanted_channels(picture: readers.Picture, wanted: tuple[str, ...]) -> reade
 def _note_what_is_lost(pictures: Sequence[readers.Picture], images: Sequence[SourceImage], data: DataConfig) -> None:
     """Tells of slices, of alpha channels that are left out and of contrast that is lost, a line each."""
     if slices := [image.source for image, picture in zip(images, pictures, strict=True) if picture.part]:
-        print_note(f"of a volume one slice is taken, the fullest one across the body: {some(slices)}")
+        print_note(f"of a volume one slice is taken, the fullest one across the body: {_some(slices)}")
     opaque = [image.source for image, picture in zip(images, pictures, strict=True) if picture.alpha is not None]
     if opaque:
         names = (*images[0].channels, "mask")
         print_note(
-            f"the alpha channel of {some(opaque)} is left out: where it is a mask to be trained on, name it with"
+            f"the alpha channel of {_some(opaque)} is left out: where it is a mask to be trained on, name it with"
             f" --config.data.channels={','.join(names)}"
         )
     flat, least, example = [], 1.0, ""
@@ -185,7 +185,7 @@ def _note_what_is_lost(pictures: Sequence[readers.Picture], images: Sequence[Sou
                     least, example = share, f"{image.channels[c]} of {image.source} from {low:g} to {high:g}"
     if flat:
         print_note(
-            f"{some(flat)} use less than {NARROW:.0%} of their value range ({example}, which is {least:.1%}): little"
+            f"{_some(flat)} use less than {NARROW:.0%} of their value range ({example}, which is {least:.1%}): little"
             " contrast is left to learn, give the range that matters as --config.data.value_range=LOW,HIGH"
         )
 
@@ -277,6 +277,11 @@ def _check_equal(traits: Sequence[tuple[str, str]], word: str, remedy: str) -> N
     if len(groups) < 2:
         return
     shown = sorted(groups.items(), key=lambda item: -len(item[1]))
-    lines = [f"{key}: {some(sources)}" for key, sources in shown[:SHOWN]]
+    lines = [f"{key}: {_some(sources)}" for key, sources in shown[:SHOWN]]
     more = f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
     raise UserError(f"the images differ in {word}: {'; '.join(lines)}{more}: {remedy}")
+
+
+def _some(sources: Sequence[str]) -> str:
+    more = f" and {len(sources) - SHOWN} more" if len(sources) > SHOWN else ""
+    return ", ".join(sources[:SHOWN]) + more
