@@ -130,8 +130,9 @@ def test_the_page_says_what_was_trained_how_it_went_and_how_to_do_it_again(finis
     # Pictures: each image's thumbnail, each scale's grid.
     alternatives = [image["alt"] or "" for image in page.of("img")]
     assert len(alternatives) == len(ids) + SCALES
-    # Every quantity of the rows has a curve: six panels, and two of what scales ended with.
-    assert len(page.of("svg")) == 8
+    # Every quantity of the rows has a curve: seven panels, and two of what scales ended with.
+    assert len(page.of("svg")) == 9
+    assert sum("atch" in panel["aria-label"] for panel in page.of("svg")) == 1  # the preset's distance of patches
     last = run.history[-1].ends["reconstruction_rmse"]
     assert number(float(np.mean(last))) in page.text
     for command in (
