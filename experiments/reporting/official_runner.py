@@ -93,7 +93,8 @@ def train_scale(scale, state, reals, opt, request, training, functions, times):
             critic, generator, reals, state["Gs"], state["Zs"], state["in_s"], state["NoiseAmp"], opt
         )
     seconds = time.perf_counter() - began
-    state["seconds"].append(median_iteration(times, opt.niter) if request["of_iterations"] else seconds)
+    median = median_iteration(times, opt.niter)  # refuses forks that make other updates
+    state["seconds"].append(median if request["of_iterations"] else seconds)
     state["nets"] = generator.state_dict(), critic.state_dict()
     state["in_s"] = in_s
     state["Gs"].append(functions.reset_grads(generator, False).eval())
