@@ -22,6 +22,7 @@ from experiments.augmentation_study.training import Trainer
 from singan import files
 from singan.metrics.memorisation import memorisation
 from singan.metrics.values import Undefined, mean
+from singan.storage.workdir import pixel_digest
 
 MADE = {"conditional": "pairs whose SinGAN is given the mask", "stacked": "pairs whose SinGAN makes the mask as well"}
 SEED = 0
@@ -52,7 +53,9 @@ def measure(
     Args:
       known: ids of the tiles that have a SinGAN.
     """
-    made_from = f"{study} {[generators[name].fingerprint() for name in MADE]}"
+    digests = {name: pixel_digest(pair.pixels) + pixel_digest(pair.instances) for name, pair in sorted(tiles.items())}
+    made = [generators[name].fingerprint() for name in MADE]
+    made_from = files.digest({"study": str(study), "tiles": digests, "made": made})
     of_seed = [split for split in splits if split.seed == SEED]
     for kind in ("on", *(f"from_{name}" for name in (*MADE, "real"))):
         for split in of_seed:

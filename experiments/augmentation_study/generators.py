@@ -94,9 +94,6 @@ class Singans:
         """Returns what else its pairs depend on."""
         return ""
 
-    def pairs(self, tiles: Sequence[Pair], n: int, seed: int, split: Split) -> list[Made]:
-        raise NotImplementedError
-
     def loaded(self, tiles: Sequence[Pair]) -> Run:
         """Returns the run. Raises UserError where the SinGAN of a tile is not usable."""
         self._run = self._run or load_run(singans.workdir_of(self._sweep))
