@@ -54,8 +54,8 @@ def measure(
       known: ids of the tiles that have a SinGAN.
     """
     digests = {name: pixel_digest(pair.pixels) + pixel_digest(pair.instances) for name, pair in sorted(tiles.items())}
-    made = [generators[name].fingerprint() for name in MADE]
-    made_from = files.digest({"study": str(study), "tiles": digests, "made": made})
+    fingerprints = [generators[name].fingerprint() for name in MADE]
+    made_from = files.digest({"study": str(study), "tiles": digests, "made": fingerprints})
     of_seed = [split for split in splits if split.seed == SEED]
     for kind in ("on", *(f"from_{name}" for name in (*MADE, "real"))):
         for split in of_seed:
