@@ -1,13 +1,17 @@
 """The official implementation beside this project, where the user has a checkout of it: --peer=DIR.
 
 It trains on the same image at the same sizes, with as many steps. Started again, it goes on at the scale where it was.
+It has no temperature: its own samples are one point. Its networks, imported, make a curve.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 from experiments.reporting import official_checkout
 from experiments.sample_quality.curves import Asked, Log
 from experiments.sample_quality.variants import Group
+from launch.text import one_line
 from singan import files
 from singan.errors import UserError
 
@@ -40,6 +44,21 @@ def train(
         samples=asked.num_samples,
         start_scales=[start for start in asked.start_scales if start in scales],
     )
+
+
+def imported(folder: Path, image_id: str, log: Log) -> Path | None:
+    """Returns a workdir of the networks that `train` left in `folder`; None where they cannot be imported, and says so.
+
+    The import has a process of its own, as it uses JAX, which this one has not started yet.
+    """
+    workdir = folder / "imported"
+    if not workdir.exists():
+        command = [sys.executable, "-m", "launch.import_pytorch", f"--from={folder}", f"--workdir={workdir}"]
+        done = subprocess.run([*command, f"--name={image_id}"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            log(f"note: {folder.name} is one point, not a curve: {one_line(done.stderr)}")
+            return None
+    return workdir
 
 
 def seconds(folder: Path) -> list[float]:

@@ -16,7 +16,17 @@ from ml_collections import config_flags
 from experiments.reporting import official_checkout
 from experiments.sample_quality import curves, official, report, sheets
 from experiments.sample_quality.frontier import curves_of
-from experiments.sample_quality.variants import GPNN, OFFICIAL, UNTRAINED, VARIANTS, Group, Plan, make_plan, run_name
+from experiments.sample_quality.variants import (
+    GPNN,
+    OFFICIAL,
+    OFFICIAL_CURVE,
+    UNTRAINED,
+    VARIANTS,
+    Group,
+    Plan,
+    make_plan,
+    run_name,
+)
 from launch import cli, runtime
 from launch import command_flags as flags
 from launch.evaluate.of_run import note
@@ -50,7 +60,7 @@ def main(argv: list[str]) -> int:
         raise UserError("--config is needed: give --config=FILE, the config that the variants share")
     holder = flags.FLAGS["config"]
     file, shared = config_flags.get_config_filename(holder), config_flags.get_override_values(holder)
-    variants = [*VARIANTS_FLAG.value, *([OFFICIAL] if PEER.value else [])]
+    variants = [*VARIANTS_FLAG.value, *([OFFICIAL, OFFICIAL_CURVE] if PEER.value else [])]
     earlier = [report.read_csv(path) for path in EARLIER.value]
     if not variants and not earlier:
         raise UserError(f"--variants names none: give some of {', '.join((*VARIANTS, *UNTRAINED))}")
@@ -65,6 +75,7 @@ def main(argv: list[str]) -> int:
         folder, train = plan.root / run_name(OFFICIAL, group, seed), CONFIG.value.train
         width = CONFIG.value.network.width
         official.train(PEER.value, PEER_PYTHON.value, folder, group, seed, train.steps_per_scale, width, asked, note)
+        official.imported(folder, group.images[0].id, note)
     # Only now, as training processes and this one would have to share an accelerator's memory.
     mesh = runtime.start_jax(max(len(group.images) for group in plan.groups))
     measured_curves: dict[str, dict] = {}
@@ -128,6 +139,9 @@ def _measure(plan: Plan, variant: str, group: Group, seed: int, asked: curves.As
         return curves.measure_gpnn(path, group, asked, note) if seed == plan.seeds[0] else None
     if variant == OFFICIAL:
         return curves.measure_samples(plan.root / name, path, group, asked)
+    if variant == OFFICIAL_CURVE:
+        workdir = plan.root / run_name(OFFICIAL, group, seed) / "imported"
+        return curves.measure_run(workdir, path, asked, mesh, note) if workdir.exists() else None
     run = plan.run(variant, group, seed)
     if run is None or plan.sweep is None or state.read_state(plan.sweep, run).state != state.DONE:
         note(f"note: {name} is not trained: see {name}.log")

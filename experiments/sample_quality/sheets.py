@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.reporting import figures
 from experiments.sample_quality.curves import SHOWN, Asked, shown_of_gpnn, shown_samples
-from experiments.sample_quality.variants import GPNN, OFFICIAL, Plan, run_name
+from experiments.sample_quality.variants import GPNN, OFFICIAL, OFFICIAL_CURVE, Plan, run_name
 from launch.images.channels import file_word
 from launch.results.numbers import number
 from launch.samples import pictures
@@ -42,7 +42,7 @@ def _rows(plan: Plan, measured_curves: dict, group, image, start: int, seed: int
     for variant in plan.variants:
         curve = measured_curves.get(variant, {}).get(start, {}).get((image.id, seed))
         folder = plan.root / run_name(variant, group, seed)
-        if curve is None:
+        if curve is None or variant == OFFICIAL_CURVE:  # the same networks as the official's own samples
             continue
         if variant == OFFICIAL:
             with np.load(folder / "samples.npz", allow_pickle=False) as drawn:

@@ -15,7 +15,7 @@ from singan.source_image import SourceImage
 from singan.storage import workdir as records
 from singan.storage.workdir import Workdir, pixel_digest
 
-OFFICIAL, GPNN = "official", "gpnn"
+OFFICIAL, OFFICIAL_CURVE, GPNN = "official", "official_imported", "gpnn"
 _REFERENCE = {"preset": "reference", "train.generator_updates": 1, "train.average_decay": 0.99}
 _BY_SAMPLE = {  # normalised by the statistics of each sample
     "preset": "corrected",
@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 UNTRAINED = {
     OFFICIAL: "the official implementation: its own training and samples (--peer)",
+    OFFICIAL_CURVE: "its networks, sampled by this project (launch.import_pytorch) at every temperature (--peer)",
     GPNN: "patch nearest neighbours (experiments/baselines), no training",
 }
 

@@ -188,7 +188,7 @@ class Progress:
 
 
 class Follower(Silent):
-    """The observer in all processes but the first: it has its part in what the Report tells, and tells nothing."""
+    """The observer in all processes but the first: it has its part in what Progress tells, and tells nothing."""
 
     def __init__(
         self,

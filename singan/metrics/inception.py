@@ -203,7 +203,7 @@ def inception_features(
     """Returns {layer: feature maps [n, hh, ww, layer]; layer 2048: [n, 2048]} of images in [-1, 1], at their own size.
 
     Raises:
-      UserError: a layer does not exist, or the images have a side below LEAST_SIDES of one.
+      UserError: a layer does not exist, or the images have a side below MIN_SIDES of one.
     """
     for layer in layers:
         if layer not in LAYERS:

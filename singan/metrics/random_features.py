@@ -68,7 +68,7 @@ def random_sifid(real: Float[Array, "h w c"], samples: Float[Array, "n hh ww c"]
     where a sample's pixels (or the real image's: everywhere) are not finite. Memory does not grow with n.
 
     Raises:
-      UserError: an image has a side below LEAST_SIDE, or more than MOST_CHANNELS channels.
+      UserError: an image has a side below MIN_SIDE, or more than MAX_CHANNELS channels.
     """
     features = random_features(real[None])[0]
     return lax.map(lambda sample: map_frechet(features, random_features(sample[None])[0]), samples)
@@ -100,7 +100,7 @@ def filters(channels: int) -> list[np.ndarray]:
     """Returns the float32 filters [3, 3, inputs, outputs] of the three layers, the same for everyone.
 
     Raises:
-      UserError: there are no channels, or more than MOST_CHANNELS.
+      UserError: there are no channels, or more than MAX_CHANNELS.
     """
     if not 1 <= channels <= MAX_CHANNELS:
         raise UserError(f"random features take 1 to {MAX_CHANNELS} channels, not {channels}: choose some of them")

@@ -6,7 +6,7 @@ vectors. For each vector the projections of the two images are two sets of numbe
 
 Sources: sliced distance: Rabin et al. 2011; per pyramid level, to measure generators: Karras et al. 2018, section 5.
 Unlike there, patches are not normalised (so that a change of contrast is seen), nothing is multiplied by 1000, and
-the patches are no random choice: all there are, or those of a grid where there are more than MOST_PATCHES.
+the patches are no random choice: all there are, or those of a grid where there are more than MAX_PATCHES.
 """
 
 import functools
@@ -61,8 +61,8 @@ def patch_distribution(samples: Any, image: Any) -> list[dict[str, Value]]:
 def level_sizes(height: int, width: int) -> list[tuple[int, int]]:
     """Returns (height, width) of the pyramid levels of an image, coarsest first; the last is the image itself.
 
-    Each level has half the pixels a side (rounded up) of the next. There are as many as have LEAST_SIDE pixels on their
-    shorter side, up to MOST_LEVELS, and always one.
+    Each level has half the pixels a side (rounded up) of the next. There are as many as have MIN_SIDE pixels on their
+    shorter side, up to MAX_LEVELS, and always one.
 
     Raises:
       UserError: the image is smaller than one patch.

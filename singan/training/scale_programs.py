@@ -71,7 +71,7 @@ class ScalePrograms:
         return self._get((group, steps), lambda: self._compile(group, steps))
 
     def finish(self, group: int) -> Any:
-        """Returns the compiled program (inputs, state) -> weights as trained.weights_template describes them."""
+        """Returns the compiled program (inputs, state) -> weights as finished_scale.weights_template describes them."""
         return self.chunk(group, 0)
 
     def fit_ahead(self, thread: AheadThread) -> None:
@@ -187,7 +187,7 @@ class Compiler:
 
 
 def finish_program(spec: ScaleSpec, mesh: Any, group: int) -> Callable[..., Any]:
-    """Returns the jitted program (inputs, state) -> weights as trained.weights_template describes them."""
+    """Returns the jitted program (inputs, state) -> weights as finished_scale.weights_template describes them."""
 
     def finish(inputs: ScaleInputs, state: ScaleState) -> PyTree:
         trained = TrainedScale(final_generator(state), inputs.amplitude)

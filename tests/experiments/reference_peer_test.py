@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from experiments.reporting import official_checkout
+from experiments.sample_quality import curves, official
 from experiments.training_time import reference_peer
 from singan import files
 from singan.config import parse
 from singan.errors import UserError
 from singan.model.pyramid import make_pyramid
 from singan.model.spec import make_spec
+from singan.parallel.cohort import image_mesh
 from tests.launch.train.train_test import ROOT
 
 CONFIG = """
@@ -136,6 +138,27 @@ def test_a_checkout_trains_once_and_draws_samples(checkout, tmp_path):
             "start_1": ((2, 30, 30, 3), 0.75),
         }
     assert official_checkout.train(str(checkout), sys.executable, tmp_path, reals, **settings) == first
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_its_networks_imported_are_a_curve_over_temperatures(tmp_path):
+    pytest.importorskip("torch")
+    from tests.launch.import_pytorch.import_pytorch_test import write_training
+
+    said = []
+    write_training(tmp_path / "official")
+    workdir = official.imported(tmp_path / "official", "slice_7", said.append)
+    assert workdir is not None, said
+    asked = curves.Asked((0, 1), (0.5, 1.0, 2.0), 2)
+    measured = curves.measure_run(workdir, tmp_path / "measured.json", asked, image_mesh(), said.append)
+    keys = [(row["image"], row["start_scale"], row["temperature"]) for row in measured.rows]
+    assert keys == [("slice_7", start, t) for start in (0, 1) for t in (0.5, 1.0, 2.0)]
+    assert official.imported(tmp_path / "official", "slice_7", said.append) == workdir
+    assert not said
+    (tmp_path / "nothing").mkdir()
+    assert official.imported(tmp_path / "nothing", "slice_7", said.append) is None
+    assert "nothing is one point, not a curve: error: " in said[0]
 
 
 def test_what_is_saved_after_the_first_and_the_last_iteration_is_not_counted():
