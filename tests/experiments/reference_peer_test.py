@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 from experiments.reporting import official_checkout
 from experiments.sample_quality import curves, official
 from experiments.training_time import reference_peer
+from launch.import_pytorch import read_run, replay
 from singan import files
 from singan.config import parse
 from singan.errors import UserError
@@ -146,12 +148,16 @@ def test_its_networks_imported_are_a_curve_over_temperatures(tmp_path):
     pytest.importorskip("torch")
     from tests.launch.import_pytorch.import_pytorch_test import write_training
 
-    said = []
-    write_training(tmp_path / "official")
+    said, mesh = [], image_mesh(jax.devices()[:1])
+    write_training(tmp_path / "first")
+    source = read_run.read_run(tmp_path / "first")
+    image = read_run.image_of(source, "slice_7", (), "auto")
+    _, replays = replay.choose_rule(source, read_run.config_of(source), image, mesh)
+    write_training(tmp_path / "official", [float(one.amplitude) for one in replays])  # those that fit its networks
     workdir = official.imported(tmp_path / "official", "slice_7", said.append)
     assert workdir is not None, said
     asked = curves.Asked((0, 1), (0.5, 1.0, 2.0), 2)
-    measured = curves.measure_run(workdir, tmp_path / "measured.json", asked, image_mesh(), said.append)
+    measured = curves.measure_run(workdir, tmp_path / "measured.json", asked, mesh, said.append)
     keys = [(row["image"], row["start_scale"], row["temperature"]) for row in measured.rows]
     assert keys == [("slice_7", start, t) for start in (0, 1) for t in (0.5, 1.0, 2.0)]
     assert official.imported(tmp_path / "official", "slice_7", said.append) == workdir
