@@ -142,14 +142,14 @@ class TrainConfig:
     precision: str = "highest"
     critic_updates: int | None = None  # per step
     generator_updates: int | None = None  # per step
-    critic_learning_rate: float = 5e-4
-    generator_learning_rate: float = 5e-4
+    critic_learning_rate: float | None = None
+    generator_learning_rate: float | None = None
     adam_b1: float = 0.5
     adam_b2: float = 0.999
     learning_rate_decay: float = 0.1  # factor applied once
     decay_at: float = 0.8  # share of steps_per_scale after which it applies
     gradient_penalty_weight: float = 0.1
-    reconstruction_weight: float = 10.0
+    reconstruction_weight: float | None = None  # of the reconstruction's mean squared error in the generator's loss
     noise_weight: float = 0.1  # noise amplitude = this times the RMSE of the upsampled reconstruction
     min_noise_amplitude: float | None = None  # of scale 1, in units of the [-1, 1] range
     min_noise_decay: float | None = None  # factor of min_noise_amplitude from each scale to the next above

@@ -17,7 +17,7 @@ jax.config.update("jax_num_cpu_devices", 8)  # before the first use of a device
 jaxtyping.install_import_hook("singan", "beartype.beartype")
 
 from singan.api import TrainedRun  # noqa: E402
-from singan.config import Config, TrainConfig, parse  # noqa: E402
+from singan.config import Config, parse  # noqa: E402
 from singan.model.networks import initial_variables  # noqa: E402
 from singan.model.noise import image_key_data  # noqa: E402
 from singan.model.pyramid import make_pyramid  # noqa: E402
@@ -196,6 +196,8 @@ def one_image(random_image, random_trained) -> Callable[..., tuple[ScaleInputs, 
     """Makes what a scale's training of image `number` starts from: one_image(spec, number, **rates and weights)."""
 
     def make(spec: ScaleSpec, number: int = 0, **rates: float) -> tuple[ScaleInputs, ScaleState]:
+        train = {"steps_per_scale": spec.train.steps_per_scale, **rates}
+        train = parse({"preset": "corrected", "train": train}).train
         key_data = image_key_data(0, f"image{number}")
         real = spec.pyramid.level(random_image(number, spec.channels), spec.scale)[None]
         below = real + np.random.default_rng(number).normal(0, 0.1, real.shape).astype(np.float32)
@@ -207,7 +209,7 @@ def one_image(random_image, random_trained) -> Callable[..., tuple[ScaleInputs, 
             np.float32(1 if spec.scale == 0 else 0.05),
             key_data,
             tuple(random_trained(spec.at(scale), number) for scale in range(spec.scale)),
-            hyperparameters(TrainConfig(steps_per_scale=spec.train.steps_per_scale, **rates), 1, spec.steps),
+            hyperparameters(train, 1, spec.steps),
         )
         return inputs, _fresh_state(spec, f"image{number}", noise)
 

@@ -30,6 +30,4 @@ def get_config(variant: str = ""):
     config.pyramid.max_size = 44
     config.pyramid.ratio = 0.7  # one scale fewer
     config.train.steps_per_scale = 200
-    config.train.generator_learning_rate = 1e-3  # twice the usual: the steps are few
-    config.train.critic_learning_rate = 1e-3
     return config

@@ -23,6 +23,14 @@ _BY_SAMPLE = {  # normalised by the statistics of each sample
     "train.generator_updates": 1,
     "train.average_decay": 0.99,
 }
+
+
+def _rates(rate: float) -> dict[str, float]:
+    return {"train.critic_learning_rate": rate, "train.generator_learning_rate": rate}
+
+
+_EARLIER: dict[str, Any] = {"preset": "tuned", "train.reconstruction_weight": 10.0, **_rates(5e-4)}
+_EARLIER_FAST = {**_EARLIER, "train.recipe": "fast"}
 # What each variant sets on top of the configuration.
 VARIANTS: dict[str, dict[str, Any]] = {
     "corrected": {"preset": "corrected"},
@@ -37,14 +45,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "by_sample_3": {**_BY_SAMPLE, "train.patch_weight": 3.0},
     "by_sample_3_last": {**_BY_SAMPLE, "train.patch_weight": 3.0, "train.average_decay": 0.0},
     "by_sample_3_floor": {**_BY_SAMPLE, "train.patch_weight": 3.0, "train.min_noise_amplitude": 0.03},
+    # The preset as it first was, changed in one place each.
+    "earlier": _EARLIER,
+    "more_noise": {**_EARLIER, "train.min_noise_amplitude": 0.1},
+    "no_floor": {**_EARLIER, "train.min_noise_amplitude": 0.0},
+    "one_and_one": {**_EARLIER, "train.critic_updates": 1},
+    "earlier_fast": _EARLIER_FAST,
+    "fast_low_floor": {**_EARLIER_FAST, "train.min_noise_amplitude": 0.03},
+    "rates_2": {**_EARLIER_FAST, **_rates(1e-3)},
+    "generator_rate_2": {**_EARLIER_FAST, "train.generator_learning_rate": 1e-3},
+    "weight_30": {**_EARLIER_FAST, "train.reconstruction_weight": 30.0},
+    "weight_100": {**_EARLIER_FAST, "train.reconstruction_weight": 100.0},
+    "weight_30_rates_4": {**_EARLIER_FAST, "train.reconstruction_weight": 30.0, **_rates(2e-3)},
+    # The preset as it is.
     "tuned": {"preset": "tuned"},
-    # The preset, changed in one place.
-    "patches_10": {"preset": "tuned", "train.patch_weight": 10.0},
-    "even_floor": {"preset": "tuned", "train.min_noise_amplitude": 0.05, "train.min_noise_decay": 1.0},
-    "more_noise": {"preset": "tuned", "train.min_noise_amplitude": 0.1},
-    "no_floor": {"preset": "tuned", "train.min_noise_amplitude": 0.0},
-    "one_and_one": {"preset": "tuned", "train.critic_updates": 1},
-    "fewer_steps": {"preset": "tuned", "train.step_shares": (1.0, 0.5, 0.5)},
     "fast": {"preset": "tuned", "train.recipe": "fast"},
     "concurrent": {"preset": "corrected", "train.schedule": "concurrent"},
 }

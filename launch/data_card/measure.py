@@ -33,7 +33,7 @@ _ONE = Undefined("the run has one training image only: there is no other to comp
 
 
 def measured_ids(ids: Sequence[str]) -> list[str]:
-    """Returns the images whose samples are measured: up to MOST_IMAGES, spread over all."""
+    """Returns the images whose samples are measured: up to MAX_IMAGES, spread over all."""
     if len(ids) <= MAX_IMAGES:
         return list(ids)
     return [str(ids[round(place)]) for place in np.linspace(0, len(ids) - 1, MAX_IMAGES)]

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from singan.config import TrainConfig
+from singan.config import parse
 from singan.model.networks import initial_variables
 from singan.model.noise import image_key_data
 from singan.model.scale_start import starting_state
@@ -183,7 +183,7 @@ def example(spec: ScaleSpec) -> tuple[ScaleInputs, ScaleState]:
         one,
         image_key_data(0, ""),
         tuple(TrainedScale(variables(spec.at(scale).generator), one) for scale in range(coarsest.scale)),
-        hyperparameters(TrainConfig(), len(spec.co_trained) + 1, spec.steps),
+        hyperparameters(parse({}).train, len(spec.co_trained) + 1, spec.steps),
         co_trained_amplitudes=(one,) * len(spec.co_trained),
         conditions=tuple(np.zeros((spec.layouts, *size, spec.condition), np.uint8) for size in given),
     )

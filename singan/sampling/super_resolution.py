@@ -76,7 +76,7 @@ def super_resolve(
     growth = 1 / run.spec.pyramid.ratio
     steps = steps_of(factor, growth)
     advice = f"train one for it with --config={CONFIG}:{factor:g}"
-    if (weight := run.config.train.reconstruction_weight) < MIN_WEIGHT:
+    if (weight := run.config.train.reconstruction_weight or 0) < MIN_WEIGHT:
         raise UserError(f"this run's reconstruction weight of {weight:g} is not made for super-resolution: {advice}")
     if abs(factor ** (1 / steps) / growth - 1) > TOLERANCE:
         raise UserError(

@@ -29,9 +29,9 @@ def test_the_defaults_parse_to_the_papers_values_and_the_tuned_preset():
     assert of_preset(config) == PRESETS["tuned"]
     train = config.train
     assert (train.steps_per_scale, train.critic_updates, train.generator_updates) == (2000, 3, 1)
-    assert (train.critic_learning_rate, train.generator_learning_rate) == (5e-4, 5e-4)
+    assert (train.critic_learning_rate, train.generator_learning_rate) == (1e-3, 1e-3)
     assert (train.adam_b1, train.adam_b2, train.learning_rate_decay, train.decay_at) == (0.5, 0.999, 0.1, 0.8)
-    assert (train.gradient_penalty_weight, train.reconstruction_weight, train.noise_weight) == (0.1, 10, 0.1)
+    assert (train.gradient_penalty_weight, train.reconstruction_weight, train.noise_weight) == (0.1, 30, 0.1)
     assert (config.pyramid.min_size, config.pyramid.max_size, config.pyramid.ratio) == (25, 250, 0.75)
     assert (config.network.width, config.network.num_layers, config.network.max_width) == (32, 5, 128)
 

@@ -36,7 +36,7 @@ class Difference:
 
 def compare(steps: int, preset: str = "corrected", form: str = "direct", options: bool = False) -> Iterator[Difference]:
     """Yields the differences of every scale; on a CPU, only the form `direct` takes notice of tf32 and bf16."""
-    from singan.config import TrainConfig
+    from singan.config import parse
     from singan.model.noise import image_key_data
     from singan.model.scale_start import reconstruct
     from singan.model.state import ScaleInputs, TrainedScale, hyperparameters
@@ -64,7 +64,7 @@ def compare(steps: int, preset: str = "corrected", form: str = "direct", options
             amplitude,
             image_key_data(0, "x"),
             tuple(below),
-            hyperparameters(TrainConfig(), 1, spec.steps),
+            hyperparameters(parse({"preset": "corrected"}).train, 1, spec.steps),
         )
         state = _state(here, scale)
         rec_noise = state.reconstruction_noise if scale == 0 else rec_noise

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from singan.config import TrainConfig, parse
+from singan.config import parse
 from singan.model.concurrent import co_trained_noise, differentiable_upsample
 from singan.model.generation import apply_generator, generator_inputs, upsample_to_next_scale
 from singan.model.networks import initial_variables
@@ -87,7 +87,7 @@ def opened(random_trained):
             np.float32(0.2),
             key_data,
             tuple(below[:coarsest]),
-            hyperparameters(TrainConfig(steps_per_scale=STEPS, **rates), len(spec.co_trained) + 1, spec.steps),
+            hyperparameters(config(**rates).train, len(spec.co_trained) + 1, spec.steps),
             co_trained_amplitudes=tuple(one.amplitude for one in below[coarsest:]),
         )
         noise = np.asarray(starting_noise(spec.at(0), key_data)) if coarsest == 0 else None
