@@ -5,6 +5,7 @@ from launch.configs import default_config
 
 def get_config():
     config = default_config()
+    config.preset = "corrected"  # the default of that time
     config.data.crop_size = 32
     config.pyramid.max_size = 32
     config.train.steps_per_scale = 2
