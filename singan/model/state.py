@@ -98,18 +98,19 @@ def hyperparameters(train: TrainConfig, generators: int, steps: int) -> Hyperpar
     """
     ages = np.arange(generators)[::-1]
     return Hyperparameters(
-        np.float32(_chosen(train.critic_learning_rate)),
-        np.float32(_chosen(train.generator_learning_rate) * np.float64(train.concurrent_learning_rate) ** ages),
+        np.float32(chosen(train.critic_learning_rate)),
+        np.float32(chosen(train.generator_learning_rate) * np.float64(train.concurrent_learning_rate) ** ages),
         np.float32(train.learning_rate_decay),
         np.int32(int(train.decay_at * steps)),
         np.float32(train.gradient_penalty_weight),
-        np.float32(_chosen(train.reconstruction_weight)),
-        np.float32(_chosen(train.patch_weight)),
-        np.float32(_chosen(train.average_decay)),
+        np.float32(chosen(train.reconstruction_weight)),
+        np.float32(chosen(train.patch_weight)),
+        np.float32(chosen(train.average_decay)),
     )
 
 
-def _chosen(value: float | None) -> float:
+def chosen(value: float | None) -> float:
+    """Returns a value that the preset decides. Raises ValueError where `parse` has not filled it in."""
     if value is None:
         raise ValueError("the preset's values are not filled in: make the configuration with singan.config.parse")
     return value

@@ -23,6 +23,7 @@ from singan.model.state import (
     Hyperparameters,
     ScaleInputs,
     TrainedScale,
+    chosen,
     final_generator,
     fresh_state,
     hyperparameters,
@@ -155,8 +156,8 @@ def _train(
     train = dataclasses.replace(
         run.config.train,
         steps_per_scale=steps,
-        critic_learning_rate=rate * (run.config.train.critic_learning_rate or 0),
-        generator_learning_rate=rate * (run.config.train.generator_learning_rate or 0),
+        critic_learning_rate=rate * chosen(run.config.train.critic_learning_rate),
+        generator_learning_rate=rate * chosen(run.config.train.generator_learning_rate),
     )
     hyper = hyperparameters(train, 1, steps)
     entered = _reconstructions(run, image_ids, scale, mesh)

@@ -19,6 +19,7 @@ from singan.model.generation import run_trained
 from singan.model.noise import Purpose, image_key_data, noise_map, scale_key
 from singan.model.pyramid import resize_matrix
 from singan.model.spec import ScaleSpec
+from singan.model.state import chosen
 from singan.parallel import cohort
 from singan.parallel.cached_program import Program
 from singan.sampling.samples import resized_spec
@@ -76,7 +77,7 @@ def super_resolve(
     growth = 1 / run.spec.pyramid.ratio
     steps = steps_of(factor, growth)
     advice = f"train one for it with --config={CONFIG}:{factor:g}"
-    if (weight := run.config.train.reconstruction_weight or 0) < MIN_WEIGHT:
+    if (weight := chosen(run.config.train.reconstruction_weight)) < MIN_WEIGHT:
         raise UserError(f"this run's reconstruction weight of {weight:g} is not made for super-resolution: {advice}")
     if abs(factor ** (1 / steps) / growth - 1) > TOLERANCE:
         raise UserError(
