@@ -42,6 +42,7 @@ MADE = {
     "copy_paste": (("copy_paste", "+ copy-paste", True),),
     "cutmix": (("cutmix", "+ CutMix", True),),
     "carvemix": (("carvemix", "+ CarveMix", True),),
+    "tumor_cp": (("tumor_cp", "+ TumorCP", True),),
     "stacked": (("stacked", "+ SinGAN pairs, mask as a channel", False),),
     "conditional": (
         ("conditional_pool", "+ conditional pairs, a pool", False),
@@ -93,7 +94,7 @@ def comparisons(chosen: Sequence[Condition]) -> list[tuple[str, str]]:
     names = [one.name for one in chosen]
     pairs = [(AUGMENTED, REAL)]
     pairs += [(one.name, AUGMENTED) for one in chosen if one.generator and not one.is_share]
-    cheap = ("copy_paste", "cutmix", "carvemix")
+    cheap = ("copy_paste", "cutmix", "carvemix", "tumor_cp")
     if "copy_paste" in names:
         pairs += [
             (one.name, "copy_paste")

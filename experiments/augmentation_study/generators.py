@@ -69,6 +69,9 @@ class Mixing:
                 count = max(1, round(PASTED * len(np.unique(first[1]))))
                 made.append(mixing.copy_paste(first[0], first[1], real, rng, count))
                 continue
+            if self._name == "tumor_cp":
+                made.append(mixing.tumor_cp(first, real, rng))
+                continue
             turned = _turned(second[0], second[1], int(rng.integers(8)))
             mix = mixing.cutmix if self._name == "cutmix" else mixing.carvemix
             made.append(mix(first, turned, rng))
@@ -177,7 +180,7 @@ def generators(
     """
     nuclei = study.task == "nuclei"
     made: dict[str, Generator] = {}
-    for name in ("copy_paste", "cutmix") if nuclei else ("carvemix", "cutmix"):
+    for name in ("copy_paste", "cutmix") if nuclei else ("carvemix", "tumor_cp", "cutmix"):
         made[name] = Mixing(name)
     made["stacked"] = Stacked(START_SCALES["stacked"], sweeps["stacked"], study, mesh)
     if "conditional" in sweeps:

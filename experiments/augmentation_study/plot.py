@@ -21,6 +21,7 @@ STYLES = {
     "copy_paste": ("#56b4e9", "P", "-"),
     "cutmix": ("#cc79a7", "X", "-"),
     "carvemix": ("#cc79a7", "P", "-"),
+    "tumor_cp": ("#56b4e9", "P", "-"),
     "stacked": ("#d55e00", "^", "--"),
     "conditional_pool": ("#e69f00", "D", "--"),
     "conditional": ("#009e73", "v", "--"),

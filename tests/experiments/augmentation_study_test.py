@@ -186,6 +186,21 @@ def test_slices_of_the_tumour_task(tmp_path):
         load_pairs(DataConfig(path=str(tmp_path), channels=("t2",)), study)
 
 
+@pytest.mark.parametrize("name", ["carvemix", "tumor_cp"])
+def test_lesions_are_copied_between_the_slices_that_are_trained_on(tmp_path, name):
+    write_slice(tmp_path, "A_z050")
+    write_slice(tmp_path, "B_z061")
+    slices = load_pairs(DataConfig(path=str(tmp_path), channels=("flair",)), dataclasses.replace(STUDY, task="tumour"))
+    nobody = Split(0, 0, (), (), ())
+    made, again = (Mixing(name).pairs(slices, 8, 1, nobody) for _ in range(2))
+    assert {image.shape for image, _ in made} == {(32, 32, 1)}
+    assert any((image != slices[0].pixels).any() and (image != slices[1].pixels).any() for image, _ in made)
+    assert max(instances.astype(bool).sum() for _, instances in made) > 100  # more than the one lesion of either
+    for (image, instances), (same, same_instances) in zip(made, again, strict=True):
+        np.testing.assert_array_equal(image, same)
+        np.testing.assert_array_equal(instances, same_instances)
+
+
 # Who is tested
 
 
