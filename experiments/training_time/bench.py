@@ -23,7 +23,7 @@ from experiments.training_time.machine import machine
 from launch import command_flags as flags
 from launch import runtime
 from singan import files
-from singan.config import parse
+from singan.config import Config, parse
 from singan.errors import UserError
 from singan.model.convolution import conv_impl_for
 from singan.model.pyramid import make_pyramid
@@ -38,7 +38,12 @@ COHORTS = flags.DEFINE_list("cohorts", ["1", "8"], "Numbers of images trained at
 SECONDS = flags.DEFINE_float("seconds", 1.0, "Least time spent on each figure.", lower_bound=0.01)
 MINUTES = flags.DEFINE_float("minutes", 0.0, "No figure is started that may end later; 0: all are measured.")
 PRECISION = flags.DEFINE_list("precision", ["highest"], "Of this project's side: any of highest, tf32, bf16.")
-RECIPE = flags.DEFINE_enum("recipe", "full", list(RECIPES), "Of this project's side; both PyTorch sides do full.")
+RECIPE = flags.DEFINE_enum(
+    "recipe",
+    "full",
+    list(RECIPES),
+    "Of this project's side: full does as many updates as PyTorch, fast is of the preset tuned.",
+)
 CHECKS = flags.DEFINE_boolean("checks", False, "First check that the device computes what a CPU does.")
 FORMS = flags.DEFINE_boolean("forms", False, "Time every form of the convolution, and use the fastest.")
 TORCH = flags.DEFINE_boolean("torch", True, "Time the PyTorch step too, where torch is installed.")
@@ -47,7 +52,6 @@ PEER = flags.DEFINE_string("peer", "", "A checkout of the PyTorch reference (tam
 PEER_PYTHON = flags.DEFINE_string("peer_python", sys.executable, "The Python that runs the checkout of --peer.")
 OUT = flags.DEFINE_string("out", "results/bench", "The files to write (.json, .md, .png), without their endings.")
 TINY = flags.DEFINE_boolean("tiny", False, "Two scales of small networks: proves on any machine that it works.")
-PRESET = "tuned"  # whose recipes are measured, where another than full is
 TIMED_TOGETHER = 16  # images of a cohort whose forms are timed: launch.train times as many
 
 
@@ -84,12 +88,13 @@ class Bench:
         settings = {"pyramid": {"max_size": max(height, width, 250)}}
         if TINY.value:
             settings = {"pyramid": {"num_scales": 2}, "network": {"width": 4, "max_width": 4, "num_layers": 3}}
-        recipe = {"preset": PRESET, "train": {"recipe": RECIPE.value}} if RECIPE.value != "full" else {"train": {}}
-        self._configs = {
-            name: parse({**settings, **recipe, "train": {**recipe["train"], "precision": name}})
-            for name in PRECISION.value
-        }
-        self._full = parse({**settings, "train": {"precision": PRECISION.value[0]}})
+
+        def configured(recipe: str, precision: str) -> Config:
+            preset = "corrected" if recipe == "full" else "tuned"  # PyTorch makes the updates of `corrected`
+            return parse({**settings, "preset": preset, "train": {"recipe": recipe, "precision": precision}})
+
+        self._configs = {name: configured(RECIPE.value, name) for name in PRECISION.value}
+        self._full = configured("full", PRECISION.value[0])
         config = self._configs[PRECISION.value[0]]
         self._pyramid = make_pyramid(height, width, config.pyramid)
         if PEER.value:
