@@ -22,7 +22,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not slow and not network"
 
 test-all: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not network"
+	@$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not network" --durations=30 --durations-min=15
 
 # What another Python and other pins are most likely to break: reading, writing, computing, the command line.
 PART := tests/rooms_test.py tests/singan/storage tests/singan/model/networks_test.py tests/singan/training \
